@@ -1,0 +1,49 @@
+// arena.h -- one allocation that holds many named tensors.
+//
+// First every tensor is added (nothing is allocated: the plan can be printed and checked against the memory there
+// is), then allocate() makes one zero-filled block and fills in the data pointers.
+#pragma once
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "utils/tensor.h"
+
+// Where an arena's block comes from: the host's memory, or a device's.
+class Memory {
+  public:
+    virtual ~Memory() = default;
+    virtual void* allocate(size_t bytes) = 0;  // zero-filled, aligned to 128 bytes; throws Error(NoMemory)
+    virtual void release(void* block, size_t bytes) = 0;
+};
+Memory& host_memory();
+
+class Arena {
+  public:
+    Arena(std::string name, Memory& memory) : name_(std::move(name)), memory_(memory) {}
+    ~Arena();
+    Arena(const Arena&) = delete;
+    Arena& operator=(const Arena&) = delete;
+
+    // Plans a contiguous tensor. `t` must stay where it is until allocate() has set its data pointer.
+    void add(Tensor* t, std::string name, int64_t rows, int64_t cols, DType dtype = DType::F32);
+    size_t bytes() const { return bytes_; }
+    const std::string& name() const { return name_; }
+    void allocate();
+    void print(FILE* out) const;  // name, shape, type, MiB of every tensor
+
+  private:
+    struct Entry {
+        Tensor* tensor;
+        std::string name;
+        int64_t rows, cols;
+        DType dtype;
+        size_t offset;
+    };
+    std::string name_;
+    Memory& memory_;
+    std::vector<Entry> entries_;
+    size_t bytes_ = 0;
+    void* block_ = nullptr;
+};

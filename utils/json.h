@@ -1,0 +1,26 @@
+// json.h -- JSON through nlohmann, with errors that name file, line and field.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+using Json = nlohmann::ordered_json;  // keeps the order of keys, so that what is written back reads as it was
+
+// Strict: UTF-8, depth at most 64, no duplicate keys. Throws Error(BadFile) with `where`, line and column.
+Json parse_json(std::string_view text, const std::string& where);
+Json read_json(const std::string& path);
+
+// Every non-empty line of a JSONL file, with where = "path:line".
+void read_jsonl(const std::string& path, const std::function<void(const Json& line, const std::string& where)>& visit);
+
+// A field of the right type; throws Error(BadFile) naming where, field and value. Integers must be whole and fit.
+int64_t get_int(const Json& object, const char* field, const std::string& where, int64_t low, int64_t high);
+double get_number(const Json& object, const char* field, const std::string& where);
+bool get_bool(const Json& object, const char* field, const std::string& where);
+std::string get_string(const Json& object, const char* field, const std::string& where);
+bool has(const Json& object, const char* field);  // present and not null
+
+// One line for stdout; invalid UTF-8 is replaced, never thrown over.
+std::string dump(const Json& json);
