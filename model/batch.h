@@ -1,6 +1,7 @@
 // batch.h -- the one idea: a packed batch of tokens, each of which says what it may look at.
 //
-// Prefill, a denoising step, a KV-cache commit, SFT, TraceRL and full attention differ only in how the batch is laid out.
+// Prefill, a denoising step, a KV-cache commit, SFT, TraceRL and full attention differ only in how the batch
+// is laid out.
 #pragma once
 #include <span>
 #include <vector>
@@ -12,7 +13,8 @@ struct TokenBatch {
     std::vector<int> position;        // (T) rotary position inside its own sequence
     std::vector<int> slot;            // (T) where its key and value are written
     std::vector<AttentionSpans> see;  // (T) which slots this token attends to
-    std::vector<int> target_row;      // (N) rows of the batch whose output is wanted; a row may occur more than once
+    std::vector<int>
+        target_row;  // (N) rows of the batch whose output is wanted; a row may occur more than once
 
     int T() const { return int(token.size()); }
     int n_targets() const { return int(target_row.size()); }

@@ -11,10 +11,10 @@ const char* name_of(Family family);
 struct ModelConfig {
     Family family = Family::Sdar;
     int V = 0, C = 0, L = 0, NH = 0, NKV = 0, HD = 0, F = 0;
-    int B = 4;                    // diffusion block length; 1 for the autoregressive parents
+    int B = 4;  // diffusion block length; 1 for the autoregressive parents
     float rms_eps = 1e-6f;
     double rope_theta = 1e6;
-    int max_positions = 32768;
+    int max_positions = 32768;    // longest sequence; sizes the RoPE table
     bool tied = false;            // the LM head is the embedding
     bool qk_norm = true;          // RMSNorm over HD before RoPE (Qwen3 bodies)
     bool qkv_bias = false;        // (Qwen2 bodies)
@@ -30,8 +30,8 @@ struct ModelConfig {
     int64_t n_parameters() const;  // of a policy; a tied head counts once
 };
 
-// Reads and validates; throws Error(BadFile) that names `where` (the file), the field, its value and the remedy, all faults
-// together. Anything that would change the result and is not supported is refused by name.
+// Reads and validates; throws Error(BadFile) that names `where` (the file), the field, its value and the
+// remedy, all faults together. Anything that would change the result and is not supported is refused by name.
 ModelConfig parse_config(const Json& json, const std::string& where);
 
 // The config.json of a model made here, with the fields Hugging Face's class of that family expects.

@@ -6,25 +6,25 @@
 #include "model/batch.h"
 #include "model/parameters.h"
 
-// What a forward pass leaves behind, one set per layer. In training every layer keeps its own; in inference all layers share one
-// (recomputed in place) and keys and values live in the KV cache.
+// What a forward pass leaves behind, one set per layer. In training every layer keeps its own; in inference
+// all layers share one (recomputed in place) and keys and values live in the KV cache.
 struct LayerActivations {
-    Tensor resid;     // (T, C)                 input of the layer
-    Tensor rstd1;     // (1, T)
-    Tensor norm1;     // (T, C)
-    Tensor qkv;       // (T, (NH + 2 NKV) * HD) before q/k norm and RoPE
-    Tensor q;         // (T, NH * HD)           after
-    Tensor q_rstd;    // (T, NH)
-    Tensor k_new;     // (T, NKV * HD)          after; then written to its slot of k
-    Tensor k_rstd;    // (T, NKV)
-    Tensor k, v;      // (S, NKV * HD)
-    Tensor att;       // (T, NH * HD)
-    Tensor lse;       // (T, NH)
-    Tensor resid_mid; // (T, C)
-    Tensor rstd2;     // (1, T)
-    Tensor norm2;     // (T, C)
-    Tensor gate_up;   // (T, 2 F)
-    Tensor act;       // (T, F)
+    Tensor resid;   // (T, C)                 input of the layer
+    Tensor rstd1;   // (1, T)
+    Tensor norm1;   // (T, C)
+    Tensor qkv;     // (T, (NH + 2 NKV) * HD) before q/k norm and RoPE
+    Tensor q;       // (T, NH * HD)           after
+    Tensor q_rstd;  // (T, NH)
+    Tensor k_new;   // (T, NKV * HD)          after; in inference then written to its slot of k
+    Tensor k_rstd;  // (T, NKV)
+    Tensor k, v;    // (S, NKV * HD)          the cache in inference; k_new and the v part of qkv in training
+    Tensor att;     // (T, NH * HD)
+    Tensor lse;     // (T, NH)
+    Tensor resid_mid;  // (T, C)
+    Tensor rstd2;      // (1, T)
+    Tensor norm2;      // (T, C)
+    Tensor gate_up;    // (T, 2 F)
+    Tensor act;        // (T, F)
 };
 
 // Keys and values of a generation: L layers of S slots.
@@ -35,15 +35,15 @@ struct KvCache {
 
 class Transformer {
   public:
-    // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena` (allocated by the caller).
-    // Training: slots are rows, everything backward needs is kept. Inference: pass the cache.
-    Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena, int max_T, int max_targets,
-                KvCache* cache);
+    // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena` (allocated
+    // by the caller). Training: slots are rows, everything backward needs is kept. Inference: pass the cache.
+    Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena, int max_T,
+                int max_targets, KvCache* cache);
 
     // The final-norm hidden states of the batch's target rows, (n_targets, C), valid until the next call.
     Tensor forward(const TokenBatch& batch);
-    // After forward() in training: gradients of every parameter += ; dhidden (n_targets, C). The LM head's own gradient is
-    // the caller's (Ops::head_backward).
+    // After forward() in training: gradients of every parameter += ; dhidden (n_targets, C). The LM head's
+    // own gradient is the caller's (Ops::head_backward).
     void backward(const Parameters& gradients, Tensor dhidden);
 
     // (n_targets, C) of scratch for the gradient of forward()'s result.
@@ -55,20 +55,28 @@ class Transformer {
     int max_targets() const { return max_targets_; }
 
   private:
-    struct Batch {  // the batch on the device
+    struct DeviceBatch {
         Tensor token, position, slot, see, target_row;
     };
     void plan_backward(Arena& arena);
+    void upload(const TokenBatch& batch);
+    LayerActivations activations(int layer, int T) const;
+    Tensor q_part(const Tensor& qkv) const;
+    Tensor k_part(const Tensor& qkv) const;
+    Tensor v_part(const Tensor& qkv) const;
+
     Ops& ops_;
     const ModelConfig& config_;
     const Parameters& weights_;
+    KvCache* cache_;
     int max_T_, max_targets_;
     bool training_;
     std::vector<LayerActivations> layers_;
     Tensor resid_out_;                       // (T, C) after the last layer
-    Tensor gathered_, final_rstd_, hidden_;  // (n_targets, C), (1, n_targets), (n_targets, C)
-    Tensor rope_;                            // (max_positions used, HD)
-    Batch device_, current_;
+    Tensor gathered_, final_rstd_, hidden_;  // (N, C), (1, N), (N, C)
+    Tensor rope_;                            // (max_positions, HD)
+    bool rope_ready_ = false;
+    DeviceBatch device_, now_;  // the buffers; the part the current batch fills
     // backward
     Tensor dhidden_, dgathered_, dresid_, dnorm_, dqkv_, dq_, dk_, dv_, datt_, dscratch_, dgate_up_, dact_;
 };

@@ -1,0 +1,222 @@
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+
+void KvCache::plan(Arena& arena, const ModelConfig& config, int slots) {
+    k.resize(size_t(config.L));
+    v.resize(size_t(config.L));
+    for (int l = 0; l < config.L; l++) {
+        arena.add(&k[size_t(l)], format("layer %d keys", l), slots, config.kv_width());
+        arena.add(&v[size_t(l)], format("layer %d values", l), slots, config.kv_width());
+    }
+}
+
+Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena,
+                         int max_T, int max_targets, KvCache* cache)
+    : ops_(ops),
+      config_(config),
+      weights_(weights),
+      cache_(cache),
+      max_T_(max_T),
+      max_targets_(max_targets),
+      training_(!cache) {
+    const ModelConfig& c = config;
+    const int64_t T = max_T, q = c.q_width(), kv = c.kv_width();
+    arena.add(&device_.token, "token", 1, T, DType::I32);
+    arena.add(&device_.position, "position", 1, T, DType::I32);
+    arena.add(&device_.slot, "slot", 1, T, DType::I32);
+    arena.add(&device_.see, "see", T, SPAN_INTS, DType::I32);
+    arena.add(&device_.target_row, "target row", 1, max_targets, DType::I32);
+    arena.add(&rope_, "rope", c.max_positions, c.HD);
+    // In inference one set of buffers serves all layers: each is read for the last time before the next layer
+    // writes it.
+    layers_.resize(size_t(training_ ? c.L : 1));
+    for (size_t l = 0; l < layers_.size(); l++) {
+        LayerActivations& a = layers_[l];
+        const std::string at = training_ ? format("layer %zu ", l) : "every layer ";
+        arena.add(&a.resid, at + "input", T, c.C);
+        arena.add(&a.rstd1, at + "rstd1", 1, T);
+        arena.add(&a.norm1, at + "norm1", T, c.C);
+        arena.add(&a.qkv, at + "qkv", T, q + 2 * kv);
+        arena.add(&a.q, at + "q", T, q);
+        if (c.qk_norm) arena.add(&a.q_rstd, at + "q rstd", T, c.NH);
+        arena.add(&a.k_new, at + "k", T, kv);
+        if (c.qk_norm) arena.add(&a.k_rstd, at + "k rstd", T, c.NKV);
+        arena.add(&a.att, at + "attention", T, q);
+        arena.add(&a.lse, at + "lse", T, c.NH);
+        arena.add(&a.resid_mid, at + "middle", T, c.C);
+        arena.add(&a.rstd2, at + "rstd2", 1, T);
+        arena.add(&a.norm2, at + "norm2", T, c.C);
+        arena.add(&a.gate_up, at + "gate up", T, 2 * c.F);
+        arena.add(&a.act, at + "activation", T, c.F);
+    }
+    arena.add(&resid_out_, "output", T, c.C);
+    arena.add(&gathered_, "target rows", max_targets, c.C);
+    arena.add(&final_rstd_, "target rstd", 1, max_targets);
+    arena.add(&hidden_, "hidden", max_targets, c.C);
+    if (training_) plan_backward(arena);
+}
+
+void Transformer::plan_backward(Arena& arena) {
+    const ModelConfig& c = config_;
+    const int64_t T = max_T_, q = c.q_width(), kv = c.kv_width();
+    arena.add(&dhidden_, "d hidden", max_targets_, c.C);
+    arena.add(&dgathered_, "d target rows", max_targets_, c.C);
+    arena.add(&dresid_, "d residual", T, c.C);
+    arena.add(&dnorm_, "d norm", T, c.C);
+    arena.add(&dqkv_, "d qkv", T, q + 2 * kv);
+    arena.add(&dq_, "d q", T, q);
+    arena.add(&dk_, "d k", T, kv);
+    arena.add(&dv_, "d v", T, kv);
+    arena.add(&datt_, "d attention", T, q);
+    arena.add(&dscratch_, "attention row sums", T, c.NH);
+    arena.add(&dgate_up_, "d gate up", T, 2 * c.F);
+    arena.add(&dact_, "d activation", T, c.F);
+}
+
+// Row p: cos then sin of p * theta^(-2i / HD), i < HD / 2. Frequency and angle are rounded to fp32 as in
+// Hugging Face's implementation, under which the weights were trained: at position 10,000 the rounding of the
+// angle is 1e-3.
+static std::vector<float> rope_table(const ModelConfig& c) {
+    const int half = c.HD / 2;
+    std::vector<float> table(size_t(c.max_positions) * size_t(c.HD));
+    for (int i = 0; i < half; i++) {
+        const float frequency = 1.0f / float(std::pow(c.rope_theta, 2.0 * i / c.HD));
+        for (int p = 0; p < c.max_positions; p++) {
+            const double angle = double(float(p) * frequency);
+            table[size_t(p) * size_t(c.HD) + size_t(i)] = float(std::cos(angle));
+            table[size_t(p) * size_t(c.HD) + size_t(half + i)] = float(std::sin(angle));
+        }
+    }
+    return table;
+}
+
+void Transformer::upload(const TokenBatch& batch) {
+    const int T = batch.T(), N = batch.n_targets();
+    CHECK(T > 0 && T <= max_T_, "a batch of %d tokens, planned for %d", T, max_T_);
+    CHECK(N <= max_targets_, "a batch of %d targets, planned for %d", N, max_targets_);
+    const int longest = *std::max_element(batch.position.begin(), batch.position.end());
+    CHECK(longest < config_.max_positions, "position %d, the model has %d", longest, config_.max_positions);
+    if (!rope_ready_) {
+        ops_.upload(rope_, rope_table(config_).data());
+        rope_ready_ = true;
+    }
+    now_ = {device_.token.col_range(0, T), device_.position.col_range(0, T), device_.slot.col_range(0, T),
+            device_.see.row_range(0, T), device_.target_row.col_range(0, N)};
+    static_assert(sizeof(AttentionSpans) == SPAN_INTS * sizeof(int));
+    ops_.upload(now_.token, batch.token.data());
+    ops_.upload(now_.position, batch.position.data());
+    ops_.upload(now_.slot, batch.slot.data());
+    ops_.upload(now_.see, batch.see.data());
+    if (N) ops_.upload(now_.target_row, batch.target_row.data());
+}
+
+// The first T rows of every buffer of layer l; keys and values from the cache in inference.
+LayerActivations Transformer::activations(int l, int T) const {
+    const LayerActivations& a = layers_[size_t(training_ ? l : 0)];
+    const auto rows = [T](const Tensor& t) { return t ? t.row_range(0, T) : t; };
+    const auto cols = [T](const Tensor& t) { return t.col_range(0, T); };
+    LayerActivations now = {.resid = rows(a.resid),
+                            .rstd1 = cols(a.rstd1),
+                            .norm1 = rows(a.norm1),
+                            .qkv = rows(a.qkv),
+                            .q = rows(a.q),
+                            .q_rstd = rows(a.q_rstd),
+                            .k_new = rows(a.k_new),
+                            .k_rstd = rows(a.k_rstd),
+                            .k = {},
+                            .v = {},
+                            .att = rows(a.att),
+                            .lse = rows(a.lse),
+                            .resid_mid = rows(a.resid_mid),
+                            .rstd2 = cols(a.rstd2),
+                            .norm2 = rows(a.norm2),
+                            .gate_up = rows(a.gate_up),
+                            .act = rows(a.act)};
+    // In training a token's slot is its row, so keys and values are read where they were computed.
+    now.k = training_ ? now.k_new : cache_->k[size_t(l)];
+    now.v = training_ ? v_part(now.qkv) : cache_->v[size_t(l)];
+    return now;
+}
+
+Tensor Transformer::q_part(const Tensor& qkv) const { return qkv.col_range(0, config_.q_width()); }
+Tensor Transformer::k_part(const Tensor& qkv) const {
+    return qkv.col_range(config_.q_width(), config_.q_width() + config_.kv_width());
+}
+Tensor Transformer::v_part(const Tensor& qkv) const {
+    return qkv.col_range(config_.q_width() + config_.kv_width(), qkv.cols);
+}
+
+Tensor Transformer::forward(const TokenBatch& batch) {
+    upload(batch);
+    const ModelConfig& c = config_;
+    const int T = batch.T(), N = batch.n_targets();
+    ops_.embedding_forward(activations(0, T).resid, now_.token, weights_.embedding);
+    for (int l = 0; l < c.L; l++) {
+        const LayerActivations a = activations(l, T);
+        const LayerParameters& w = weights_.layers[size_t(l)];
+        // attention
+        ops_.rmsnorm_forward(a.norm1, a.rstd1, a.resid, w.norm1, c.rms_eps);
+        ops_.linear_forward(a.qkv, a.norm1, w.qkv, w.qkv_bias);
+        ops_.head_norm_rope_forward(a.q, a.q_rstd, q_part(a.qkv), w.q_norm, now_.position, rope_, c.NH,
+                                    c.rms_eps);
+        ops_.head_norm_rope_forward(a.k_new, a.k_rstd, k_part(a.qkv), w.k_norm, now_.position, rope_, c.NKV,
+                                    c.rms_eps);
+        if (!training_) {
+            ops_.scatter_rows(a.k, a.k_new, now_.slot);
+            ops_.scatter_rows(a.v, v_part(a.qkv), now_.slot);
+        }
+        ops_.attention_forward(a.att, a.lse, a.q, a.k, a.v, now_.see, c.NH, c.NKV);
+        ops_.linear_forward(a.resid_mid, a.att, w.out, {}, a.resid);
+        // MLP
+        ops_.rmsnorm_forward(a.norm2, a.rstd2, a.resid_mid, w.norm2, c.rms_eps);
+        ops_.linear_forward(a.gate_up, a.norm2, w.gate_up);
+        ops_.swiglu_forward(a.act, a.gate_up);
+        const Tensor next = l + 1 < c.L ? activations(l + 1, T).resid : resid_out_.row_range(0, T);
+        ops_.linear_forward(next, a.act, w.down, {}, a.resid_mid);
+    }
+    if (N == 0) return {};
+    const Tensor gathered = gathered_.row_range(0, N), hidden = hidden_.row_range(0, N);
+    ops_.gather_rows(gathered, resid_out_.row_range(0, T), now_.target_row);
+    ops_.rmsnorm_forward(hidden, final_rstd_.col_range(0, N), gathered, weights_.final_norm, c.rms_eps);
+    return hidden;
+}
+
+void Transformer::backward(const Parameters& grads, Tensor dhidden) {
+    CHECK(training_, "backward on an inference network");
+    const ModelConfig& c = config_;
+    const int T = int(now_.token.cols), N = int(now_.target_row.cols);
+    const Tensor dgathered = dgathered_.row_range(0, N), dresid = dresid_.row_range(0, T),
+                 dnorm = dnorm_.row_range(0, T);
+    const Tensor dqkv = dqkv_.row_range(0, T), dq = dq_.row_range(0, T), dk = dk_.row_range(0, T),
+                 datt = datt_.row_range(0, T);
+    const Tensor dv = dv_.row_range(0, T), dscratch = dscratch_.row_range(0, T),
+                 dgate_up = dgate_up_.row_range(0, T), dact = dact_.row_range(0, T);
+    ops_.zero(dgathered);
+    ops_.rmsnorm_backward(dgathered, grads.final_norm, dhidden, final_rstd_.col_range(0, N),
+                          gathered_.row_range(0, N), weights_.final_norm);
+    ops_.gather_rows_backward(dresid, dgathered, now_.target_row);
+    for (int l = c.L - 1; l >= 0; l--) {
+        const LayerActivations a = activations(l, T);
+        const LayerParameters& w = weights_.layers[size_t(l)];
+        const LayerParameters& g = grads.layers[size_t(l)];
+        // MLP: dresid is the gradient of the layer's output and, through the residual, of its middle
+        ops_.linear_backward(dact, g.down, {}, dresid, a.act, w.down);
+        ops_.swiglu_backward(dgate_up, dact, a.gate_up);
+        ops_.linear_backward(dnorm, g.gate_up, {}, dgate_up, a.norm2, w.gate_up);
+        ops_.rmsnorm_backward(dresid, g.norm2, dnorm, a.rstd2, a.resid_mid, w.norm2);
+        // attention
+        ops_.linear_backward(datt, g.out, {}, dresid, a.att, w.out);
+        ops_.attention_backward(dq, dk, dv, dscratch, datt, a.att, a.lse, a.q, a.k, a.v, now_.see, c.NH,
+                                c.NKV);
+        ops_.head_norm_rope_backward(q_part(dqkv), g.q_norm, dq, a.q_rstd, q_part(a.qkv), w.q_norm,
+                                     now_.position, rope_, c.NH);
+        ops_.head_norm_rope_backward(k_part(dqkv), g.k_norm, dk, a.k_rstd, k_part(a.qkv), w.k_norm,
+                                     now_.position, rope_, c.NKV);
+        ops_.copy(v_part(dqkv), dv);
+        ops_.linear_backward(dnorm, g.qkv, g.qkv_bias, dqkv, a.norm1, w.qkv);
+        ops_.rmsnorm_backward(dresid, g.norm1, dnorm, a.rstd1, a.resid, w.norm1);
+    }
+    ops_.embedding_backward(grads.embedding, dresid, now_.token);
+}
