@@ -3,6 +3,7 @@
 // A number is a pure function of its key and counter, so a sample does not depend on who shares its batch.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 inline std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> counter) {
@@ -32,7 +33,7 @@ class Rng {
             counter_++;
             left_ = 4;
         }
-        return block_[size_t(4 - left_--)];
+        return block_[std::size_t(4 - left_--)];
     }
     float uniform() { return ::uniform(next()); }
     // Unbiased integer in [0, n).
