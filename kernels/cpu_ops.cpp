@@ -1,0 +1,157 @@
+// cpu_ops.cpp -- Ops on the host's cores: every method is its stem's launcher.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/adamw.h"
+#include "kernels/attention.h"
+#include "kernels/embedding.h"
+#include "kernels/linear.h"
+#include "kernels/lm_head.h"
+#include "kernels/ops.h"
+#include "kernels/parallel.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/rope.h"
+#include "kernels/rows.h"
+#include "kernels/sampling.h"
+#include "kernels/sum_of_squares.h"
+#include "kernels/swiglu.h"
+#include "kernels/value_head.h"
+
+namespace {
+
+template <class Out, class In>
+void cast_row(Out* out, const In* inp, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if constexpr (std::is_same_v<Out, Bf16>)
+            out[i] = to_bf16(number(inp[i]));
+        else
+            out[i] = number(inp[i]);
+}
+
+class CpuOps : public Ops {
+  public:
+    // ---- memory
+    void* allocate(size_t bytes) override { return host_memory().allocate(bytes); }
+    void release(void* block, size_t bytes) override { host_memory().release(block, bytes); }
+    std::string device_name() const override { return format("CPU, %d threads", max_threads()); }
+    void upload(Tensor device, const void* host) override {
+        CHECK(device.contiguous(), "upload into a strided tensor");
+        if (device.size()) memcpy(device.data, host, device.bytes());
+    }
+    void download(void* host, Tensor device) override {
+        CHECK(device.contiguous(), "download of a strided tensor");
+        if (device.size()) memcpy(host, device.data, device.bytes());
+    }
+    void zero(Tensor t) override {
+        parallel_for(t.contiguous() ? 1 : t.rows, t.cols, [&](int64_t r) {
+            const Tensor part = t.contiguous() ? t : t.row_range(r, r + 1);
+            if (part.size()) memset(part.data, 0, part.bytes());
+        });
+    }
+    void copy(Tensor out, Tensor inp) override {
+        CHECK(out.rows == inp.rows && out.cols == inp.cols, "copy of (%lld, %lld) to (%lld, %lld)",
+              (long long)inp.rows, (long long)inp.cols, (long long)out.rows, (long long)out.cols);
+        const bool same = out.dtype == inp.dtype, to_f32 = out.dtype == DType::F32;
+        CHECK(same || (to_f32 && inp.dtype == DType::BF16) ||
+                  (out.dtype == DType::BF16 && inp.dtype == DType::F32),
+              "copy of %s to %s", name_of(inp.dtype), name_of(out.dtype));
+        parallel_for(out.rows, out.cols, [&](int64_t r) {
+            const Tensor o = out.row_range(r, r + 1), x = inp.row_range(r, r + 1);
+            if (same)
+                memmove(o.data, x.data, x.bytes());
+            else if (to_f32)
+                cast_row(o.as<float>(), x.as<Bf16>(), x.cols);
+            else
+                cast_row(o.as<Bf16>(), x.as<float>(), x.cols);
+        });
+    }
+
+    // ---- rows
+    void embedding_forward(Tensor out, Tensor token, Tensor weight) override {
+        cpu::embedding_forward(out, token, weight);
+    }
+    void embedding_backward(Tensor dweight, Tensor dout, Tensor token) override {
+        cpu::embedding_backward(dweight, dout, token);
+    }
+    void gather_rows(Tensor out, Tensor inp, Tensor row) override { cpu::gather_rows(out, inp, row); }
+    void gather_rows_backward(Tensor dinp, Tensor dout, Tensor row) override {
+        cpu::gather_rows_backward(dinp, dout, row);
+    }
+    void scatter_rows(Tensor out, Tensor inp, Tensor slot) override { cpu::scatter_rows(out, inp, slot); }
+
+    // ---- normalisation
+    void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) override {
+        cpu::rmsnorm_forward(out, rstd, inp, weight, eps);
+    }
+    void rmsnorm_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
+                          Tensor weight) override {
+        cpu::rmsnorm_backward(dinp, dweight, dout, rstd, inp, weight);
+    }
+
+    // ---- matrix products
+    void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual) override {
+        cpu::linear_forward(out, inp, weight, bias, residual);
+    }
+    void linear_backward(Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,
+                         Tensor weight) override {
+        cpu::linear_backward(dinp, dweight, dbias, dout, inp, weight);
+    }
+
+    // ---- q/k norm + RoPE
+    void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position,
+                                Tensor rope, int heads, float eps) override {
+        cpu::head_norm_rope_forward(out, rstd, inp, weight, position, rope, heads, eps);
+    }
+    void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
+                                 Tensor weight, Tensor position, Tensor rope, int heads) override {
+        cpu::head_norm_rope_backward(dinp, dweight, dout, rstd, inp, weight, position, rope, heads);
+    }
+
+    // ---- span attention
+    void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
+                           int kv_heads) override {
+        cpu::attention_forward(out, lse, q, k, v, see, heads, kv_heads);
+    }
+    void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
+                            Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
+                            int kv_heads) override {
+        cpu::attention_backward(dq, dk, dv, scratch, dout, out, lse, q, k, v, see, heads, kv_heads);
+    }
+
+    // ---- MLP
+    void swiglu_forward(Tensor out, Tensor gate_up) override { cpu::swiglu_forward(out, gate_up); }
+    void swiglu_backward(Tensor dgate_up, Tensor dout, Tensor gate_up) override {
+        cpu::swiglu_backward(dgate_up, dout, gate_up);
+    }
+
+    // ---- heads
+    void head_logprob(Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight,
+                      Tensor target) override {
+        cpu::head_logprob(logprob, lse, entropy, hidden, weight, target);
+    }
+    void head_backward(Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse, Tensor hidden,
+                       Tensor weight, Tensor target) override {
+        cpu::head_backward(dhidden, dweight, dlogprob, lse, hidden, weight, target);
+    }
+    void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight,
+                     int mask_id, int n_ids) override {
+        cpu::head_sample(out, rows, hidden, weight, mask_id, n_ids);
+    }
+    void value_head_forward(Tensor value, Tensor hidden, Tensor weight) override {
+        cpu::value_head_forward(value, hidden, weight);
+    }
+    void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
+                             Tensor weight) override {
+        cpu::value_head_backward(dhidden, dweight, dvalue, hidden, weight);
+    }
+
+    // ---- optimizer
+    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) override {
+        cpu::adamw(param, m, v, grad, options);
+    }
+    double sum_of_squares(Tensor t) override { return cpu::sum_of_squares(t); }
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> make_cpu_ops() { return std::make_unique<CpuOps>(); }

@@ -1,0 +1,38 @@
+// rows.h -- picking rows and putting them elsewhere.
+//
+//   gather            out (N, C) = inp (T, C)[row (N)]                      parallel over rows
+//   gather backward   dinp (T, C) = 0, then dinp[row] += dout (N, C)        parallel over columns: a row may
+//   repeat scatter           out (S, C)[slot (T)] = inp (T, C)                     parallel over rows; slots
+//   are distinct
+#pragma once
+#include "kernels/view.h"
+
+namespace ref {
+
+template <class T>
+void gather_rows(Rows<T> out, Rows<const T> inp, const int* row, int N, int C) {
+    for (int n = 0; n < N; n++)
+        for (int c = 0; c < C; c++) out[n][c] = inp[row[n]][c];
+}
+
+template <class T>
+void gather_rows_backward(Rows<T> dinp, Rows<const T> dout, const int* row, int n_rows, int N, int C) {
+    for (int t = 0; t < n_rows; t++)
+        for (int c = 0; c < C; c++) dinp[t][c] = T(0);
+    for (int n = 0; n < N; n++)
+        for (int c = 0; c < C; c++) dinp[row[n]][c] += dout[n][c];
+}
+
+template <class T>
+void scatter_rows(Rows<T> out, Rows<const T> inp, const int* slot, int n, int C) {
+    for (int t = 0; t < n; t++)
+        for (int c = 0; c < C; c++) out[slot[t]][c] = inp[t][c];
+}
+
+}  // namespace ref
+
+namespace cpu {
+void gather_rows(Tensor out, Tensor inp, Tensor row);
+void gather_rows_backward(Tensor dinp, Tensor dout, Tensor row);
+void scatter_rows(Tensor out, Tensor inp, Tensor slot);
+}  // namespace cpu

@@ -1,0 +1,94 @@
+// sampling.h -- one candidate id per row of logits.
+//
+// In this order: temperature, ban (mask_id and ids from n_ids on), top-k, top-p, draw. Softmaxes read by
+// confidence, entropy and log-probability run over the whole vocabulary, banned ids included, but for
+// Confidence::Filtered.
+//   temperature 0   argmax of the logits, lowest id on ties; confidence and entropy of softmax(logits)
+//   top-k           exactly k ids, by logit descending, then id ascending
+//   top-p           of the softmax over what is left, in that order: the shortest beginning whose probability
+//   exceeds p, so
+//                   the id that crosses p is kept
+//   draw            inverse of the cumulative distribution over the kept ids in ascending order, at a Philox
+//   number
+// head_sample() computes a few rows of logits at a time, then handles every row on its own.
+#pragma once
+#include <algorithm>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "kernels/view.h"
+#include "utils/philox.h"
+
+// Uniform in [0, 1) with 53 bits: a vocabulary holds probabilities far below the 2^-24 of a float draw.
+inline double sample_uniform(const SampleRow& row) {
+    const auto bits = philox(row.seed, {row.position, row.step, uint32_t(Stream::Sample), row.sequence});
+    return double((uint64_t(bits[0]) << 32 | bits[1]) >> 11) * 0x1p-53;
+}
+
+namespace ref {
+
+// softmax(logits / temperature) over the whole row
+inline std::vector<double> softmax(std::span<const float> logits, double temperature) {
+    const double max = *std::max_element(logits.begin(), logits.end());
+    std::vector<double> p(logits.size());
+    for (size_t i = 0; i < p.size(); i++) p[i] = std::exp((double(logits[i]) - max) / temperature);
+    const double sum = std::accumulate(p.begin(), p.end(), 0.0);
+    for (double& x : p) x /= sum;
+    return p;
+}
+
+inline double entropy(const std::vector<double>& p) {
+    double sum = 0;
+    for (double x : p) sum -= x > 0 ? x * std::log(x) : 0;
+    return sum;
+}
+
+// What is drawn from: zero for every id that is banned or filtered out, sums to 1.
+inline std::vector<double> filtered_distribution(std::span<const float> logits, const SampleRow& row,
+                                                 int mask_id, int n_ids) {
+    std::vector<int> order;
+    for (int i = 0; i < std::min(n_ids, int(logits.size())); i++)
+        if (i != mask_id) order.push_back(i);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return logits[size_t(a)] > logits[size_t(b)]; });
+    if (row.top_k > 0 && size_t(row.top_k) < order.size()) order.resize(size_t(row.top_k));
+    if (row.temperature == 0) order.resize(1);
+    const double temperature = row.temperature == 0 ? 1 : row.temperature;
+    std::vector<double> p(logits.size(), 0.0);
+    const double max = logits[size_t(order[0])];
+    double sum = 0, before = 0;
+    for (int i : order) sum += std::exp((double(logits[size_t(i)]) - max) / temperature);
+    for (int i : order) {
+        if (before > double(row.top_p) * sum && row.top_p < 1) break;
+        p[size_t(i)] = std::exp((double(logits[size_t(i)]) - max) / temperature);
+        before += p[size_t(i)];
+    }
+    for (double& x : p) x /= before;
+    return p;
+}
+
+inline Sampled sample(std::span<const float> logits, const SampleRow& row, int mask_id, int n_ids) {
+    const std::vector<double> plain = softmax(logits, 1),
+                              kept = filtered_distribution(logits, row, mask_id, n_ids);
+    double left = sample_uniform(row);
+    size_t token = 0;
+    for (size_t i = 0; i < kept.size(); i++) {
+        if (kept[i] == 0) continue;
+        token = i;  // rounding may leave a little at the end: the last kept id takes it
+        if ((left -= kept[i]) < 0) break;
+    }
+    const bool use_plain = row.temperature == 0 || row.confidence == Confidence::Plain;
+    const std::vector<double> p = use_plain                                ? plain
+                                  : row.confidence == Confidence::Filtered ? kept
+                                                                           : softmax(logits, row.temperature);
+    return {int(token), float(p[token]), float(std::log(plain[token])), float(entropy(p))};
+}
+
+}  // namespace ref
+
+namespace cpu {
+void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight,
+                 int mask_id, int n_ids);
+}
