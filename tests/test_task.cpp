@@ -1,0 +1,107 @@
+// Tasks: problems are reproducible, splits disjoint, the reference solution is rewarded and little else is.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "train/task.h"
+#include "utils/error.h"
+
+namespace {
+
+std::string error_of(const std::string& spec) {
+    try {
+        make_task(spec, 0);
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code, Exit::Usage);
+        return error.what();
+    }
+    return "";
+}
+
+class GeneratedTask : public testing::TestWithParam<const char*> {};
+
+TEST_P(GeneratedTask, IsAPureFunctionOfSeedAndIndex) {
+    const Task a = make_task(GetParam(), 7), b = make_task(GetParam(), 7), other = make_task(GetParam(), 8);
+    int differ = 0;
+    for (int i = 0; i < 50; i++) {
+        EXPECT_EQ(a.problem(Split::Train, 50 - i).prompt, b.problem(Split::Train, 50 - i).prompt);
+        differ += a.problem(Split::Train, i).prompt != other.problem(Split::Train, i).prompt;
+    }
+    EXPECT_GT(differ, 10);
+}
+
+TEST_P(GeneratedTask, SplitsShareNoProblem) {
+    const Task task = make_task(GetParam(), 1);
+    std::set<std::string> train;
+    for (int i = 0; i < 3000; i++) train.insert(task.problem(Split::Train, i).prompt);
+    for (int i = 0; i < 3000; i++) EXPECT_EQ(train.count(task.problem(Split::HeldOut, i).prompt), 0u);
+}
+
+TEST_P(GeneratedTask, RewardsItsOwnSolutionAndNotThatOfAnother) {
+    const Task task = make_task(GetParam(), 2);
+    for (int i = 0; i < 200; i++) {
+        const Problem p = task.problem(Split::HeldOut, i), q = task.problem(Split::HeldOut, i + 1);
+        EXPECT_EQ(task.reward(p, p.solution), 1.0) << p.prompt << p.solution;
+        EXPECT_LE(int(p.solution.size()), task.longest_solution) << p.prompt << p.solution;
+        if (p.answer != q.answer) {
+            EXPECT_LT(task.reward(p, q.solution), 1.0) << p.prompt << q.solution;
+        }
+        EXPECT_LT(task.reward(p, ""), 1.0);
+        EXPECT_LT(task.reward(p, p.solution + "0"), 1.0);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GeneratedTask,
+                         testing::Values("arithmetic", "arithmetic:digits=2,operations=+-*",
+                                         "arithmetic:digits=9,working=off"));
+
+TEST(Arithmetic, ShowsTheWorkingColumnByColumn) {
+    const Task task = make_task("arithmetic:operations=+-*", 3);
+    bool seen[3] = {};
+    for (int i = 0; i < 200; i++) {
+        const Problem p = task.problem(Split::Train, i);
+        long long a, b;
+        char operation;
+        ASSERT_EQ(sscanf(p.prompt.c_str(), "%lld%c%lld=", &a, &operation, &b), 3);
+        const long long result = operation == '+' ? a + b : operation == '-' ? a - b : a * b;
+        seen[std::string("+-*").find(operation)] = true;
+        EXPECT_EQ(p.answer, std::to_string(result));
+        EXPECT_EQ(p.solution.size(), 27 + p.answer.size()) << p.solution;
+        // the out-going digits of the columns are the answer, from the right; the last carry is its first
+        // digit
+        const std::string digits = format("%03lld", result % 1000);
+        for (size_t column = 0; column < 3; column++)
+            EXPECT_EQ(p.solution[9 * column + 7], digits[2 - column]) << p.solution;
+        EXPECT_EQ(p.solution[9 * 2 + 6] - '0', result / 1000) << p.solution;
+    }
+    EXPECT_TRUE(seen[0] && seen[1] && seen[2]);
+}
+
+TEST(Arithmetic, AnswerIsWhatFollowsTheLastSemicolon) {
+    const Task task = make_task("arithmetic", 3);
+    const Problem p{"347+586=", "7+6+0=13;4+8+1=13;3+5+1=09;933", "933"};
+    EXPECT_EQ(task.reward(p, "933"), 1);
+    EXPECT_EQ(task.reward(p, "nonsense; 933\n"), 1);
+    EXPECT_EQ(task.reward(p, "933;"), 0);
+    EXPECT_EQ(task.reward(p, "0933"), 0);
+    EXPECT_EQ(task.reward(p, "7+6+0=13;932"), 0);
+}
+
+TEST(TaskSpec, FaultsAreNamed) {
+    EXPECT_NE(error_of("chess").find("'chess'"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:digit=3").find("no option 'digit' (it has digits"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:digits=12").find("from 1 to 9"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:digits=3x").find("'3x'"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:digits=3,digits=4").find("twice"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:digits").find("key=value"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:operations=/").find("some of"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:working=yes").find("on or off"), std::string::npos);
+}
+
+TEST(TaskSplit, HoldsOutTheShareAskedFor) {
+    int held_out = 0;
+    for (int i = 0; i < 10000; i++) held_out += split_of(std::to_string(i), 0.2) == Split::HeldOut;
+    EXPECT_NEAR(held_out, 2000, 160);  // four standard deviations
+}
+
+}  // namespace

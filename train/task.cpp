@@ -1,0 +1,126 @@
+// task.cpp -- the table of tasks and the reading of their specs.
+#include "train/task.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "utils/error.h"
+
+namespace {
+
+struct Entry {
+    const char* name;
+    Task (*make)(TaskOptions& options, uint64_t seed);
+};
+const Entry TABLE[] = {
+    {"arithmetic", make_arithmetic},
+};
+
+std::string join(const std::vector<std::string>& words) {
+    std::string out;
+    for (const std::string& word : words) out += (out.empty() ? "" : ", ") + word;
+    return out;
+}
+
+}  // namespace
+
+std::vector<std::string> task_names() {
+    std::vector<std::string> names;
+    for (const Entry& entry : TABLE) names.push_back(entry.name);
+    return names;
+}
+
+Task make_task(const std::string& spec, uint64_t seed) {
+    TaskOptions options(spec);
+    for (const Entry& entry : TABLE) {
+        if (options.name() != entry.name) continue;
+        Task task = entry.make(options, seed);
+        options.reject_unknown();
+        task.name = entry.name;
+        return task;
+    }
+    fail(Exit::Usage, "task '%s': there is no such task (there are %s)", options.name().c_str(),
+         join(task_names()).c_str());
+}
+
+TaskOptions::TaskOptions(const std::string& spec) : name_(spec.substr(0, spec.find(':'))) {
+    for (size_t at = name_.size(); at < spec.size();) {
+        const size_t end = std::min(spec.find(',', at + 1), spec.size());
+        const std::string pair = spec.substr(at + 1, end - at - 1);
+        const size_t equals = pair.find('=');
+        if (equals == std::string::npos || equals == 0) {
+            fail(Exit::Usage, "task '%s': '%s' is not key=value", name_.c_str(), pair.c_str());
+        }
+        if (!values_.emplace(pair.substr(0, equals), pair.substr(equals + 1)).second) {
+            fail(Exit::Usage, "task '%s': '%s' is given twice", name_.c_str(),
+                 pair.substr(0, equals).c_str());
+        }
+        at = end;
+    }
+}
+
+void TaskOptions::refuse(const std::string& key, const std::string& value, const std::string& allowed) const {
+    fail(Exit::Usage, "task '%s': %s is '%s', it must be %s", name_.c_str(), key.c_str(), value.c_str(),
+         allowed.c_str());
+}
+
+std::string TaskOptions::text(const std::string& key, const std::string& otherwise) {
+    known_.push_back(key);
+    const auto found = values_.find(key);
+    return found == values_.end() ? otherwise : found->second;
+}
+
+int TaskOptions::integer(const std::string& key, int otherwise, int low, int high) {
+    const std::string value = text(key, std::to_string(otherwise));
+    int number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc() || end != value.data() + value.size() || number < low || number > high) {
+        refuse(key, value, format("a whole number from %d to %d", low, high));
+    }
+    return number;
+}
+
+double TaskOptions::number(const std::string& key, double otherwise, double low, double high) {
+    const std::string value = text(key, format("%.17g", otherwise));
+    double number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc() || end != value.data() + value.size() || !(number >= low && number <= high)) {
+        refuse(key, value, format("a number from %g to %g", low, high));
+    }
+    return number;
+}
+
+bool TaskOptions::flag(const std::string& key, bool otherwise) {
+    const std::string value = text(key, otherwise ? "on" : "off");
+    if (value != "on" && value != "off") refuse(key, value, "on or off");
+    return value == "on";
+}
+
+void TaskOptions::reject_unknown() const {
+    for (const auto& [key, value] : values_) {
+        if (std::find(known_.begin(), known_.end(), key) == known_.end()) {
+            fail(Exit::Usage, "task '%s' has no option '%s' (it has %s)", name_.c_str(), key.c_str(),
+                 join(known_).c_str());
+        }
+    }
+}
+
+// FNV-1a, then the finaliser of MurmurHash3 so that the top bits are even.
+Split split_of(std::string_view key, double share) {
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char c : key) hash = (hash ^ uint8_t(c)) * 0x100000001b3;
+    hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
+    hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53;
+    hash ^= hash >> 33;
+    return double(hash >> 11) * 0x1p-53 < share ? Split::HeldOut : Split::Train;
+}
+
+std::string_view final_answer(std::string_view response) {
+    const size_t semicolon = response.rfind(';');
+    if (semicolon != std::string_view::npos) response.remove_prefix(semicolon + 1);
+    const auto is_space = [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; };
+    while (!response.empty() && is_space(response.front())) response.remove_prefix(1);
+    while (!response.empty() && is_space(response.back())) response.remove_suffix(1);
+    return response;
+}
