@@ -21,6 +21,7 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
       max_T_(max_T),
       max_targets_(max_targets),
       training_(!cache) {
+    CHECK(max_targets <= max_T, "%d targets among %d tokens", max_targets, max_T);
     const ModelConfig& c = config;
     const int64_t T = max_T, q = c.q_width(), kv = c.kv_width();
     arena.add(&device_.token, "token", 1, T, DType::I32);
@@ -28,6 +29,8 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
     arena.add(&device_.slot, "slot", 1, T, DType::I32);
     arena.add(&device_.see, "see", T, SPAN_INTS, DType::I32);
     arena.add(&device_.target_row, "target row", 1, max_targets, DType::I32);
+    arena.add(&device_.target_position, "target position", 1, max_targets, DType::I32);
+    arena.add(&device_.target_see, "target see", max_targets, SPAN_INTS, DType::I32);
     arena.add(&rope_, "rope", c.max_positions, c.HD);
     // In inference one set of buffers serves all layers: each is read for the last time before the next layer
     // writes it.
@@ -51,8 +54,9 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
         arena.add(&a.gate_up, at + "gate up", T, 2 * c.F);
         arena.add(&a.act, at + "activation", T, c.F);
     }
-    arena.add(&resid_out_, "output", T, c.C);
-    arena.add(&gathered_, "target rows", max_targets, c.C);
+    arena.add(&q_gathered_, "target q", max_targets, q);
+    arena.add(&resid_gathered_, "target input", max_targets, c.C);
+    arena.add(&resid_out_, "output", max_targets, c.C);
     arena.add(&final_rstd_, "target rstd", 1, max_targets);
     arena.add(&hidden_, "hidden", max_targets, c.C);
     if (training_) plan_backward(arena);
@@ -62,7 +66,8 @@ void Transformer::plan_backward(Arena& arena) {
     const ModelConfig& c = config_;
     const int64_t T = max_T_, q = c.q_width(), kv = c.kv_width();
     arena.add(&dhidden_, "d hidden", max_targets_, c.C);
-    arena.add(&dgathered_, "d target rows", max_targets_, c.C);
+    arena.add(&dresid_gathered_, "d target residual", max_targets_, c.C);
+    arena.add(&dq_gathered_, "d target q", max_targets_, q);
     arena.add(&dresid_, "d residual", T, c.C);
     arena.add(&dnorm_, "d norm", T, c.C);
     arena.add(&dqkv_, "d qkv", T, q + 2 * kv);
@@ -102,14 +107,25 @@ void Transformer::upload(const TokenBatch& batch) {
         ops_.upload(rope_, rope_table(config_).data());
         rope_ready_ = true;
     }
-    now_ = {device_.token.col_range(0, T), device_.position.col_range(0, T), device_.slot.col_range(0, T),
-            device_.see.row_range(0, T), device_.target_row.col_range(0, N)};
+    target_position_.clear();
+    target_see_.clear();
+    for (const int row : batch.target_row) {
+        target_position_.push_back(batch.position[size_t(row)]);
+        target_see_.push_back(batch.see[size_t(row)]);
+    }
+    now_ = {device_.token.col_range(0, T),      device_.position.col_range(0, T),
+            device_.slot.col_range(0, T),       device_.see.row_range(0, T),
+            device_.target_row.col_range(0, N), device_.target_position.col_range(0, N),
+            device_.target_see.row_range(0, N)};
     static_assert(sizeof(AttentionSpans) == SPAN_INTS * sizeof(int));
     ops_.upload(now_.token, batch.token.data());
     ops_.upload(now_.position, batch.position.data());
     ops_.upload(now_.slot, batch.slot.data());
     ops_.upload(now_.see, batch.see.data());
-    if (N) ops_.upload(now_.target_row, batch.target_row.data());
+    if (N == 0) return;
+    ops_.upload(now_.target_row, batch.target_row.data());
+    ops_.upload(now_.target_position, target_position_.data());
+    ops_.upload(now_.target_see, target_see_.data());
 }
 
 // The first T rows of every buffer of layer l; keys and values from the cache in inference.
@@ -148,38 +164,53 @@ Tensor Transformer::v_part(const Tensor& qkv) const {
     return qkv.col_range(config_.q_width() + config_.kv_width(), qkv.cols);
 }
 
+Transformer::QuerySide Transformer::query_side(int l, const LayerActivations& a) const {
+    const Tensor q_raw = q_part(a.qkv);
+    if (l + 1 < config_.L) return {int(q_raw.rows), q_raw, now_.position, now_.see, a.resid};
+    const int N = int(now_.target_row.cols);
+    return {N, q_gathered_.row_range(0, N), now_.target_position, now_.target_see,
+            resid_gathered_.row_range(0, N)};
+}
+
 Tensor Transformer::forward(const TokenBatch& batch) {
     upload(batch);
     const ModelConfig& c = config_;
     const int T = batch.T(), N = batch.n_targets();
     ops_.embedding_forward(activations(0, T).resid, now_.token, weights_.embedding);
     for (int l = 0; l < c.L; l++) {
-        const LayerActivations a = activations(l, T);
+        const LayerActivations all = activations(l, T);
         const LayerParameters& w = weights_.layers[size_t(l)];
-        // attention
-        ops_.rmsnorm_forward(a.norm1, a.rstd1, a.resid, w.norm1, c.rms_eps);
-        ops_.linear_forward(a.qkv, a.norm1, w.qkv, w.qkv_bias);
-        ops_.head_norm_rope_forward(a.q, a.q_rstd, q_part(a.qkv), w.q_norm, now_.position, rope_, c.NH,
-                                    c.rms_eps);
-        ops_.head_norm_rope_forward(a.k_new, a.k_rstd, k_part(a.qkv), w.k_norm, now_.position, rope_, c.NKV,
-                                    c.rms_eps);
+        // keys and values, of every row
+        ops_.rmsnorm_forward(all.norm1, all.rstd1, all.resid, w.norm1, c.rms_eps);
+        ops_.linear_forward(all.qkv, all.norm1, w.qkv, w.qkv_bias);
+        ops_.head_norm_rope_forward(all.k_new, all.k_rstd, k_part(all.qkv), w.k_norm, now_.position, rope_,
+                                    c.NKV, c.rms_eps);
         if (!training_) {
-            ops_.scatter_rows(a.k, a.k_new, now_.slot);
-            ops_.scatter_rows(a.v, v_part(a.qkv), now_.slot);
+            ops_.scatter_rows(all.k, all.k_new, now_.slot);
+            ops_.scatter_rows(all.v, v_part(all.qkv), now_.slot);
         }
-        ops_.attention_forward(a.att, a.lse, a.q, a.k, a.v, now_.see, c.NH, c.NKV);
-        ops_.linear_forward(a.resid_mid, a.att, w.out, {}, a.resid);
+        // queries: of every row, in the last layer of the target rows
+        const bool last = l + 1 == c.L;
+        if (last && N == 0) return {};
+        const QuerySide in = query_side(l, all);
+        if (last) {
+            ops_.gather_rows(in.q_raw, q_part(all.qkv), now_.target_row);
+            ops_.gather_rows(in.resid, all.resid, now_.target_row);
+        }
+        const LayerActivations a = activations(l, in.rows);
+        ops_.head_norm_rope_forward(a.q, a.q_rstd, in.q_raw, w.q_norm, in.position, rope_, c.NH, c.rms_eps);
+        ops_.attention_forward(a.att, a.lse, a.q, all.k, all.v, in.see, c.NH, c.NKV);
+        ops_.linear_forward(a.resid_mid, a.att, w.out, {}, in.resid);
         // MLP
         ops_.rmsnorm_forward(a.norm2, a.rstd2, a.resid_mid, w.norm2, c.rms_eps);
         ops_.linear_forward(a.gate_up, a.norm2, w.gate_up);
         ops_.swiglu_forward(a.act, a.gate_up);
-        const Tensor next = l + 1 < c.L ? activations(l + 1, T).resid : resid_out_.row_range(0, T);
-        ops_.linear_forward(next, a.act, w.down, {}, a.resid_mid);
+        ops_.linear_forward(last ? resid_out_.row_range(0, N) : activations(l + 1, T).resid, a.act, w.down,
+                            {}, a.resid_mid);
     }
-    if (N == 0) return {};
-    const Tensor gathered = gathered_.row_range(0, N), hidden = hidden_.row_range(0, N);
-    ops_.gather_rows(gathered, resid_out_.row_range(0, T), now_.target_row);
-    ops_.rmsnorm_forward(hidden, final_rstd_.col_range(0, N), gathered, weights_.final_norm, c.rms_eps);
+    const Tensor hidden = hidden_.row_range(0, N);
+    ops_.rmsnorm_forward(hidden, final_rstd_.col_range(0, N), resid_out_.row_range(0, N), weights_.final_norm,
+                         c.rms_eps);
     return hidden;
 }
 
@@ -187,36 +218,44 @@ void Transformer::backward(const Parameters& grads, Tensor dhidden) {
     CHECK(training_, "backward on an inference network");
     const ModelConfig& c = config_;
     const int T = int(now_.token.cols), N = int(now_.target_row.cols);
-    const Tensor dgathered = dgathered_.row_range(0, N), dresid = dresid_.row_range(0, T),
-                 dnorm = dnorm_.row_range(0, T);
-    const Tensor dqkv = dqkv_.row_range(0, T), dq = dq_.row_range(0, T), dk = dk_.row_range(0, T),
-                 datt = datt_.row_range(0, T);
-    const Tensor dv = dv_.row_range(0, T), dscratch = dscratch_.row_range(0, T),
-                 dgate_up = dgate_up_.row_range(0, T), dact = dact_.row_range(0, T);
-    ops_.zero(dgathered);
-    ops_.rmsnorm_backward(dgathered, grads.final_norm, dhidden, final_rstd_.col_range(0, N),
-                          gathered_.row_range(0, N), weights_.final_norm);
-    ops_.gather_rows_backward(dresid, dgathered, now_.target_row);
+    const Tensor dresid_all = dresid_.row_range(0, T), dqkv = dqkv_.row_range(0, T), dk = dk_.row_range(0, T),
+                 dv = dv_.row_range(0, T);
+    const Tensor dnorm_all = dnorm_.row_range(0, T);
+    Tensor dresid = dresid_gathered_.row_range(
+        0, N);  // gradient of the residual stream: N rows above the last layer's attention
+    ops_.zero(dresid);
+    ops_.rmsnorm_backward(dresid, grads.final_norm, dhidden, final_rstd_.col_range(0, N),
+                          resid_out_.row_range(0, N), weights_.final_norm);
     for (int l = c.L - 1; l >= 0; l--) {
-        const LayerActivations a = activations(l, T);
+        const bool last = l + 1 == c.L;
+        const LayerActivations all = activations(l, T);
+        const QuerySide in = query_side(l, all);
+        const LayerActivations a = activations(l, in.rows);
         const LayerParameters& w = weights_.layers[size_t(l)];
         const LayerParameters& g = grads.layers[size_t(l)];
+        const auto rows = [&](const Tensor& t) { return t.row_range(0, in.rows); };
         // MLP: dresid is the gradient of the layer's output and, through the residual, of its middle
-        ops_.linear_backward(dact, g.down, {}, dresid, a.act, w.down);
-        ops_.swiglu_backward(dgate_up, dact, a.gate_up);
-        ops_.linear_backward(dnorm, g.gate_up, {}, dgate_up, a.norm2, w.gate_up);
-        ops_.rmsnorm_backward(dresid, g.norm2, dnorm, a.rstd2, a.resid_mid, w.norm2);
+        ops_.linear_backward(rows(dact_), g.down, {}, dresid, a.act, w.down);
+        ops_.swiglu_backward(rows(dgate_up_), rows(dact_), a.gate_up);
+        ops_.linear_backward(rows(dnorm_), g.gate_up, {}, rows(dgate_up_), a.norm2, w.gate_up);
+        ops_.rmsnorm_backward(dresid, g.norm2, rows(dnorm_), a.rstd2, a.resid_mid, w.norm2);
         // attention
-        ops_.linear_backward(datt, g.out, {}, dresid, a.att, w.out);
-        ops_.attention_backward(dq, dk, dv, dscratch, datt, a.att, a.lse, a.q, a.k, a.v, now_.see, c.NH,
-                                c.NKV);
-        ops_.head_norm_rope_backward(q_part(dqkv), g.q_norm, dq, a.q_rstd, q_part(a.qkv), w.q_norm,
-                                     now_.position, rope_, c.NH);
-        ops_.head_norm_rope_backward(k_part(dqkv), g.k_norm, dk, a.k_rstd, k_part(a.qkv), w.k_norm,
+        ops_.linear_backward(rows(datt_), g.out, {}, dresid, a.att, w.out);
+        ops_.attention_backward(rows(dq_), dk, dv, rows(dscratch_), rows(datt_), a.att, a.lse, a.q, all.k,
+                                all.v, in.see, c.NH, c.NKV);
+        const Tensor dq_raw = last ? dq_gathered_.row_range(0, N) : q_part(dqkv);
+        ops_.head_norm_rope_backward(dq_raw, g.q_norm, rows(dq_), a.q_rstd, in.q_raw, w.q_norm, in.position,
+                                     rope_, c.NH);
+        if (last) {
+            ops_.gather_rows_backward(q_part(dqkv), dq_raw, now_.target_row);
+            ops_.gather_rows_backward(dresid_all, dresid, now_.target_row);
+            dresid = dresid_all;
+        }
+        ops_.head_norm_rope_backward(k_part(dqkv), g.k_norm, dk, all.k_rstd, k_part(all.qkv), w.k_norm,
                                      now_.position, rope_, c.NKV);
         ops_.copy(v_part(dqkv), dv);
-        ops_.linear_backward(dnorm, g.qkv, g.qkv_bias, dqkv, a.norm1, w.qkv);
-        ops_.rmsnorm_backward(dresid, g.norm1, dnorm, a.rstd1, a.resid, w.norm1);
+        ops_.linear_backward(dnorm_all, g.qkv, g.qkv_bias, dqkv, all.norm1, w.qkv);
+        ops_.rmsnorm_backward(dresid, g.norm1, dnorm_all, all.rstd1, all.resid, w.norm1);
     }
     ops_.embedding_backward(grads.embedding, dresid, now_.token);
 }

@@ -33,6 +33,8 @@ struct KvCache {
     void plan(Arena& arena, const ModelConfig& config, int slots);
 };
 
+// Keys and values need every row of every layer; all else of the last layer is read at the target rows alone,
+// so there the query side runs on those N rows only (in a trace layout a quarter of T).
 class Transformer {
   public:
     // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena` (allocated
@@ -56,8 +58,14 @@ class Transformer {
 
   private:
     struct DeviceBatch {
-        Tensor token, position, slot, see, target_row;
+        Tensor token, position, slot, see, target_row, target_position, target_see;
     };
+    // What a layer's queries are made of: every row, or (last layer) the gathered target rows.
+    struct QuerySide {
+        int rows;
+        Tensor q_raw, position, see, resid;
+    };
+    QuerySide query_side(int layer, const LayerActivations& a) const;
     void plan_backward(Arena& arena);
     void upload(const TokenBatch& batch);
     LayerActivations activations(int layer, int T) const;
@@ -72,11 +80,15 @@ class Transformer {
     int max_T_, max_targets_;
     bool training_;
     std::vector<LayerActivations> layers_;
-    Tensor resid_out_;                       // (T, C) after the last layer
-    Tensor gathered_, final_rstd_, hidden_;  // (N, C), (1, N), (N, C)
-    Tensor rope_;                            // (max_positions, HD)
+    Tensor q_gathered_, resid_gathered_;  // (N, NH * HD), (N, C) of the last layer's target rows
+    Tensor resid_out_;                    // (N, C) after the last layer
+    Tensor final_rstd_, hidden_;          // (1, N), (N, C)
+    std::vector<int> target_position_;    // of the current batch, on the host
+    std::vector<AttentionSpans> target_see_;
+    Tensor rope_;  // (max_positions, HD)
     bool rope_ready_ = false;
     DeviceBatch device_, now_;  // the buffers; the part the current batch fills
     // backward
-    Tensor dhidden_, dgathered_, dresid_, dnorm_, dqkv_, dq_, dk_, dv_, datt_, dscratch_, dgate_up_, dact_;
+    Tensor dhidden_, dresid_gathered_, dq_gathered_, dresid_, dnorm_, dqkv_, dq_, dk_, dv_, datt_, dscratch_,
+        dgate_up_, dact_;
 };
