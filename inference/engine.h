@@ -1,32 +1,21 @@
-// engine.h -- block-diffusion generation with an exact KV cache (many sequences per forward pass).
+// engine.h -- generation with an exact KV cache, many sequences per forward pass.
 //
-// Blocks are aligned to absolute position 0. The whole blocks of a prompt are prefilled; its tail opens the first generated block
-// as already revealed tokens, and that block's first denoising step rides in the prefill pass. When no mask is left in a block its
-// keys and values are committed, fused into the first denoising pass of the next block; the last block is never committed.
+// Block models: blocks are aligned to absolute position 0. The whole blocks of a prompt are prefilled; its
+// tail opens the first generated block as already revealed tokens, and that block's first denoising step
+// rides in the prefill pass. When no mask is left in a block its keys and values are committed, fused into
+// the first denoising pass of the next block; the last block is never committed. Full-attention models: every
+// pass forwards the whole canvas of every sequence. Autoregressive models: one token per pass, whose row
+// predicts the next.
 #pragma once
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "inference/options.h"
+#include "inference/reveal.h"
 #include "inference/trajectory.h"
 #include "model/transformer.h"
-
-enum class Remasking { LowConfidenceStatic, LowConfidenceDynamic, Sequential, EntropyBounded };
-
-struct GenerateOptions {
-    int gen_length = 256;
-    int block = 4;
-    int steps = 0;  // per block; 0: as many as the block is long
-    Remasking remasking = Remasking::LowConfidenceDynamic;
-    double threshold = 0.9;
-    double eb_threshold = 0.35;  // nats
-    float temperature = 0;
-    int top_k = 0;
-    float top_p = 1;
-    Confidence confidence = Confidence::Tempered;
-    std::vector<int> stop_ids;
-    uint64_t seed = 0;
-};
 
 struct Request {
     std::vector<int> prompt_ids;
@@ -34,43 +23,58 @@ struct Request {
     GenerateOptions options;
 };
 
-// Positions to reveal in this step, ascending. masked[i], confidence[i], entropy[i] belong to position i of the block; n is n(step).
-std::vector<int> reveal(std::span<const char> masked, std::span<const float> confidence, std::span<const float> entropy, int n,
-                        const GenerateOptions& options);
-// n(step) = B / S, the remainder going to the first steps.
-int reveal_count(int block, int steps, int step);
-
 struct EngineLimits {
     int max_active = 256;     // sequences in flight
-    int max_rows = 4096;      // rows of one forward pass
-    int64_t kv_slots = 0;     // slots of the KV cache, shared prompts counted once
+    int max_rows = 4096;      // rows of one forward pass; a longer prompt is prefilled in several
+    int kv_slots = 16384;     // slots of the KV cache, shared prompts counted once
+    bool fuse_commit = true;  // false: commits get passes of their own (slower, the same result)
+    bool keep_last =
+        false;  // keep the keys of the last sequence for a next call whose prompt begins with it (a chat)
+};
+
+// Slots and rows that requests of this shape need: what a caller plans EngineLimits by.
+struct Footprint {
+    int shared_slots;  // whole blocks of the prompt, counted once among sequences that share them
+    int own_slots;     // of each sequence
+    int rows;          // at most, of one pass, the prompt's whole blocks apart
+};
+Footprint footprint(int prompt_length, const GenerateOptions& options, const ModelConfig& config);
+
+// A response while it is generated: one entry per position from the end of the prompt to the end of the
+// current block (or canvas); step is NEVER, and the id without meaning, where it is still masked.
+struct Progress {
+    std::span<const int> token, step;
+    std::span<const float> logprob;
+    int n_final;  // so many leading tokens are output and will not change
+};
+
+struct Callbacks {                                                // any of them may be empty
+    std::function<void(int request, const Progress&)> on_reveal;  // after every reveal step of a request
+    std::function<void(int request, const Trajectory& done)> on_finish;
+    std::function<bool()> should_stop;  // asked before every pass; true ends everything as "interrupted"
 };
 
 class Engine {
   public:
-    // n_ids: ids from here on have no text and are never drawn (the tokenizer's size; V without one).
-    Engine(Ops& ops, const ModelConfig& config, const Parameters& weights, const EngineLimits& limits, int n_ids);
+    // Plans cache and activations in `arena`, which the caller allocates before the first call of generate().
+    // Only references are held: weights may change between calls. n_ids: ids from here on have no text and
+    // are never drawn (the tokenizer's size; V without one).
+    Engine(Ops& ops, const ModelConfig& config, const Parameters& weights, const EngineLimits& limits,
+           int n_ids, Arena& arena);
+    ~Engine();
 
-    // Generates every request; trajectories in the order of requests. Requests whose prompts' whole blocks have equal ids share
-    // their slots while they are active together. on_block (may be empty) is called whenever more of a request's output is
-    // final: everything up to n_final tokens will not change. should_stop (may be empty) is asked before every forward pass:
-    // true ends every active sequence as "interrupted".
-    struct Callbacks {
-        std::function<void(int request, const Trajectory& so_far, int n_final)> on_block;
-        std::function<void(int request, const Trajectory& done)> on_finish;
-        std::function<bool()> should_stop;
-    };
+    // Generates every request; trajectories in the order of requests. Requests whose prompts' whole blocks
+    // have equal ids share their slots while they are active together. A sequence's result does not depend on
+    // the others. Throws Error(Usage) before any work where a request's options are at fault, Error(NoMemory)
+    // with the numbers where it cannot fit the limits.
     std::vector<Trajectory> generate(std::span<const Request> requests, const Callbacks& callbacks = {});
 
-    int64_t forward_passes() const { return forward_passes_; }  // of the engine, since it was made
-    const Arena& arena() const { return arena_; }
+    void forget();                   // drops what keep_last kept: call it when the weights change
+    int64_t forward_passes() const;  // of the engine, since it was made
+    int64_t forwarded_rows() const;  // rows of all of them
+    const EngineLimits& limits() const;
 
   private:
-    Ops& ops_;
-    const ModelConfig& config_;
-    EngineLimits limits_;
-    int n_ids_;
-    Arena arena_;
-    KvCache cache_;
-    int64_t forward_passes_ = 0;
+    class Implementation;
+    std::unique_ptr<Implementation> implementation_;
 };

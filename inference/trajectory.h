@@ -1,4 +1,5 @@
-// trajectory.h -- what a generation leaves behind, and what TraceRL trains on: ids, the step each was revealed in, its log-probability.
+// trajectory.h -- what a generation leaves behind, and what TraceRL trains on: ids, the step each was
+// revealed in, its log-probability.
 #pragma once
 #include <string>
 #include <vector>
@@ -9,11 +10,22 @@ constexpr int NEVER = -1;  // step or id of a position that was still masked whe
 
 struct Trajectory {
     std::vector<int> prompt_ids;
-    std::vector<int> output_ids;   // the stop token included
-    std::vector<int> step_map;     // (n) 1, 2, ...: the reveal step over the whole response
-    std::vector<float> logprobs;   // (n) log softmax(logits)[id] at the reveal, before temperature and filters
-    std::vector<int> tail_ids, tail_steps;  // the rest of the last block (or canvas): context of its neighbours; NEVER where masked
-    std::string finish_reason;     // "stop", "length", "interrupted"
-    int denoise_steps = 0;         // reveal steps
-    int forward_passes = 0;        // every forward pass this sequence took part in
+    std::vector<int> output_ids;  // the stop token included
+    std::vector<int> step_map;    // (n) 1, 2, ...: the reveal step over the whole response
+    std::vector<float> logprobs;  // (n) log softmax(logits)[id] at the reveal, before temperature and filters
+    std::vector<int>
+        tail_ids;  // the rest of the last block (or canvas), context of its neighbours; NEVER where masked
+    std::vector<int> tail_steps;
+    std::string finish_reason;  // "stop", "length", "interrupted"
+    int denoise_steps = 0;      // reveal steps
+    int forward_passes = 0;     // every forward pass this sequence took part in
+    double prefill_s = 0;       // from its start to the end of its first reveal step
+    double generate_s = 0;      // from there to its end
 };
+
+// Output tokens per forward pass; 0 where there was none.
+double tokens_per_forward(const Trajectory& trajectory);
+
+// prompt_ids, output_ids, step_map, logprobs, tail_ids, tail_steps, finish_reason, denoise_steps,
+// forward_passes, tokens_per_forward: a line of `infer --json` without text and timings.
+Json to_json(const Trajectory& trajectory);

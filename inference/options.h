@@ -1,0 +1,57 @@
+// options.h -- how one sequence is generated: lengths, remasking rule, sampling; and the presets that name
+// published variants.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "model/config.h"
+
+enum class Remasking { LowConfidenceStatic, LowConfidenceDynamic, Sequential, EntropyBounded };
+
+// What low_confidence_dynamic reveals when fewer than n(step) candidates are above the threshold.
+enum class Fallback {
+    Top,  // the n most confident; the same as joining them to those above the threshold (dLLM-RL), which are
+          // among them
+    Leftmost,  // the first n masked positions (JetEngine)
+    One,       // the most confident one, and only where none is above the threshold (lmdeploy)
+};
+
+struct GenerateOptions {
+    int gen_length = 256;
+    int block = 4;
+    int steps = 0;  // per block; 0: as many as the block is long
+    Remasking remasking = Remasking::LowConfidenceDynamic;
+    double threshold = 0.9;
+    double eb_threshold = 0.35;  // nats
+    float temperature = 0;
+    int top_k = 0;
+    float top_p = 1;
+    Confidence confidence = Confidence::Tempered;
+    std::vector<int> stop_ids;
+    uint64_t seed = 0;
+    // What the presets of other engines need:
+    Fallback fallback = Fallback::Top;
+    bool threshold_inclusive = false;  // confidence >= threshold instead of >
+    bool floor_schedule = false;  // n(step) = B / S in every step, without remainder or last step (lmdeploy)
+
+    int steps_per_block() const { return steps > 0 ? steps : block; }
+};
+
+// Spellings of the command line: low_confidence_static, ..., tempered, plain, filtered. Throw Error(Usage)
+// that lists what is known.
+Remasking parse_remasking(const std::string& name);
+Confidence parse_confidence(const std::string& name);
+const char* name_of(Remasking remasking);
+const char* name_of(Confidence confidence);
+
+// Sets the sampling and remasking fields as a published engine has them by default; lengths, stop ids and the
+// seed stay. Stop rule, limits and step map are always this engine's own. Throws Error(Usage) that lists the
+// names.
+void apply_preset(GenerateOptions& options, const std::string& name);
+std::vector<std::string> preset_names();
+
+// Every fault of the options for a model of this kind, one line each; empty: none.
+std::vector<std::string> faults(const GenerateOptions& options, const ModelConfig& config);

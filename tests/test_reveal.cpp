@@ -1,0 +1,182 @@
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "inference/reveal.h"
+
+namespace {
+
+using Positions = std::vector<int>;
+
+GenerateOptions rule(Remasking remasking) {
+    GenerateOptions options;
+    options.remasking = remasking;
+    return options;
+}
+
+Positions choose(const GenerateOptions& options, std::vector<char> masked, std::vector<float> confidence,
+                 int n) {
+    return reveal(masked, confidence, std::vector<float>(masked.size(), 0.0f), n, options);
+}
+
+Positions choose_by_entropy(double bound, std::vector<char> masked, std::vector<float> entropy, int n = 1) {
+    GenerateOptions options = rule(Remasking::EntropyBounded);
+    options.eb_threshold = bound;
+    return reveal(masked, std::vector<float>(masked.size(), 0.0f), entropy, n, options);
+}
+
+const auto STATIC = rule(Remasking::LowConfidenceStatic);
+const auto DYNAMIC = rule(Remasking::LowConfidenceDynamic);  // threshold 0.9
+const auto SEQUENTIAL = rule(Remasking::Sequential);
+
+}  // namespace
+
+TEST(RevealCount, RemainderGoesToTheFirstSteps) {
+    const auto counts = [](int block, int steps) {
+        std::vector<int> out;
+        for (int s = 0; s < steps; s++) out.push_back(reveal_count(block, steps, s));
+        return out;
+    };
+    EXPECT_EQ(counts(4, 4), (Positions{1, 1, 1, 1}));
+    EXPECT_EQ(counts(4, 3), (Positions{2, 1, 1}));
+    EXPECT_EQ(counts(8, 3), (Positions{3, 3, 2}));
+    EXPECT_EQ(counts(32, 5), (Positions{7, 7, 6, 6, 6}));
+    EXPECT_EQ(counts(1, 1), (Positions{1}));
+    EXPECT_EQ(counts(5, 1), (Positions{5}));
+}
+
+TEST(Reveal, StaticTakesTheMostConfidentAndTheFirstOnTies) {
+    EXPECT_EQ(choose(STATIC, {1, 1, 1, 1}, {0.1f, 0.4f, 0.3f, 0.2f}, 2), (Positions{1, 2}));
+    EXPECT_EQ(choose(STATIC, {1, 1, 1, 1}, {0.5f, 0.5f, 0.5f, 0.5f}, 2), (Positions{0, 1}));
+    EXPECT_EQ(choose(STATIC, {1, 1, 1, 1}, {0.2f, 0.5f, 0.5f, 0.5f}, 2), (Positions{1, 2}));
+    // What is not masked is never chosen, however confident; more than there are masks: all of them.
+    EXPECT_EQ(choose(STATIC, {0, 1, 0, 1}, {1.0f, 0.1f, 1.0f, 0.2f}, 1), (Positions{3}));
+    EXPECT_EQ(choose(STATIC, {0, 1, 0, 1}, {1.0f, 0.1f, 1.0f, 0.2f}, 3), (Positions{1, 3}));
+    EXPECT_EQ(choose(STATIC, {0, 0, 0, 0}, {1, 1, 1, 1}, 2), (Positions{}));
+    EXPECT_EQ(choose(STATIC, {1, 1}, {0.1f, 0.2f}, 0), (Positions{}));
+}
+
+TEST(Reveal, ANotANumberConfidenceIsTheLowest) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_EQ(choose(STATIC, {1, 1, 1}, {nan, 0.0f, 0.1f}, 2), (Positions{1, 2}));
+    EXPECT_EQ(choose(DYNAMIC, {1, 1, 1}, {nan, 0.95f, 0.1f}, 1), (Positions{1}));
+}
+
+TEST(Reveal, DynamicTakesAllAboveTheThresholdWhenTheyAreEnough) {
+    EXPECT_EQ(choose(DYNAMIC, {1, 1, 1, 1}, {0.95f, 0.2f, 0.99f, 0.91f}, 1), (Positions{0, 2, 3}));
+    EXPECT_EQ(choose(DYNAMIC, {1, 1, 1, 1}, {0.95f, 0.2f, 0.3f, 0.91f}, 2), (Positions{0, 3}));  // exactly n
+    EXPECT_EQ(choose(DYNAMIC, {1, 1, 1, 1}, {0.3f, 0.2f, 0.3f, 0.95f}, 2), (Positions{0, 3}));  // one too few
+    EXPECT_EQ(choose(DYNAMIC, {1, 1, 1, 1}, {0.3f, 0.2f, 0.1f, 0.4f}, 1), (Positions{3}));      // none
+    EXPECT_EQ(choose(DYNAMIC, {0, 1, 0, 1}, {0.99f, 0.95f, 0.99f, 0.1f}, 3),
+              (Positions{1, 3}));  // k = 2 masks
+}
+
+TEST(Reveal, TheThresholdItselfIsNotAbove) {
+    GenerateOptions options = DYNAMIC;
+    options.threshold = 0.5;
+    EXPECT_EQ(choose(options, {1, 1, 1}, {0.5f, 0.4f, 0.6f}, 1), (Positions{2}));
+    EXPECT_EQ(choose(options, {1, 1, 1}, {0.5f, 0.4f, 0.3f}, 1), (Positions{0}));
+    options.threshold_inclusive = true;
+    EXPECT_EQ(choose(options, {1, 1, 1}, {0.5f, 0.4f, 0.6f}, 1), (Positions{0, 2}));
+    options.threshold_inclusive = false;
+    options.threshold = 1;
+    EXPECT_EQ(choose(options, {1, 1, 1}, {1.0f, 1.0f, 0.6f}, 1),
+              (Positions{0}));  // threshold 1: the static rule
+}
+
+TEST(Reveal, FallbacksOfOtherEngines) {
+    const std::vector<char> masked = {1, 1, 1, 1};
+    const std::vector<float> confidence = {0.1f, 0.2f, 0.5f, 0.95f};
+    GenerateOptions options = DYNAMIC;
+    EXPECT_EQ(choose(options, masked, confidence, 2), (Positions{2, 3}));
+    options.fallback = Fallback::Leftmost;
+    EXPECT_EQ(choose(options, masked, confidence, 2), (Positions{0, 1}));
+    EXPECT_EQ(choose(options, masked, confidence, 1), (Positions{3}));
+    options.fallback = Fallback::One;
+    EXPECT_EQ(choose(options, masked, confidence, 2), (Positions{3}));
+    EXPECT_EQ(choose(options, masked, {0.1f, 0.2f, 0.5f, 0.4f}, 2), (Positions{2}));
+}
+
+TEST(Reveal, SequentialTakesTheFirstMasks) {
+    EXPECT_EQ(choose(SEQUENTIAL, {0, 1, 0, 1, 1}, {0, 0.1f, 0, 0.9f, 0.8f}, 2), (Positions{1, 3}));
+    EXPECT_EQ(choose(SEQUENTIAL, {0, 1, 0, 1, 1}, {0, 0.1f, 0, 0.9f, 0.8f}, 9), (Positions{1, 3, 4}));
+}
+
+TEST(Reveal, EntropyBoundEdges) {
+    EXPECT_EQ(choose_by_entropy(0.5, {1, 1, 1, 1}, {0.25f, 0.125f, 2.0f, 0.0625f}), (Positions{0, 1, 3}));
+    EXPECT_EQ(choose_by_entropy(0.01, {1, 1, 1, 1}, {0.25f, 0.125f, 2.0f, 0.0625f}),
+              (Positions{3}));  // at least one
+    EXPECT_EQ(choose_by_entropy(0.01, {0, 1, 1, 0}, {0, 0.25f, 0.125f, 0}), (Positions{2}));
+    EXPECT_EQ(choose_by_entropy(0.375, {1, 1, 1}, {0.25f, 0.125f, 2.0f}),
+              (Positions{1}));  // the sum reaches the bound
+    EXPECT_EQ(choose_by_entropy(0.376, {1, 1, 1}, {0.25f, 0.125f, 2.0f}), (Positions{0, 1}));
+    EXPECT_EQ(choose_by_entropy(100, {1, 0, 1}, {0.25f, 0, 2.0f}), (Positions{0, 2}));
+    EXPECT_EQ(choose_by_entropy(0, {1, 1, 1}, {0, 0, 0}), (Positions{0}));
+    EXPECT_EQ(choose_by_entropy(0.5, {1, 1, 1}, {0.25f, 0.25f, 0.25f}),
+              (Positions{0}));  // ties: lowest position
+    EXPECT_EQ(choose_by_entropy(1, {1, 1, 1}, {0.25f, 0.25f, 0.25f}, 1), (Positions{0, 1, 2}));  // whatever n
+    EXPECT_EQ(choose_by_entropy(1, {0, 0}, {0, 0}), (Positions{}));
+}
+
+TEST(RevealStep, EverythingLeftOnceTheStepsAreUsedUp) {
+    GenerateOptions options = DYNAMIC;
+    options.steps = 2;
+    const std::vector<char> masked = {1, 1, 1, 1};
+    const std::vector<float> confidence = {0.1f, 0.2f, 0.3f, 0.4f}, entropy(4, 0.0f);
+    EXPECT_EQ(reveal_step(masked, confidence, entropy, 0, options), (Positions{2, 3}));
+    EXPECT_EQ(reveal_step(masked, confidence, entropy, 1, options), (Positions{2, 3}));
+    EXPECT_EQ(reveal_step(masked, confidence, entropy, 2, options), (Positions{0, 1, 2, 3}));
+    options.floor_schedule = true;
+    options.remasking = Remasking::LowConfidenceStatic;
+    EXPECT_EQ(reveal_step(masked, confidence, entropy, 7, options), (Positions{2, 3}));
+    options.steps = 3;
+    EXPECT_EQ(reveal_step(masked, confidence, entropy, 0, options), (Positions{3}));
+}
+
+TEST(GenerateOptions, FaultsAreFoundTogether) {
+    ModelConfig config;
+    config.V = 100;
+    GenerateOptions options;
+    EXPECT_TRUE(faults(options, config).empty());
+    options.gen_length = 0;
+    options.steps = 5;
+    options.top_p = 0;
+    options.temperature = -1;
+    options.stop_ids = {100};
+    EXPECT_EQ(faults(options, config).size(), 5u);
+    config.shift = true;  // autoregressive
+    EXPECT_EQ(faults(options, config).size(), 6u);
+}
+
+TEST(GenerateOptions, PresetsKeepLengthsAndRefuseUnknownNames) {
+    for (const std::string& name : preset_names()) {
+        GenerateOptions options;
+        options.gen_length = 17;
+        options.stop_ids = {3};
+        apply_preset(options, name);
+        EXPECT_EQ(options.gen_length, 17);
+        EXPECT_EQ(options.stop_ids, (std::vector<int>{3}));
+        EXPECT_EQ(options.temperature, 1);
+    }
+    GenerateOptions options;
+    EXPECT_THROW(apply_preset(options, "nonesuch"), Error);
+    EXPECT_THROW(parse_remasking("dynamic!"), Error);
+}
+
+// One table of candidates, what each published engine makes of it.
+TEST(GenerateOptions, PresetsRevealAsTheirEnginesDo) {
+    const std::vector<char> masked = {1, 1, 1, 1};
+    const std::vector<float> entropy(4, 0.0f);
+    const auto with = [&](const char* name, std::vector<float> confidence, int steps) {
+        GenerateOptions options;
+        apply_preset(options, name);
+        options.steps = steps;
+        return reveal_step(masked, confidence, entropy, 0, options);
+    };
+    const std::vector<float> mixed = {0.1f, 0.87f, 0.93f, 0.5f};
+    EXPECT_EQ(with("sdar", mixed, 4), (Positions{1, 2}));       // above 0.85
+    EXPECT_EQ(with("sdar-eval", mixed, 4), (Positions{2}));     // none above 0.95: the best
+    EXPECT_EQ(with("jetengine", mixed, 2), (Positions{0, 1}));  // one above 0.9, two wanted: the leftmost two
+    EXPECT_EQ(with("lmdeploy", mixed, 2), (Positions{2}));      // those above 0.9, whatever n
+    EXPECT_EQ(with("dllm-rl", mixed, 2), (Positions{1, 2}));    // the one above 0.9 joined to the top two
+}
