@@ -9,7 +9,9 @@ class HostMemory : public Memory {
         if (bytes == 0) bytes = 1;
         void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED)
-            fail(Exit::NoMemory, "cannot allocate %.1f MiB of host memory; use a smaller model or token budget", double(bytes) / (1 << 20));
+            fail(Exit::NoMemory,
+                 "cannot allocate %.1f MiB of host memory; use a smaller model or token budget",
+                 double(bytes) / (1 << 20));
         return block;
     }
     void release(void* block, size_t bytes) override { munmap(block, bytes ? bytes : 1); }
@@ -42,7 +44,7 @@ Arena::~Arena() {
 
 void Arena::print(FILE* out) const {
     for (const Entry& e : entries_)
-        fprintf(out, "  %-44s (%ld, %ld) %s %.2f MiB\n", e.name.c_str(), long(e.rows), long(e.cols), name_of(e.dtype),
-                double(e.rows * e.cols) * double(size_of(e.dtype)) / (1 << 20));
+        fprintf(out, "  %-44s (%ld, %ld) %s %.2f MiB\n", e.name.c_str(), long(e.rows), long(e.cols),
+                name_of(e.dtype), double(e.rows * e.cols) * double(size_of(e.dtype)) / (1 << 20));
     fprintf(out, "%-46s %.2f MiB\n", name_.c_str(), double(bytes_) / (1 << 20));
 }

@@ -1,7 +1,7 @@
 // arena.h -- one allocation that holds many named tensors.
 //
-// First every tensor is added (nothing is allocated: the plan can be printed and checked against the memory there
-// is), then allocate() makes one zero-filled block and fills in the data pointers.
+// First every tensor is added (nothing is allocated: the plan can be printed and checked against the memory
+// there is), then allocate() makes one zero-filled block and fills in the data pointers.
 #pragma once
 #include <cstdio>
 #include <memory>

@@ -1,9 +1,8 @@
 #include "utils/error.h"
 
-#include <cstdarg>
 #include <cstdio>
 
-static std::string vformat(const char* fmt, va_list args) {
+std::string vformat(const char* fmt, va_list args) {
     va_list again;
     va_copy(again, args);
     const int n = vsnprintf(nullptr, 0, fmt, args);

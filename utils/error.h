@@ -2,6 +2,7 @@
 //
 // Library code never exits: it throws. main() catches once, prints one line and returns the code.
 #pragma once
+#include <cstdarg>
 #include <stdexcept>
 #include <string>
 
@@ -26,13 +27,15 @@ class Error : public std::runtime_error {
 // printf into a std::string.
 std::string format(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
 
+std::string vformat(const char* fmt, va_list args);
+
 // Throws Error(code, message). The message names file, field, value and remedy.
 [[noreturn]] void fail(Exit code, const char* fmt, ...) __attribute__((format(printf, 2, 3)));
 
 [[noreturn]] void check_failed(const char* file, int line, const char* condition, const std::string& message);
 
 // Internal invariants: throws Error(Exit::Runtime) with file, line, condition and message.
-#define CHECK(condition, ...)                                                          \
-    do {                                                                               \
+#define CHECK(condition, ...)                                                                \
+    do {                                                                                     \
         if (!(condition)) check_failed(__FILE__, __LINE__, #condition, format(__VA_ARGS__)); \
     } while (0)

@@ -13,9 +13,11 @@ Json parse_json(std::string_view text, const std::string& where);
 Json read_json(const std::string& path);
 
 // Every non-empty line of a JSONL file, with where = "path:line".
-void read_jsonl(const std::string& path, const std::function<void(const Json& line, const std::string& where)>& visit);
+void read_jsonl(const std::string& path,
+                const std::function<void(const Json& line, const std::string& where)>& visit);
 
-// A field of the right type; throws Error(BadFile) naming where, field and value. Integers must be whole and fit.
+// A field of the right type; throws Error(BadFile) naming where, field and value. Integers must be whole and
+// fit.
 int64_t get_int(const Json& object, const char* field, const std::string& where, int64_t low, int64_t high);
 double get_number(const Json& object, const char* field, const std::string& where);
 bool get_bool(const Json& object, const char* field, const std::string& where);

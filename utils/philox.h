@@ -1,4 +1,5 @@
-// philox.h -- counter-based random numbers (Philox4x32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3").
+// philox.h -- counter-based random numbers (Philox4x32-10, Salmon et al., "Parallel random numbers: as easy
+// as 1, 2, 3").
 //
 // A number is a pure function of its key and counter, so a sample does not depend on who shares its batch.
 #pragma once
@@ -10,7 +11,8 @@ inline std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> coun
     uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
     for (int round = 0; round < 10; round++) {
         const uint64_t a = uint64_t(0xD2511F53) * counter[0], b = uint64_t(0xCD9E8D57) * counter[2];
-        counter = {uint32_t(b >> 32) ^ counter[1] ^ k0, uint32_t(b), uint32_t(a >> 32) ^ counter[3] ^ k1, uint32_t(a)};
+        counter = {uint32_t(b >> 32) ^ counter[1] ^ k0, uint32_t(b), uint32_t(a >> 32) ^ counter[3] ^ k1,
+                   uint32_t(a)};
         k0 += 0x9E3779B9;
         k1 += 0xBB67AE85;
     }
@@ -26,10 +28,12 @@ enum class Stream : uint32_t { Sample = 0, Init = 1, Shuffle = 2, Mask = 3, Task
 // A sequential generator over one stream, for everything that is not per token: data, masks, initial weights.
 class Rng {
   public:
-    Rng(uint64_t seed, Stream stream, uint32_t substream = 0) : seed_(seed), stream_(stream), substream_(substream) {}
+    Rng(uint64_t seed, Stream stream, uint32_t substream = 0)
+        : seed_(seed), stream_(stream), substream_(substream) {}
     uint32_t next() {
         if (left_ == 0) {
-            block_ = philox(seed_, {uint32_t(counter_), uint32_t(counter_ >> 32), uint32_t(stream_), substream_});
+            block_ =
+                philox(seed_, {uint32_t(counter_), uint32_t(counter_ >> 32), uint32_t(stream_), substream_});
             counter_++;
             left_ = 4;
         }

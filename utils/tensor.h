@@ -9,8 +9,8 @@
 #include "utils/error.h"
 
 enum class DType : uint8_t { F32, BF16, F16, I32 };
-size_t size_of(DType dtype);            // bytes of one element
-const char* name_of(DType dtype);       // "F32", as safetensors spells it
+size_t size_of(DType dtype);       // bytes of one element
+const char* name_of(DType dtype);  // "F32", as safetensors spells it
 
 template <class T>
 constexpr DType dtype_of();
@@ -55,7 +55,8 @@ struct Tensor {
         return as<T>() + r * stride;
     }
     Tensor row_range(int64_t begin, int64_t end) const {
-        return {static_cast<char*>(data) + size_t(begin * stride) * size_of(dtype), end - begin, cols, stride, dtype};
+        return {static_cast<char*>(data) + size_t(begin * stride) * size_of(dtype), end - begin, cols, stride,
+                dtype};
     }
     Tensor col_range(int64_t begin, int64_t end) const {
         return {static_cast<char*>(data) + size_t(begin) * size_of(dtype), rows, end - begin, stride, dtype};

@@ -1,0 +1,182 @@
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+
+#include "utils/error.h"
+#include "utils/files.h"
+
+namespace fs = std::filesystem;
+
+class Files : public testing::Test {
+  protected:
+    void SetUp() override {
+        folder = testing::TempDir() + "files-" + std::to_string(getpid());
+        fs::remove_all(folder);
+        fs::create_directories(folder);
+    }
+    void TearDown() override { fs::remove_all(folder); }
+    std::string at(const std::string& name) const { return folder + "/" + name; }
+    size_t entries() const {
+        return size_t(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+    }
+    std::string folder;
+};
+
+template <class F>
+static std::string message(Exit code, F f) {
+    try {
+        f();
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code, code) << e.what();
+        return e.what();
+    }
+    return "";
+}
+
+TEST_F(Files, WritesAndReads) {
+    const std::string content("a\0b\n", 4);
+    write_file_atomic(at("x"), content);
+    EXPECT_EQ(read_text(at("x")), content);
+    EXPECT_EQ(MappedFile(at("x")).view(), content);
+    write_file_atomic(at("x"), "new");
+    EXPECT_EQ(read_text(at("x")), "new");
+    EXPECT_EQ(entries(), 1u);
+    write_file_atomic(at("empty"), "");
+    EXPECT_EQ(MappedFile(at("empty")).size(), 0u);
+    EXPECT_EQ(read_text(at("empty")), "");
+}
+
+TEST_F(Files, ReadingFaultsNameThePath) {
+    EXPECT_EQ(message(Exit::BadFile, [&] { MappedFile f(at("none")); }),
+              at("none") + ": cannot read: No such file or directory");
+    EXPECT_EQ(message(Exit::BadFile, [&] { read_text(at("none")); }),
+              at("none") + ": cannot read: No such file or directory");
+    EXPECT_EQ(message(Exit::BadFile, [&] { MappedFile f(folder); }), folder + ": is a folder, not a file");
+    EXPECT_EQ(message(Exit::BadFile, [&] { read_text(folder); }), folder + ": is a folder, not a file");
+    ASSERT_EQ(mkfifo(at("pipe").c_str(), 0600), 0);
+    EXPECT_EQ(message(Exit::BadFile, [&] { MappedFile f(at("pipe")); }),
+              at("pipe") + ": is not a regular file");
+}
+
+TEST_F(Files, WritingFaultsNameThePath) {
+    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic(at("no/x"), "a"); }).find(at("no/x")),
+              std::string::npos);
+    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic(folder, "a"); }).find("is a folder"),
+              std::string::npos);
+    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic("/dev/full", "a"); }).find("No space left"),
+              std::string::npos);
+    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic("/proc/x", "a"); }).find("/proc/x"),
+              std::string::npos);
+}
+
+TEST_F(Files, AFailedWriteLeavesTheOldFile) {
+    write_file_atomic(at("x"), "old");
+    {
+        AtomicFile file(at("x"));
+        file.write("half of the new");
+    }  // no commit: as when an exception passes
+    EXPECT_EQ(read_text(at("x")), "old");
+    EXPECT_EQ(entries(), 1u);
+
+    // The disk is full after 100,000 bytes.
+    rlimit before;
+    getrlimit(RLIMIT_FSIZE, &before);
+    const rlimit small = {100000, before.rlim_max};
+    const auto old_handler = signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    const std::string fault =
+        message(Exit::Runtime, [&] { write_file_atomic(at("x"), std::string(3 << 20, 'b')); });
+    setrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, old_handler);
+    EXPECT_NE(fault, "");
+    EXPECT_EQ(read_text(at("x")), "old");
+    EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(Files, AKilledWriterLeavesTheOldFile) {
+    write_file_atomic(at("x"), "old");
+    const pid_t child = fork();
+    if (child == 0) {
+        AtomicFile file(at("x"));
+        file.write(std::string(2 << 20, 'b'));
+        kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFSIGNALED(status));
+    EXPECT_EQ(read_text(at("x")), "old");
+}
+
+TEST_F(Files, StreamsInPieces) {
+    std::string expected;
+    {
+        AtomicFile file(at("big"));
+        for (int i = 0; i < 300; i++) {
+            const std::string piece(size_t(i * 37 % 20000), char('a' + i % 26));
+            file.write(piece);
+            expected += piece;
+        }
+        EXPECT_FALSE(file_exists(at("big")));
+        file.commit();
+        EXPECT_THROW(file.write("more"), Error);
+    }
+    EXPECT_EQ(read_text(at("big")), expected);
+}
+
+TEST_F(Files, FollowsLinksAndSparesDevices) {
+    write_file_atomic(at("real"), "old");
+    fs::create_symlink("real", at("link"));
+    write_file_atomic(at("link"), "new");
+    EXPECT_TRUE(fs::is_symlink(at("link")));
+    EXPECT_EQ(read_text(at("real")), "new");
+    write_file_atomic("/dev/null", "gone");
+    EXPECT_TRUE(fs::is_character_file("/dev/null"));
+}
+
+TEST_F(Files, FoldersAppearWhole) {
+    {
+        AtomicFolder out(at("deep/model"));
+        write_file_atomic(out.file("config.json"), "{}");
+        fs::create_directory(out.file("sub"));
+        write_file_atomic(out.file("sub/x"), "x");
+        EXPECT_FALSE(file_exists(at("deep/model")));
+        out.commit();
+    }
+    EXPECT_EQ(read_text(at("deep/model/config.json")), "{}");
+    EXPECT_EQ(read_text(at("deep/model/sub/x")), "x");
+    {
+        AtomicFolder out(at("deep/other"));
+        write_file_atomic(out.file("x"), "x");
+    }  // no commit
+    EXPECT_EQ(size_t(std::distance(fs::directory_iterator(at("deep")), fs::directory_iterator())), 1u);
+}
+
+TEST_F(Files, FoldersInTheWay) {
+    fs::create_directory(at("empty"));
+    AtomicFolder(at("empty/")).commit();
+    EXPECT_TRUE(folder_exists(at("empty")));
+
+    fs::create_directory(at("full"));
+    write_file_atomic(at("full/old"), "x");
+    EXPECT_NE(message(Exit::Runtime, [&] { AtomicFolder out(at("full")); }).find("not empty"),
+              std::string::npos);
+    EXPECT_TRUE(file_exists(at("full/old")));
+    {
+        AtomicFolder out(at("full"), true);
+        write_file_atomic(out.file("new"), "y");
+        EXPECT_TRUE(file_exists(at("full/old")));
+        out.commit();
+    }
+    EXPECT_FALSE(file_exists(at("full/old")));
+    EXPECT_EQ(read_text(at("full/new")), "y");
+
+    write_file_atomic(at("file"), "x");
+    EXPECT_NE(message(Exit::Runtime, [&] { AtomicFolder out(at("file"), true); }).find("is a file"),
+              std::string::npos);
+    EXPECT_EQ(entries(), 3u);
+}

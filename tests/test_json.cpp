@@ -1,0 +1,148 @@
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "utils/error.h"
+#include "utils/files.h"
+#include "utils/json.h"
+
+// The message of the Error that parsing this text throws; "" where it parses.
+static std::string fault(const std::string& text) {
+    try {
+        parse_json(text, "in");
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code, Exit::BadFile);
+        return e.what();
+    }
+    return "";
+}
+
+TEST(Json, KeepsOrderAndValues) {
+    const Json json =
+        parse_json(R"({"z": 1, "a": [true, null, -2.5, "\u00e9"], "big": 18446744073709551615})", "in");
+    EXPECT_EQ(dump(json), "{\"z\":1,\"a\":[true,null,-2.5,\"\xc3\xa9\"],\"big\":18446744073709551615}");
+    EXPECT_EQ(json["big"].get<uint64_t>(), UINT64_MAX);
+    EXPECT_EQ(json["a"][3], "\xc3\xa9");
+    EXPECT_EQ(dump(parse_json("[]", "in")), "[]");
+    EXPECT_EQ(dump(parse_json(" 7 ", "in")), "7");
+    EXPECT_EQ(dump(parse_json("{\"a\":{}}", "in")), "{\"a\":{}}");
+}
+
+TEST(Json, SaysWhere) {
+    EXPECT_EQ(fault("{\"a\": 1,\n \"b\": nope}").substr(0, 5), "in:2:");
+    EXPECT_EQ(fault("{\"a\": 1, \"a\": 2}"), "in:1:12: key 'a' occurs twice");
+    EXPECT_EQ(fault("{\"x\": {\"a\": 1,\n\"b\": 1,\n\"a\": 2}}"), "in:3:3: key 'a' occurs twice");
+    EXPECT_EQ(fault("{\"x\": {\"a\": 1}, \"y\": {\"a\": 1}}"), "");
+}
+
+TEST(Json, RefusesHostileText) {
+    for (const std::string text : {"",
+                                   " ",
+                                   "{",
+                                   "[1,]",
+                                   "{\"a\":1,}",
+                                   "{\"a\"}",
+                                   "{a:1}",
+                                   "[1] 2",
+                                   "nan",
+                                   "NaN",
+                                   "-",
+                                   "01",
+                                   "+1",
+                                   "1e999",
+                                   "\"\\x\"",
+                                   "\"\\ud800\"",
+                                   "\"\\udc00\\ud800\"",
+                                   "\"tab\there\"",
+                                   "// c\n1",
+                                   "'a'",
+                                   "\"open",
+                                   "tru",
+                                   "[1 2]",
+                                   "\xff\xfe"})
+        EXPECT_NE(fault(text), "") << text;
+    const char* not_utf8[] = {"\"\xff\"",     "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"",
+                              "\"\xe2\x82\"", "\"\x80\""};
+    for (const char* text : not_utf8) EXPECT_NE(fault(text), "") << text;
+    EXPECT_NE(fault(std::string("\"a\0b\"", 5)), "");
+    EXPECT_NE(fault(std::string("1\0", 2)), "");
+}
+
+TEST(Json, DepthIsLimited) {
+    EXPECT_EQ(fault(std::string(64, '[') + std::string(64, ']')), "");
+    EXPECT_NE(fault(std::string(65, '[') + std::string(65, ']')).find("nested deeper than 64"),
+              std::string::npos);
+    EXPECT_NE(fault(std::string(100000, '[')).find("nested deeper"), std::string::npos);
+    std::string objects;
+    for (int i = 0; i < 100000; i++) objects += "{\"a\":";
+    EXPECT_NE(fault(objects).find("nested deeper"), std::string::npos);
+}
+
+TEST(Json, MessagesAreShort) {
+    EXPECT_LT(fault("[\"" + std::string(1 << 20, 'a')).size(), 300u);
+    EXPECT_LT(
+        fault("{\"" + std::string(1 << 20, 'a') + "\":1,\"" + std::string(1 << 20, 'a') + "\":1}").size(),
+        300u);
+    EXPECT_EQ(fault("[nope").find("json.exception"), std::string::npos);
+}
+
+TEST(Json, ManyKeysInLinearTime) {  // 200,000 keys: a search per key would take minutes
+    std::string text = "{";
+    for (int i = 0; i < 200000; i++)
+        text += (i ? ",\"key" : "\"key") + std::to_string(i) + "\":" + std::to_string(i);
+    const Json json = parse_json(text + "}", "in");
+    EXPECT_EQ(json.size(), 200000u);
+    EXPECT_EQ(json.back(), 199999);
+}
+
+TEST(Json, Fields) {
+    const Json json =
+        parse_json(R"({"i": 7, "whole": 4096.0, "half": 0.5, "s": "x", "b": true, "n": null, "huge": 1e300,
+                                     "u": 18446744073709551615, "min": -9223372036854775808})",
+                   "in");
+    EXPECT_EQ(get_int(json, "i", "in", 0, 10), 7);
+    EXPECT_EQ(get_int(json, "whole", "in", 0, 10000), 4096);
+    EXPECT_EQ(get_int(json, "min", "in", INT64_MIN, 0), INT64_MIN);
+    EXPECT_EQ(get_number(json, "half", "in"), 0.5);
+    EXPECT_EQ(get_number(json, "i", "in"), 7.0);
+    EXPECT_EQ(get_string(json, "s", "in"), "x");
+    EXPECT_TRUE(get_bool(json, "b", "in"));
+    EXPECT_TRUE(has(json, "i"));
+    EXPECT_FALSE(has(json, "n"));
+    EXPECT_FALSE(has(json, "absent"));
+    EXPECT_FALSE(has(Json(3), "i"));
+    EXPECT_THROW(get_int(json, "i", "in", 8, 10), Error);
+    EXPECT_THROW(get_int(json, "half", "in", 0, 10), Error);
+    EXPECT_THROW(get_int(json, "huge", "in", 0, INT64_MAX), Error);
+    EXPECT_THROW(get_int(json, "u", "in", 0, INT64_MAX), Error);
+    EXPECT_THROW(get_int(json, "n", "in", 0, 10), Error);
+    EXPECT_THROW(get_int(json, "b", "in", 0, 10), Error);
+    EXPECT_THROW(get_number(json, "s", "in"), Error);
+    EXPECT_THROW(get_bool(json, "i", "in"), Error);
+    EXPECT_THROW(get_string(json, "i", "in"), Error);
+    EXPECT_THROW(get_string(Json(3), "i", "in"), Error);
+    try {
+        get_int(json, "s", "config.json", 1, 9);
+        FAIL();
+    } catch (const Error& e) {
+        EXPECT_STREQ(e.what(), "config.json: field 's' is \"x\", expected an integer from 1 to 9");
+    }
+}
+
+TEST(Json, DumpReplacesInvalidUtf8) { EXPECT_EQ(dump(Json("a\xff")), "\"a\xef\xbf\xbd\""); }
+
+TEST(Json, LinesOfAFile) {
+    const std::string path = testing::TempDir() + "lines.jsonl";
+    write_file_atomic(path, "{\"a\":1}\r\n\n  \n{\"a\":2}");
+    std::string seen;
+    read_jsonl(path,
+               [&](const Json& line, const std::string& where) { seen += dump(line) + "@" + where + ";"; });
+    EXPECT_EQ(seen, "{\"a\":1}@" + path + ":1;{\"a\":2}@" + path + ":4;");
+    write_file_atomic(path, "{\"a\":1}\n{\"a\":}\n");
+    try {
+        read_jsonl(path, [](const Json&, const std::string&) {});
+        FAIL();
+    } catch (const Error& e) {
+        EXPECT_EQ(std::string(e.what()).find(path + ":2:6: "), 0u) << e.what();
+    }
+}
