@@ -1,0 +1,683 @@
+#include "utils/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <new>
+#include <type_traits>
+
+#include "utils/files.h"
+#include "utils/log.h"
+#include "utils/progress.h"
+#include "utils/signals.h"
+#include "utils/threads.h"
+#include "utils/toml.h"
+
+constexpr const char* VERSION = "0.1";
+
+void Faults::add(const char* fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    faults_.push_back(vformat(fmt, args));
+    va_end(args);
+}
+
+namespace {
+// ---- from text to values and back. A fault is returned as what was expected ("an integer"); "" is none.
+
+template <class T>
+struct is_vector : std::false_type {};
+template <class T>
+struct is_vector<std::vector<T>> : std::true_type {};
+template <class T>
+struct is_optional : std::false_type {};
+template <class T>
+struct is_optional<std::optional<T>> : std::true_type {};
+
+template <class T>
+const char* type_text() {
+    if constexpr (is_vector<T>::value || is_optional<T>::value) return type_text<typename T::value_type>();
+    if constexpr (std::is_same_v<T, bool>) return "true or false";
+    if constexpr (std::is_same_v<T, uint64_t>) return "an integer, 0 or more";
+    if constexpr (std::is_integral_v<T>) return "an integer";
+    if constexpr (std::is_floating_point_v<T>) return "a number";
+    return "a string";
+}
+
+template <class T>
+std::string from_text(const std::string& text, T& out) {
+    if constexpr (is_optional<T>::value) {
+        typename T::value_type value{};
+        std::string fault = from_text(text, value);
+        if (fault.empty()) out = value;
+        return fault;
+    } else if constexpr (std::is_same_v<T, std::string>) {
+        out = text;
+        return "";
+    } else if constexpr (std::is_same_v<T, bool>) {
+        if (text != "true" && text != "false") return type_text<T>();
+        out = text == "true";
+        return "";
+    } else {
+        const char* begin = text.c_str() + (text.starts_with('+') ? 1 : 0);
+        const char* end = text.c_str() + text.size();
+        T value{};
+        const auto [stop, error] = std::from_chars(begin, end, value);
+        if (error == std::errc::result_out_of_range) return std::string(type_text<T>()) + " that fits";
+        if (error != std::errc() || stop != end) return type_text<T>();
+        if constexpr (std::is_floating_point_v<T>)
+            if (std::isnan(value)) return type_text<T>();
+        out = value;
+        return "";
+    }
+}
+
+template <class T>
+std::string to_text(const T& value, bool as_toml) {
+    if constexpr (is_vector<T>::value) {
+        std::string text;
+        for (const auto& item : value)
+            text += (text.empty() ? "" : as_toml ? ", " : ",") + to_text(item, as_toml);
+        return as_toml ? "[" + text + "]" : text;
+    } else if constexpr (is_optional<T>::value) {
+        return value ? to_text(*value, as_toml) : "";
+    } else if constexpr (std::is_same_v<T, std::string>) {
+        return as_toml ? toml_string(value) : value;
+    } else if constexpr (std::is_same_v<T, bool>) {
+        return value ? "true" : "false";
+    } else {
+        char text[64];
+        return std::string(
+            text, std::to_chars(text, text + sizeof text, value).ptr);  // the shortest that reads back
+    }
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+    std::vector<std::string> parts(1);
+    for (const char c : text) {
+        if (c == separator)
+            parts.emplace_back();
+        else
+            parts.back() += c;
+    }
+    return parts;
+}
+
+std::string hyphens(std::string name) {
+    std::replace(name.begin(), name.end(), '_', '-');
+    return name;
+}
+std::string underscores(std::string name) {
+    std::replace(name.begin(), name.end(), '-', '_');
+    return name;
+}
+
+size_t edit_distance(const std::string& a, const std::string& b) {
+    std::vector<size_t> row(b.size() + 1);
+    for (size_t j = 0; j <= b.size(); j++) row[j] = j;
+    for (size_t i = 1; i <= a.size(); i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b.size(); j++) {
+            const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
+        }
+    }
+    return row[b.size()];
+}
+
+// ---- one option
+
+struct Entry : Option {
+    std::string section, help, metavar;
+    std::string name;                 // without dashes: "top-k"
+    std::vector<std::string> dashed;  // "--top-k", "-k"; empty for a positional
+    Options::Target target;
+    std::optional<std::pair<double, double>> limits;
+    std::vector<std::string> allowed;
+    bool is_required = false, in_config = true, set = false;
+    std::string default_text;
+    std::vector<std::string> arguments;  // as the command line gave them
+    bool on_command_line = false;
+
+    Option& range(double low, double high) override {
+        limits = {low, high};
+        return *this;
+    }
+    Option& choices(std::vector<std::string> values) override {
+        allowed = std::move(values);
+        return *this;
+    }
+    Option& required() override {
+        is_required = true;
+        return *this;
+    }
+    Option& not_in_config() override {
+        in_config = false;
+        return *this;
+    }
+
+    bool is_flag() const { return std::holds_alternative<bool*>(target); }
+    std::string shown() const { return dashed.empty() ? metavar : "--" + name; }
+
+    std::string limits_text() const {
+        const auto bound = [](double x) { return to_text(x, false); };
+        return std::isinf(limits->second) ? bound(limits->first) + " or more"
+                                          : "from " + bound(limits->first) + " to " + bound(limits->second);
+    }
+
+    template <class T>
+    std::string check_value(const T& value) const {
+        if constexpr (is_optional<T>::value) {
+            return value ? check_value(*value) : "";
+        } else if constexpr (std::is_same_v<T, std::string>) {
+            if (allowed.empty() || std::find(allowed.begin(), allowed.end(), value) != allowed.end())
+                return "";
+            return choices_text(allowed);
+        } else if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) {
+            if (!limits || (double(value) >= limits->first && double(value) <= limits->second)) return "";
+            return std::string(type_text<T>()) + " " + limits_text();
+        } else {
+            return "";
+        }
+    }
+
+    static std::string choices_text(const std::vector<std::string>& names) {
+        std::string text = "one of ";
+        for (const std::string& name : names) text += (name == names.front() ? "" : ", ") + name;
+        return text;
+    }
+
+    // Sets the variable; returns what was expected instead, or "".
+    std::string assign(const std::vector<std::string>& texts) {
+        return std::visit([&](auto& to) { return assign_to(to, texts); }, target);
+    }
+
+    template <class T>
+    std::string assign_to(T* to, const std::vector<std::string>& texts) {
+        T value{};
+        if constexpr (is_vector<T>::value) {
+            for (const std::string& text : texts) {
+                typename T::value_type item{};
+                std::string fault = from_text(text, item);
+                if (fault.empty()) fault = check_value(item);
+                if (!fault.empty()) return fault;
+                value.push_back(item);
+            }
+        } else {
+            std::string fault = from_text(texts.back(), value);
+            if (fault.empty()) fault = check_value(value);
+            if (!fault.empty()) return fault;
+        }
+        *to = value;
+        return "";
+    }
+
+    std::string assign_to(Options::Choice& to, const std::vector<std::string>& texts) {
+        const auto it = std::find(to.names.begin(), to.names.end(), texts.back());
+        if (it == to.names.end()) return choices_text(to.names);
+        to.set(size_t(it - to.names.begin()));
+        return "";
+    }
+
+    // The current value; "" for an optional one that is not set.
+    std::string value_text(bool as_toml) const {
+        return std::visit(
+            [&](const auto& to) -> std::string {
+                if constexpr (std::is_pointer_v<std::decay_t<decltype(to)>>) {
+                    return to_text(*to, as_toml);
+                } else {
+                    const size_t i = to.get();
+                    const std::string value = i < to.names.size() ? to.names[i] : "";
+                    return as_toml ? toml_string(value) : value;
+                }
+            },
+            target);
+    }
+
+    // The command line's words: lists of numbers are split at commas.
+    std::vector<std::string> words() const {
+        const bool numbers = std::holds_alternative<std::vector<int>*>(target) ||
+                             std::holds_alternative<std::vector<double>*>(target);
+        if (!numbers) return arguments;
+        std::vector<std::string> all;
+        for (const std::string& argument : arguments)
+            if (!argument.empty())
+                for (std::string& part : split(argument, ',')) all.push_back(std::move(part));
+        return all;
+    }
+
+    // TOML's value as words, or what was expected.
+    std::string from_toml(const TomlValue& value, std::vector<std::string>& out) const {
+        return std::visit(
+            [&](const auto& to) -> std::string {
+                using Held = std::decay_t<decltype(to)>;
+                if constexpr (std::is_pointer_v<Held>) {
+                    using T = std::remove_pointer_t<Held>;
+                    const bool is_list = is_vector<T>::value;
+                    if (!is_list && value.kind == TomlValue::Array) return type_text<T>();
+                    const std::vector<TomlValue> one = {value};
+                    for (const TomlValue& item : value.kind == TomlValue::Array ? value.items : one) {
+                        if (!kind_fits<T>(item.kind))
+                            return std::string(is_list ? "a list, each " : "") + type_text<T>();
+                        out.push_back(item.text);
+                    }
+                } else {
+                    if (value.kind != TomlValue::String) return choices_text(to.names);
+                    out.push_back(value.text);
+                }
+                return "";
+            },
+            target);
+    }
+
+    template <class T>
+    static bool kind_fits(TomlValue::Kind kind) {
+        if constexpr (is_vector<T>::value || is_optional<T>::value)
+            return kind_fits<typename T::value_type>(kind);
+        if constexpr (std::is_same_v<T, bool>) return kind == TomlValue::Bool;
+        if constexpr (std::is_integral_v<T>) return kind == TomlValue::Integer;
+        if constexpr (std::is_floating_point_v<T>)
+            return kind == TomlValue::Integer || kind == TomlValue::Float;
+        return kind == TomlValue::String;
+    }
+};
+
+std::string toml_words(const TomlValue& value) {
+    if (value.kind == TomlValue::String) return toml_string(value.text.substr(0, 60));
+    if (value.kind != TomlValue::Array) return value.text;
+    std::string text = "[";
+    for (size_t i = 0; i < value.items.size() && i < 8; i++)
+        text += (i ? ", " : "") + toml_words(value.items[i]);
+    return text + (value.items.size() > 8 ? ", ...]" : "]");
+}
+
+std::string wrap(const std::string& text, size_t indent, size_t width) {
+    std::string out;
+    size_t column = indent;
+    for (const std::string& word : split(text, ' ')) {
+        if (column > indent && column + 1 + word.size() > width) {
+            out += "\n" + std::string(indent, ' ');
+            column = indent;
+        } else if (column > indent) {
+            out += ' ';
+            column++;
+        }
+        out += word;
+        column += word.size();
+    }
+    return out;
+}
+}  // namespace
+
+// ---- Options
+
+struct Options::State {
+    std::string name, summary, epilog_text, current_section;
+    std::string config, dump_config;
+    bool version = false;
+    CLI::App app;
+    State* parent = nullptr;
+    std::vector<std::unique_ptr<Entry>> entries;
+    std::vector<std::function<void(Faults&)>> checks;
+    std::vector<std::unique_ptr<Options>> commands;
+
+    State* chosen() {
+        for (const auto& command : commands)
+            if (command->state_->app.parsed()) return command->state_.get();
+        return nullptr;
+    }
+    // The options in force: the program's and the chosen command's.
+    std::vector<Entry*> in_force() {
+        std::vector<Entry*> all;
+        if (State* command = chosen())
+            for (const auto& entry : command->entries) all.push_back(entry.get());
+        for (const auto& entry : entries) all.push_back(entry.get());
+        return all;
+    }
+    Entry* find(const std::string& key) {
+        for (Entry* entry : in_force())
+            if (entry->name == key) return entry;
+        return nullptr;
+    }
+    std::string suggestion(const std::string& key, const char* dashes, bool as_key) {
+        const Entry* best = nullptr;
+        size_t best_distance = key.size() < 4 ? 2 : key.size() / 3 + 2;  // and less than that
+        for (const Entry* entry : in_force()) {
+            if (entry->dashed.empty()) continue;
+            const bool part = key.size() > 3 && entry->name.find(key) != std::string::npos;
+            const size_t distance = part ? 1 : edit_distance(key, entry->name);
+            if (distance < best_distance) best_distance = distance, best = entry;
+        }
+        if (!best)
+            return std::string(as_key ? "; --dump-config lists the keys" : "; --help lists the options");
+        return std::string("; did you mean ") + dashes + (as_key ? underscores(best->name) : best->name) +
+               "?";
+    }
+    std::string help(const std::string& program);
+    void read_config(Faults& faults);
+    void read_command_line(const std::vector<std::string>& arguments, Faults& faults);
+};
+
+Options::Options(std::string name, std::string summary) : state_(std::make_unique<State>()) {
+    state_->name = std::move(name);
+    state_->summary = std::move(summary);
+    state_->app.set_help_flag("");
+    state_->app.allow_extras();
+    state_->app.require_subcommand(0, 1);
+}
+
+Options::~Options() = default;
+
+Option& Options::add(const std::string& names, Target target, const std::string& help) {
+    auto entry = std::make_unique<Entry>();
+    entry->section = state_->current_section;
+    entry->help = help;
+    entry->target = std::move(target);
+    const size_t space = names.find(' ');
+    entry->metavar = space == std::string::npos ? "" : names.substr(space + 1);
+    std::string cli_names;
+    for (const std::string& name : split(names.substr(0, space), ',')) {
+        if (name[0] != '-') {  // positional
+            entry->metavar = name;
+            entry->name = cli_names = name;
+            entry->in_config = false;
+            break;
+        }
+        entry->dashed.push_back(name);
+        cli_names += (cli_names.empty() ? "" : ",") + name;
+        if (name.starts_with("--")) {
+            if (entry->name.empty()) entry->name = name.substr(2);
+            if (name.find('-', 2) != std::string::npos) cli_names += ",--" + underscores(name.substr(2));
+            if (entry->is_flag()) {
+                cli_names += ",!--no-" + name.substr(2) + ",!--no_" + underscores(name.substr(2));
+            }
+        }
+    }
+    CHECK(!entry->name.empty(), "option '%s' has no long name", names.c_str());
+    entry->default_text = entry->value_text(false);
+    Entry* e = entry.get();
+    if (e->is_flag()) {
+        state_->app.add_flag_function(cli_names, [e](int64_t count) {
+            e->on_command_line = true;
+            e->arguments = {count > 0 ? "true" : "false"};
+        });
+    } else {
+        state_->app
+            .add_option(cli_names,
+                        [e](const CLI::results_t& results) {
+                            e->on_command_line = true;
+                            e->arguments = results;
+                            return true;
+                        })
+            ->expected(1)
+            ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    }
+    state_->entries.push_back(std::move(entry));
+    return *e;
+}
+
+void Options::section(const std::string& title) { state_->current_section = title; }
+void Options::epilog(const std::string& text) { state_->epilog_text = text; }
+void Options::check(std::function<void(Faults&)> function) { state_->checks.push_back(std::move(function)); }
+
+Options& Options::command(const std::string& name, const std::string& summary) {
+    auto command = std::make_unique<Options>(name, summary);
+    State& state = *command->state_;
+    state.parent = state_.get();
+    // CLI11 owns subcommands through shared pointers; this one belongs to its Options.
+    state_->app.add_subcommand(std::shared_ptr<CLI::App>(&state.app, [](CLI::App*) {}));
+    state.app.name(name);
+    state.app.fallthrough();
+    state_->commands.push_back(std::move(command));
+    return *state_->commands.back();
+}
+
+std::string Options::chosen() const {
+    const State* command = state_->chosen();
+    return command ? command->name : "";
+}
+
+bool Options::given(const std::string& name) const {
+    State* root = state_->parent ? state_->parent : state_.get();
+    const Entry* entry = root->find(name.substr(name.find_first_not_of('-')));
+    CHECK(entry, "no option %s", name.c_str());
+    return entry->set;
+}
+
+void Options::add_common(Common& common) {
+    section("Common");
+    add("--config FILE", &state_->config, "read options from a TOML file; the command line beats it")
+        .not_in_config();
+    add("--dump-config FILE", &state_->dump_config,
+        "write every option with its value as TOML (- is stdout) and stop")
+        .not_in_config();
+    add("--device NAME", &common.device, "auto, cpu, cuda or cuda:INDEX");
+    add("--dtype TYPE", &common.dtype, "fp32 or bf16").choices({"fp32", "bf16"});
+    add("--seed N", &common.seed, "of every random number");
+    add("--threads N", &common.threads, "CPU threads (0: as many as there are cores for this process)")
+        .range(0, 1024);
+    add("--progress STYLE", &common.progress, "auto, bar, lines or none")
+        .choices({"auto", "bar", "lines", "none"});
+    add("--json", &common.json, "results as JSON lines on stdout");
+    add("--quiet,-q", &common.quiet, "say nothing but results, warnings and errors");
+    add("--dry-run", &common.dry_run, "check everything, print the plan with its memory, and stop")
+        .not_in_config();
+    add("--version", &state_->version, "print the version and stop").not_in_config();
+}
+
+std::string Options::State::help(const std::string& program) {
+    std::string text = "Usage: " + program;
+    if (!commands.empty() && !chosen()) text += " COMMAND";
+    std::vector<const Entry*> all;
+    for (const auto& entry : entries) all.push_back(entry.get());
+    for (const Entry* entry : all)
+        if (entry->dashed.empty()) text += " " + entry->metavar;
+    text += " [OPTION]...\n" + wrap(summary, 0, 100) + "\n";
+    if (!commands.empty()) {
+        text += "\nCommands:\n";
+        for (const auto& command : commands)
+            text += format("  %-16s %s\n", command->state_->name.c_str(),
+                           wrap(command->state_->summary, 19, 100).c_str());
+    }
+    if (parent)
+        for (const auto& entry : parent->entries) all.push_back(entry.get());
+    const std::string* section = nullptr;
+    for (const Entry* entry : all) {
+        if (!section || *section != entry->section) {
+            section = &entry->section;
+            text += "\n" + (section->empty() ? "Options" : *section) + ":\n";
+        }
+        std::string left = "  ";
+        for (const std::string& name : entry->dashed)
+            left += (name == entry->dashed.front() ? "" : ", ") + name;
+        if (entry->dashed.empty())
+            left += entry->metavar;
+        else if (!entry->metavar.empty())
+            left += " " + entry->metavar;
+        std::string right = entry->help;
+        const std::string usual = entry->default_text;
+        if (!usual.empty() && !(entry->is_flag() && usual == "false")) right += " (" + usual + ")";
+        constexpr size_t INDENT = 28;
+        left += left.size() + 2 > INDENT ? "\n" + std::string(INDENT, ' ')
+                                         : std::string(INDENT - left.size(), ' ');
+        text += left + wrap(right, INDENT, 100) + "\n";
+    }
+    if (!epilog_text.empty()) text += "\n" + epilog_text + "\n";
+    return text;
+}
+
+std::string Options::to_toml() const {
+    std::vector<std::string>
+        sections;  // the common ones first: keys without a section must come before any section
+    for (const Entry* entry : state_->in_force()) {
+        const std::string& s = entry->section;
+        if (s != "Common" && !s.empty() && std::find(sections.begin(), sections.end(), s) == sections.end())
+            sections.push_back(s);
+    }
+    sections.insert(sections.begin(), "");
+    std::string text = "# " + state_->name + (chosen().empty() ? "" : " " + chosen()) + "\n";
+    for (const std::string& section : sections) {
+        if (!section.empty()) {
+            std::string key = section;
+            for (char& c : key) c = isalnum(static_cast<unsigned char>(c)) ? char(tolower(c)) : '_';
+            text += "\n[" + key + "]\n";
+        }
+        for (const Entry* entry : state_->in_force()) {
+            if (!entry->in_config || (entry->section == "Common" ? "" : entry->section) != section) continue;
+            const std::string value = entry->value_text(true);
+            const std::string line = underscores(entry->name) + " = " + value;
+            text += format("%-36s # %s\n", (value.empty() ? "# " + line : line).c_str(), entry->help.c_str());
+        }
+    }
+    return text;
+}
+
+void Options::State::read_config(Faults& faults) {
+    std::string text;
+    try {
+        text = read_text(config);
+    } catch (const Error& e) {
+        faults.add("--config %s", e.what());
+        return;
+    }
+    std::vector<std::string> syntax;
+    const std::vector<TomlItem> items = parse_toml(text, config, syntax);
+    for (const std::string& fault : syntax) faults.add("%s", fault.c_str());
+    std::map<std::string, int> seen;
+    for (const TomlItem& item : items) {
+        const std::string key = hyphens(item.key);
+        Entry* entry = find(key);
+        if (!entry || !entry->in_config) {
+            faults.add("%s:%d: unknown key '%s'%s", config.c_str(), item.line, item.key.c_str(),
+                       entry ? "; it belongs on the command line" : suggestion(key, "", true).c_str());
+            continue;
+        }
+        if (!seen.emplace(key, item.line).second) {
+            faults.add("%s:%d: '%s' is set twice (line %d)", config.c_str(), item.line, item.key.c_str(),
+                       seen[key]);
+            continue;
+        }
+        std::vector<std::string> words;
+        std::string fault = entry->from_toml(item.value, words);
+        if (fault.empty()) fault = entry->assign(words);
+        if (!fault.empty())
+            faults.add("%s:%d: %s = %s: expected %s", config.c_str(), item.line, item.key.c_str(),
+                       toml_words(item.value).c_str(), fault.c_str());
+        entry->set = true;
+    }
+}
+
+void Options::State::read_command_line(const std::vector<std::string>& arguments, Faults& faults) {
+    try {
+        app.parse(
+            std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 wants them reversed
+    } catch (const CLI::ParseError& e) {
+        faults.add("%s", e.what());
+    } catch (const std::exception&) {  // a flag's value that is no boolean
+        for (const std::string& word : arguments)
+            if (const size_t equals = word.find('='); word.starts_with("--") && equals != word.npos)
+                if (const Entry* flag = find(hyphens(word.substr(2, equals - 2))); flag && flag->is_flag())
+                    faults.add("%s: expected true or false", word.c_str());
+    }
+    const std::vector<std::string> unknown = app.remaining(true);
+    for (size_t i = 0; i < unknown.size(); i++) {
+        const std::string word = unknown[i].substr(0, unknown[i].find('='));
+        if (word.size() > 1 && word[0] == '-')
+            faults.add("unknown option %s%s", word.c_str(),
+                       suggestion(hyphens(word.substr(word.find_first_not_of('-'))), "--", false).c_str());
+        else if (i == 0 || unknown[i - 1][0] != '-')  // else it is most likely the unknown option's value
+            faults.add("unexpected argument '%s'; --help shows the usage", word.c_str());
+    }
+}
+
+bool Options::parse(const std::vector<std::string>& arguments) {
+    State& s = *state_;
+    Faults faults;
+    if (std::find(arguments.begin(), arguments.end(), "--help") != arguments.end() ||
+        std::find(arguments.begin(), arguments.end(), "-h") != arguments.end()) {
+        for (const auto& command : s.commands)
+            if (arguments[0] == command->state_->name) {
+                printf("%s", command->state_->help(s.name + " " + command->state_->name).c_str());
+                return false;
+            }
+        printf("%s", s.help(s.name).c_str());
+        return false;
+    }
+    s.read_command_line(arguments, faults);
+    const std::vector<Entry*> entries = s.in_force();
+    for (Entry* entry : entries)  // first what says where the rest is
+        if (entry->on_command_line && (entry->name == "config" || entry->name == "version"))
+            entry->assign(entry->words());
+    if (s.version) {
+        printf("%s %s (%s %s)\n", s.name.c_str(), VERSION, "g++", __VERSION__);
+        return false;
+    }
+    if (!s.config.empty()) s.read_config(faults);
+    for (Entry* entry : entries) {
+        if (entry->on_command_line) {
+            const std::string fault = entry->assign(entry->words());
+            std::string given = entry->arguments.empty() ? "" : entry->arguments.back();
+            if (!fault.empty())
+                faults.add("%s %s: expected %s", entry->shown().c_str(),
+                           given.empty() ? "''" : given.substr(0, 80).c_str(), fault.c_str());
+            entry->set = true;
+        }
+        if (entry->is_required && !entry->set) faults.add("%s is missing", entry->shown().c_str());
+    }
+    if (!s.commands.empty() && !s.chosen()) faults.add("say which command; --help lists them");
+    if (s.commands.empty() || s.chosen()) {
+        for (const auto& check : s.checks) check(faults);
+        if (State* command = s.chosen())
+            for (const auto& check : command->checks) check(faults);
+    }
+    if (!faults.all().empty()) {
+        std::string message;
+        for (const std::string& fault : faults.all()) message += (message.empty() ? "" : "\n") + fault;
+        throw Error(Exit::Usage, message);
+    }
+    if (s.dump_config.empty()) return true;
+    if (s.dump_config == "-")
+        printf("%s", to_toml().c_str());
+    else
+        write_file_atomic(s.dump_config, to_toml());
+    return false;
+}
+
+// ---- run_main
+
+static Exit report(Exit code, const std::string& message) {
+    log_status("");
+    for (const std::string& line : split(message, '\n'))
+        if (!line.empty()) log_error("%s", line.c_str());
+    return code;
+}
+
+int run_main(int argc, char** argv, const std::string& summary, Common& common,
+             const std::function<void(Options&)>& declare, const std::function<Exit(const Options&)>& run) {
+    Exit code = Exit::Ok;
+    try {
+        const std::string path = argc > 0 ? argv[0] : "program";
+        Options options(path.substr(path.rfind('/') + 1), summary);
+        declare(options);
+        options.add_common(common);
+        if (options.parse({argv + std::min(argc, 1), argv + argc})) {
+            set_quiet(common.quiet);
+            common.threads = set_threads(common.threads);
+            catch_signals();
+            code = run(options);
+        }
+    } catch (const Error& e) {
+        code = report(e.code, e.what());
+    } catch (const std::bad_alloc&) {
+        code = report(Exit::NoMemory, "out of memory; use a smaller model, batch or token budget");
+    } catch (const std::exception& e) {
+        code = report(Exit::Runtime, e.what());
+    }
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == Exit::Ok)
+        code = report(Exit::Runtime, "cannot write to stdout (disk full, or closed)");
+    return int(code);
+}
