@@ -1,0 +1,65 @@
+#include "train/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+double learning_rate(const OptimizerOptions& o, int64_t step) {
+    if (step < o.warmup_steps) return o.lr * double(step + 1) / double(o.warmup_steps);
+    if (o.schedule == Schedule::Constant) return o.lr;
+    const double span = double(std::max<int64_t>(o.total_steps - o.warmup_steps, 1));
+    const double progress = std::min(double(step - o.warmup_steps) / span, 1.0);
+    return o.lr * (o.min_lr_ratio + (1 - o.min_lr_ratio) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
+}
+
+Optimizer::Optimizer(Ops& ops, const ModelConfig& config, Head head, const Parameters& weights)
+    : ops_(ops), config_(config), weights_(weights), arena_("optimizer", ops) {
+    m_.plan(arena_, config, head);
+    v_.plan(arena_, config, head);
+}
+
+void Optimizer::allocate() {
+    arena_.allocate();
+    m_.bind(config_);
+    v_.bind(config_);
+}
+
+void Optimizer::reset() {
+    for (const Parameters* p : {&m_, &v_})
+        p->for_each_stored([&](const std::string&, const Tensor& t) { ops_.zero(t); });
+    steps_ = 0;
+}
+
+static std::vector<Tensor> stored(const Parameters& p) {
+    std::vector<Tensor> out;
+    p.for_each_stored([&](const std::string&, const Tensor& t) { out.push_back(t); });
+    return out;
+}
+
+Optimizer::Report Optimizer::update(const Parameters& gradients, const OptimizerOptions& o) {
+    double squares = 0;
+    gradients.for_each_stored(
+        [&](const std::string&, const Tensor& t) { squares += ops_.sum_of_squares(t); });
+    const double norm = std::sqrt(squares), lr = learning_rate(o, steps_);
+    if (!std::isfinite(norm))
+        fail(Exit::Runtime, "the gradient's norm is %g in update %lld: nothing was changed", norm,
+             (long long)steps_ + 1);
+
+    const bool clip = o.max_grad_norm > 0 && norm > o.max_grad_norm;
+    AdamW adamw = {.lr = float(lr),
+                   .beta1 = float(o.beta1),
+                   .beta2 = float(o.beta2),
+                   .eps = float(o.eps),
+                   .weight_decay = 0,
+                   .step = steps_ + 1,
+                   .grad_scale = clip ? float(o.max_grad_norm / norm) : 1.0f};
+    const std::vector<Tensor> m = stored(m_), v = stored(v_), grad = stored(gradients);
+    size_t i = 0;
+    weights_.for_each_stored([&](const std::string& name, const Tensor& weight) {
+        adamw.weight_decay = is_vector(name) ? 0 : float(o.weight_decay);
+        ops_.adamw(weight, m[i], v[i], grad[i], adamw);
+        i++;
+    });
+    steps_++;
+    return {norm, lr};
+}

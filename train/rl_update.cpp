@@ -1,0 +1,134 @@
+#include "train/rl_update.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "utils/error.h"
+
+std::vector<double> per_pair(const Sequence& s, std::span<const double> per_token) {
+    std::vector<double> out;
+    for (const Copy& copy : s.copies)
+        for (const int i : copy.target) out.push_back(per_token[size_t(i - s.prompt_length)]);
+    return out;
+}
+
+std::vector<double> per_token(const Sequence& s, std::span<const double> per_pair, int n_tokens) {
+    std::vector<double> out(size_t(n_tokens), 0.0);
+    size_t k = 0;
+    for (const Copy& copy : s.copies)
+        for (const int i : copy.target) out[size_t(i - s.prompt_length)] = per_pair[k++];
+    return out;
+}
+
+static Sequence states_of(const Record& record, const MaskShape& shape, const RlOptions& o, Rng& rng) {
+    if (o.kind == RlObjective::TraceRl) return trace_sequence(record, shape, o.shrink);
+    RandomMaskOptions masks = o.masks;
+    masks.coupled = o.kind == RlObjective::Coupled;
+    return random_mask_sequence(record, shape, masks, rng);
+}
+
+Rollout prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& o,
+                bool has_value_model, Rng& rng) {
+    CHECK(!has_value_model || o.kind == RlObjective::TraceRl, "a value model goes with TraceRL only");
+    Rollout out;
+    if (records.empty()) return out;
+    const bool given_advantages = !has_value_model && !records[0].advantage.empty();
+    const bool given_rewards = has_value_model && !records[0].token_rewards.empty();
+    std::vector<std::optional<double>> z(records.size(), 0.0);
+    if (!given_advantages && !given_rewards) z = group_advantages(records, o.keep);
+    for (size_t i = 0; i < records.size(); i++) {
+        const Record& r = records[i];
+        if (!z[i]) {
+            out.n_dropped++;
+            continue;
+        }
+        Sequence s = states_of(r, shape, o, rng);
+        const size_t n = size_t(r.length());
+        if (given_rewards)
+            out.reward.push_back(per_pair(s, r.token_rewards));
+        else if (has_value_model)
+            out.reward.push_back(reward_at_end(s, o.value_target == ValueTarget::Raw ? *r.reward : *z[i]));
+        else if (given_advantages)
+            out.advantage.push_back(
+                per_pair(s, r.advantage.size() == n ? r.advantage : std::vector<double>(n, r.advantage[0])));
+        else
+            out.advantage.push_back(per_pair(s, std::vector<double>(n, *z[i])));
+        const bool same_states = o.kind == RlObjective::TraceRl;  // as when the record was made
+        out.old_logprob.push_back(same_states && !r.old_logprobs.empty() ? per_pair(s, r.old_logprobs)
+                                                                         : std::vector<double>());
+        out.old_value.push_back(r.old_values.empty() ? std::vector<double>() : per_pair(s, r.old_values));
+        out.record.push_back(int(i));
+        out.sequences.push_back(std::move(s));
+    }
+    return out;
+}
+
+void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value) {
+    rollout.old_logprob = policy.evaluate(rollout.sequences);
+    if (value) rollout.old_value = value->evaluate(rollout.sequences);
+}
+
+// Share of the returns' variance that the values explain.
+static double explained_variance(const std::vector<std::vector<double>>& returns,
+                                 const std::vector<std::vector<double>>& values) {
+    double n = 0, r_sum = 0, r_squares = 0, e_sum = 0, e_squares = 0;
+    for (size_t i = 0; i < returns.size(); i++)
+        for (size_t k = 0; k < returns[i].size(); k++) {
+            const double r = returns[i][k], e = r - values[i][k];
+            n++, r_sum += r, r_squares += r * r, e_sum += e, e_squares += e * e;
+        }
+    if (n == 0) return 0;
+    const double r_variance = r_squares / n - (r_sum / n) * (r_sum / n),
+                 e_variance = e_squares / n - (e_sum / n) * (e_sum / n);
+    return r_variance > 1e-12 ? 1 - e_variance / r_variance : 0;
+}
+
+UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, TrainingNetwork& policy,
+                        TrainingNetwork* value, const RlOptions& o) {
+    UpdateReport report;
+    std::vector<Sequence> sequences;
+    for (const int i : responses) sequences.push_back(rollout.sequences[size_t(i)]);
+    const std::vector<std::vector<double>> weight =
+        loss_weights(sequences, o.loss.loss_norm, o.loss.norm_length);
+    for (const std::vector<double>& w : weight) report.n_pairs += int64_t(w.size());
+    report.advantages.resize(sequences.size());
+
+    if (value) {
+        report.returns.resize(sequences.size());
+        std::vector<std::vector<double>> old_values(sequences.size());
+        report.values =
+            value->accumulate(sequences, [&](int i, std::span<const double> V, std::span<double> dV) {
+                const size_t at = size_t(i);
+                const std::vector<double>& given = rollout.old_value[size_t(responses[at])];
+                old_values[at] = given.empty() ? std::vector<double>(V.begin(), V.end()) : given;
+                report.returns[at].resize(V.size());
+                report.advantages[at].resize(V.size());
+                step_returns(report.returns[at], report.advantages[at], rollout.reward[size_t(responses[at])],
+                             old_values[at], sequences[at], o.loss.gamma, o.loss.lambda);
+                report.value_loss +=
+                    value_loss(dV, V, old_values[at], report.returns[at], weight[at], o.loss.value_clip);
+            });
+        report.explained_variance = explained_variance(report.returns, old_values);
+    } else {
+        for (size_t i = 0; i < sequences.size(); i++)
+            report.advantages[i] = rollout.advantage[size_t(responses[i])];
+    }
+
+    int64_t clipped = 0;
+    report.logprobs =
+        policy.accumulate(sequences, [&](int i, std::span<const double> logp, std::span<double> dlogp) {
+            const size_t at = size_t(i);
+            const std::vector<double>& given = rollout.old_logprob[size_t(responses[at])];
+            const std::span<const double> old = given.empty() ? logp : std::span<const double>(given);
+            const PolicyLoss loss = policy_loss(dlogp, logp, old, report.advantages[at], weight[at], o.loss);
+            report.policy_loss += loss.policy;
+            report.kl += loss.kl;
+            for (size_t k = 0; k < logp.size(); k++) {
+                const double rho = std::exp(logp[k] - old[k]);
+                clipped += rho < 1 - o.loss.clip_low || rho > 1 + o.loss.clip_high;
+            }
+        });
+    report.loss = report.policy_loss + o.loss.kl_beta * report.kl;
+    report.clip_fraction = report.n_pairs ? double(clipped) / double(report.n_pairs) : 0;
+    return report;
+}

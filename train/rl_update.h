@@ -1,0 +1,65 @@
+// rl_update.h -- from records to gradients: one update of policy (and value model) by TraceRL or another mask
+// generator.
+//
+//   Rollout r = prepare(records, ...)        which responses are kept, from which states they are trained
+//   r.old_* = ...                            old log-probs where the record's do not hold (evaluate_old)
+//   per update: accumulate(r, responses, policy, value, ...), then one Optimizer::update each
+#pragma once
+#include "train/advantages.h"
+#include "train/masks.h"
+#include "train/objective.h"
+#include "train/update.h"
+
+enum class RlObjective { TraceRl, RandomMasking, Coupled };
+enum class ValueTarget { ZScore, Raw };  // what a verifiable reward is for the value model
+
+struct RlOptions {
+    RlObjective kind = RlObjective::TraceRl;
+    ObjectiveOptions loss;
+    int shrink = 1;
+    RandomMaskOptions masks;
+    KeepBand keep;
+    ValueTarget value_target = ValueTarget::ZScore;
+};
+
+// The kept responses of a rollout. Every inner vector holds one number per (copy, token) pair of its
+// sequence.
+struct Rollout {
+    std::vector<int> record;                       // (n) index of the record it comes from
+    std::vector<Sequence> sequences;               // (n)
+    std::vector<std::vector<double>> advantage;    // (n) without a value model
+    std::vector<std::vector<double>> reward;       // (n) with one
+    std::vector<std::vector<double>> old_logprob;  // (n), an inner one empty: the current policy's
+    std::vector<std::vector<double>> old_value;    // (n), likewise
+    int n_dropped = 0;
+
+    int size() const { return int(sequences.size()); }
+};
+
+// Drops groups, standardises rewards, lays out states. Given advantages and token rewards drop nothing.
+Rollout prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& options,
+                bool has_value_model, Rng& rng);
+
+// Old log-probs (and values, where `value` is given) of every kept response from the current weights, on
+// exactly the states that are trained.
+void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value);
+
+// From one number per response token to one per (copy, token) pair of its sequence, and back (where a token
+// occurs in several copies, the last one counts).
+std::vector<double> per_pair(const Sequence& sequence, std::span<const double> per_token);
+std::vector<double> per_token(const Sequence& sequence, std::span<const double> per_pair, int n_tokens);
+
+// What one update did, sums already normalised; inner vectors per response of the update, in order, one
+// number per pair.
+struct UpdateReport {
+    double policy_loss = 0, kl = 0, value_loss = 0, loss = 0;
+    int64_t n_pairs = 0;
+    double clip_fraction = 0;       // of the pairs, whose ratio was outside [1 - clip_low, 1 + clip_high]
+    double explained_variance = 0;  // of the returns by the old values
+    std::vector<std::vector<double>> logprobs, values, returns, advantages;
+};
+
+// Adds the gradients of one update over the given responses of the rollout (indices into it) to policy's and
+// value's.
+UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, TrainingNetwork& policy,
+                        TrainingNetwork* value, const RlOptions& options);

@@ -1,0 +1,74 @@
+// update.h -- a network in training: its gradients and activations, and passes over any number of sequences
+// cut into micro-batches by a token budget.
+//
+// A sequence is never cut. Sequences whose prompts' whole blocks are equal are put together, so that the
+// prompt is forwarded once per micro-batch. Losses and gradients do not depend on the cut (to summation
+// order).
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "model/layout.h"
+#include "model/transformer.h"
+
+struct MicroBatchLimits {
+    int max_tokens = 4096;
+    int max_targets = 4096;
+};
+
+// Which sequences go into one pass: indices, every sequence once. Throws Error(Usage) with the numbers where
+// one alone is larger than the budget.
+std::vector<std::vector<int>> cut_micro_batches(std::span<const Sequence> sequences, int block,
+                                                const MicroBatchLimits& limits);
+
+// The smallest limits that let every sequence through alone.
+MicroBatchLimits needed_limits(std::span<const Sequence> sequences, int block);
+
+// d loss / d output of one sequence. output: log-probability (policy) or value (value model) of every target,
+// in the order of copies and targets; doutput likewise, to be filled.
+using SequenceLoss =
+    std::function<void(int sequence, std::span<const double> output, std::span<double> doutput)>;
+
+class TrainingNetwork {
+  public:
+    // head: what is read at a target, the log-probability of its id or a value. block: 0 for full attention.
+    TrainingNetwork(Ops& ops, const ModelConfig& config, const Parameters& weights, Head head, int block,
+                    const MicroBatchLimits& limits);
+    void allocate();  // gradients and activations; may throw Error(NoMemory)
+
+    // Outputs of every sequence, forward only.
+    std::vector<std::vector<double>> evaluate(std::span<const Sequence> sequences);
+    // Forward, `loss`, backward: gradients += . Returns the outputs. Deterministic for given limits.
+    std::vector<std::vector<double>> accumulate(std::span<const Sequence> sequences,
+                                                const SequenceLoss& loss);
+
+    void zero_gradients();
+    const Parameters& gradients() const { return gradients_; }
+    Head head() const { return head_; }
+    int block() const { return block_; }
+    // Block enlargement: from now on sequences are laid out in blocks of this length.
+    void set_block(int block) { block_ = block; }
+    const MicroBatchLimits& limits() const { return limits_; }
+    int64_t tokens_forwarded() const { return tokens_forwarded_; }  // since it was made
+    const Arena& gradient_arena() const { return gradient_arena_; }
+    const Arena& activation_arena() const { return activation_arena_; }
+
+  private:
+    std::vector<std::vector<double>> run(std::span<const Sequence> sequences, const SequenceLoss* loss);
+    std::vector<float> forward(const PackedBatch& packed, std::span<const Sequence> sequences);
+    void backward(std::span<const float> doutput);
+
+    Ops& ops_;
+    const ModelConfig& config_;
+    const Parameters& weights_;
+    Head head_;
+    int block_;
+    MicroBatchLimits limits_;
+    Arena gradient_arena_, activation_arena_;
+    Parameters gradients_;
+    std::unique_ptr<Transformer> transformer_;
+    Tensor target_, output_, lse_, doutput_;  // (1, max_targets) each
+    Tensor hidden_;                           // of the last forward pass
+    int64_t tokens_forwarded_ = 0;
+};
