@@ -1,0 +1,156 @@
+#include "inference/engine.h"
+
+#include <algorithm>
+
+#include "inference/scheduler.h"
+
+using Clock = std::chrono::steady_clock;
+
+static double seconds(Clock::time_point from, Clock::time_point to) {
+    return std::chrono::duration<double>(to - from).count();
+}
+
+class Engine::Implementation {
+  public:
+    Implementation(Ops& ops, const ModelConfig& config, const Parameters& weights, const EngineLimits& limits,
+                   int n_ids, Arena& arena)
+        : ops_(ops),
+          config_(config),
+          limits_(limits),
+          n_ids_(n_ids),
+          network_(ops, config, weights, arena, limits.max_rows, limits.max_rows, &cache_),
+          slots_(limits.kv_slots) {
+        CHECK(limits.max_active > 0 && limits.max_rows > 0 && limits.kv_slots > 0,
+              "limits of %d sequences, %d rows, %d slots", limits.max_active, limits.max_rows,
+              limits.kv_slots);
+        cache_.plan(arena, config, limits.kv_slots);
+    }
+
+    std::vector<Trajectory> generate(std::span<const Request> requests, const Callbacks& callbacks);
+    void forget() {
+        if (kept_.size) slots_.release(kept_.slot, kept_.size);
+        kept_ = {};
+    }
+
+    Ops& ops_;
+    const ModelConfig& config_;
+    const EngineLimits limits_;
+    const int n_ids_;
+    KvCache cache_;
+    Transformer network_;
+    SlotAllocator slots_;
+    Kept kept_;
+    int64_t forward_passes_ = 0, forwarded_rows_ = 0;
+
+  private:
+    void check(const Request& request, size_t index) const;
+    void run(Pass& pass, std::vector<Sampled>& sampled);
+    static Trajectory finish(const Active& a);
+};
+
+Engine::Engine(Ops& ops, const ModelConfig& config, const Parameters& weights, const EngineLimits& limits,
+               int n_ids, Arena& arena)
+    : implementation_(std::make_unique<Implementation>(ops, config, weights, limits, n_ids, arena)) {}
+Engine::~Engine() = default;
+std::vector<Trajectory> Engine::generate(std::span<const Request> requests, const Callbacks& callbacks) {
+    return implementation_->generate(requests, callbacks);
+}
+void Engine::forget() { implementation_->forget(); }
+int64_t Engine::forward_passes() const { return implementation_->forward_passes_; }
+int64_t Engine::forwarded_rows() const { return implementation_->forwarded_rows_; }
+const EngineLimits& Engine::limits() const { return implementation_->limits_; }
+
+void Engine::Implementation::check(const Request& r, size_t index) const {
+    const auto refuse = [&](Exit code, const std::string& why) {
+        fail(code, "request %zu: %s", index, why.c_str());
+    };
+    const std::vector<std::string> found = faults(r.options, config_);
+    if (!found.empty()) {
+        std::string all;
+        for (const std::string& f : found) all += (all.empty() ? "" : "; ") + f;
+        refuse(Exit::Usage, all);
+    }
+    const Geometry geometry = geometry_of(config_);
+    if (r.prompt_ids.empty() && geometry == Geometry::Autoregressive)
+        refuse(Exit::Usage, "an autoregressive model needs a prompt of at least one token");
+    if (geometry != Geometry::Autoregressive && (config_.mask_id < 0 || config_.mask_id >= config_.V))
+        refuse(Exit::Usage, format("the model has no mask id (%d)", config_.mask_id));
+    for (const int id : r.prompt_ids)
+        if (id < 0 || id >= config_.V)
+            refuse(Exit::Usage, format("prompt id %d: ids run from 0 to %d", id, config_.V - 1));
+    const int P = int(r.prompt_ids.size());
+    const int64_t length = int64_t(P) + r.options.gen_length + r.options.block - 1;  // at most
+    if (length > INT32_MAX / 2)
+        refuse(Exit::Usage, format("--gen-length %d is too long", r.options.gen_length));
+    const Footprint need = footprint(P, r.options, config_);
+    const int positions = need.shared_slots + need.own_slots;
+    if (positions > config_.max_positions)
+        refuse(Exit::Usage, format("a prompt of %d and --gen-length %d take %d positions, the model has %d",
+                                   P, r.options.gen_length, positions, config_.max_positions));
+    if (positions > limits_.kv_slots)
+        refuse(Exit::NoMemory, format("a prompt of %d and --gen-length %d take %d slots, the cache has %d", P,
+                                      r.options.gen_length, positions, limits_.kv_slots));
+    if (need.rows > limits_.max_rows)
+        refuse(Exit::NoMemory,
+               format("needs passes of %d rows, the limit is %d", need.rows, limits_.max_rows));
+}
+
+void Engine::Implementation::run(Pass& pass, std::vector<Sampled>& sampled) {
+    const Tensor hidden = network_.forward(pass.batch);
+    forward_passes_++;
+    forwarded_rows_ += pass.batch.T();
+    sampled.resize(pass.rows.size());
+    if (!sampled.empty())
+        ops_.head_sample(sampled, pass.rows, hidden, network_.weights().lm_head, config_.mask_id, n_ids_);
+}
+
+Trajectory Engine::Implementation::finish(const Active& a) {
+    Trajectory t = a.sequence.trajectory();
+    t.prefill_s = seconds(a.started, a.first_reveal);
+    t.generate_s = seconds(a.first_reveal, Clock::now());
+    return t;
+}
+
+std::vector<Trajectory> Engine::Implementation::generate(std::span<const Request> requests,
+                                                         const Callbacks& callbacks) {
+    for (size_t i = 0; i < requests.size(); i++) check(requests[i], i);
+    std::vector<Trajectory> done(requests.size());
+    const auto finished = [&](int request, Trajectory t) {
+        done[size_t(request)] = std::move(t);
+        if (callbacks.on_finish) callbacks.on_finish(request, done[size_t(request)]);
+    };
+    Scheduler scheduler(requests, config_, limits_, slots_, kept_);
+    Pass pass;
+    std::vector<Sampled> sampled;
+    for (;;) {
+        if (callbacks.should_stop && callbacks.should_stop()) break;
+        scheduler.start_waiting();
+        if (scheduler.active().empty()) break;
+        scheduler.lay_out(pass);
+        run(pass, sampled);
+        for (const Pass::Draw& draw : pass.draws) {
+            Active& a = *draw.who;
+            const bool first = a.first_reveal == a.started;
+            a.sequence.reveal(std::span(sampled).subspan(size_t(draw.first), size_t(draw.count)));
+            if (first) a.first_reveal = Clock::now();
+            if (callbacks.on_reveal) callbacks.on_reveal(a.request, a.sequence.progress());
+            if (!a.sequence.finished()) continue;
+            finished(a.request, finish(a));
+            scheduler.retire(a);
+        }
+    }
+    CHECK(scheduler.waiting().empty() || (callbacks.should_stop), "%zu requests never started",
+          scheduler.waiting().size());
+    while (!scheduler.active().empty()) {  // interrupted
+        Active& a = scheduler.active().front();
+        finished(a.request, finish(a));
+        scheduler.retire(a);
+    }
+    for (const int request : scheduler.waiting()) {
+        Trajectory t;
+        t.prompt_ids = requests[size_t(request)].prompt_ids;
+        t.finish_reason = "interrupted";
+        finished(request, t);
+    }
+    return done;
+}

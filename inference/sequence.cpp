@@ -1,0 +1,144 @@
+#include "inference/sequence.h"
+
+#include <algorithm>
+
+Geometry geometry_of(const ModelConfig& config) {
+    if (config.full_attention) return Geometry::Canvas;
+    return config.shift ? Geometry::Autoregressive : Geometry::Blocks;
+}
+
+// The autoregressive prompt's last token is every sequence's own: its row predicts the first output token.
+static int shared_length(int prompt_length, int block, Geometry geometry) {
+    if (geometry == Geometry::Canvas) return 0;
+    return geometry == Geometry::Blocks ? prompt_length / block * block : std::max(prompt_length - 1, 0);
+}
+
+static int positions(int prompt_length, const GenerateOptions& options, Geometry geometry) {
+    const int limit = prompt_length + options.gen_length;
+    return geometry == Geometry::Blocks ? (limit + options.block - 1) / options.block * options.block : limit;
+}
+
+Footprint footprint(int prompt_length, const GenerateOptions& options, const ModelConfig& config) {
+    const Geometry geometry = geometry_of(config);
+    const int shared = shared_length(prompt_length, options.block, geometry);
+    const int n = positions(prompt_length, options, geometry);
+    return {.shared_slots = shared,
+            .own_slots = n - shared,
+            .rows = geometry == Geometry::Canvas   ? n
+                    : geometry == Geometry::Blocks ? 2 * options.block
+                                                   : 1};
+}
+
+Sequence::Sequence(const Request& request, const ModelConfig& config)
+    : request_(request),
+      geometry_(geometry_of(config)),
+      mask_id_(config.mask_id),
+      prompt_length_(int(request.prompt_ids.size())),
+      limit_(prompt_length_ + request.options.gen_length),
+      shared_(shared_length(prompt_length_, request.options.block, geometry_)),
+      block_(request.options.block) {
+    const size_t n = size_t(positions(prompt_length_, request.options, geometry_));
+    token_ = request.prompt_ids;
+    revealed_.assign(token_.size(), 0);
+    token_.resize(n, NEVER);
+    revealed_.resize(n, NEVER);
+    logprob_.resize(n, 0.0f);
+    open_block(geometry_ == Geometry::Blocks ? shared_ : prompt_length_);
+    if (geometry_ == Geometry::Autoregressive) commit_ = lo_ - 1;
+}
+
+void Sequence::open_block(int begin) {
+    lo_ = begin;
+    hi_ = std::min(begin + block_, n_positions());
+    block_step_ = 0;
+    masked_.clear();
+    for (int i = lo_; i < hi_; i++)
+        if (revealed_[size_t(i)] == NEVER) masked_.push_back(i);
+}
+
+std::vector<int> Sequence::ids(int begin, int end) const {
+    std::vector<int> out(token_.begin() + begin, token_.begin() + end);
+    for (int i = begin; i < end; i++)
+        if (revealed_[size_t(i)] == NEVER) out[size_t(i - begin)] = mask_id_;
+    return out;
+}
+
+SampleRow Sequence::sample_row(int position) const {
+    const GenerateOptions& o = request_.options;
+    return {.seed = o.seed,
+            .sequence = request_.sequence,
+            .position = uint32_t(position),
+            .step = uint32_t(step_ + 1),
+            .temperature = o.temperature,
+            .top_k = o.top_k,
+            .top_p = o.top_p,
+            .confidence = o.confidence};
+}
+
+void Sequence::reveal(std::span<const Sampled> candidates) {
+    CHECK(candidates.size() == masked_.size(), "%zu candidates for %zu masks", candidates.size(),
+          masked_.size());
+    const std::vector<char> all_masked(masked_.size(), 1);
+    std::vector<float> confidence, entropy;
+    for (const Sampled& s : candidates) {
+        confidence.push_back(s.confidence);
+        entropy.push_back(s.entropy);
+    }
+    step_++;
+    for (const int i : reveal_step(all_masked, confidence, entropy, block_step_, request_.options)) {
+        const size_t position = size_t(masked_[size_t(i)]);
+        token_[position] = candidates[size_t(i)].token;
+        logprob_[position] = candidates[size_t(i)].logprob;
+        revealed_[position] = step_;
+    }
+    block_step_++;
+    std::erase_if(masked_, [&](int i) { return revealed_[size_t(i)] != NEVER; });
+    check_end();
+    if (finished() || !masked_.empty()) return;
+    commit_ = geometry_ == Geometry::Canvas ? -1 : lo_;
+    open_block(hi_);
+}
+
+// A stop id, or the limit, with everything before it revealed.
+void Sequence::check_end() {
+    const std::vector<int>& stops = request_.options.stop_ids;
+    for (int i = prompt_length_ + n_final_; i < limit_ && revealed_[size_t(i)] != NEVER; i++) {
+        n_final_++;
+        if (std::find(stops.begin(), stops.end(), token_[size_t(i)]) != stops.end()) {
+            finish_reason_ = "stop";
+            return;
+        }
+        if (i == limit_ - 1) finish_reason_ = "length";
+    }
+}
+
+Progress Sequence::progress() const {
+    const size_t from = size_t(prompt_length_);
+    const size_t to = geometry_ == Geometry::Canvas ? token_.size() : size_t(std::max(hi_, prompt_length_));
+    return {.token = std::span(token_).subspan(from, to - from),
+            .step = std::span(revealed_).subspan(from, to - from),
+            .logprob = std::span(logprob_).subspan(from, to - from),
+            .n_final = n_final_};
+}
+
+Trajectory Sequence::trajectory() const {
+    const Progress p = progress();
+    const auto n = size_t(n_final_);
+    // A block that was opened and never denoised is no part of the record.
+    const bool untouched = geometry_ != Geometry::Canvas && block_step_ == 0;
+    const size_t end = untouched ? n : p.token.size();
+    const auto part = [](const auto& span, size_t begin, size_t end) {
+        return std::vector(span.begin() + long(begin), span.begin() + long(end));
+    };
+    Trajectory t;
+    t.prompt_ids = request_.prompt_ids;
+    t.output_ids = part(p.token, 0, n);
+    t.step_map = part(p.step, 0, n);
+    t.logprobs = part(p.logprob, 0, n);
+    t.tail_ids = part(p.token, n, end);
+    t.tail_steps = part(p.step, n, end);
+    t.finish_reason = finish_reason_ ? finish_reason_ : "interrupted";
+    t.denoise_steps = step_;
+    t.forward_passes = forward_passes;
+    return t;
+}

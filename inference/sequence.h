@@ -1,0 +1,69 @@
+// sequence.h -- one response while it is generated: what is revealed, which block is denoised, when it ends.
+// Knows nothing of the network, of slots, or of other sequences.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "inference/engine.h"
+
+// How a model's positions are cut into blocks.
+enum class Geometry {
+    Blocks,          // aligned to absolute position 0, the end of the prompt opening the first one
+    Canvas,          // counted from the end of the prompt, all positions forwarded in every pass
+    Autoregressive,  // one token at a time, predicted by the row before it
+};
+Geometry geometry_of(const ModelConfig& config);
+
+class Sequence {
+  public:
+    // prompt_ids and options are those of `request`, which must outlive it.
+    Sequence(const Request& request, const ModelConfig& config);
+
+    int n_positions() const { return int(token_.size()); }  // prompt, output, and the rest of the last block
+    int shared() const {
+        return shared_;
+    }  // tokens of the prompt that other sequences may share: its whole blocks
+    int begin() const { return lo_; }  // the block being denoised
+    int end() const { return hi_; }
+    // The block before it, finished, whose keys are not in the cache yet; [begin, end) is empty where there
+    // is none.
+    int commit_begin() const { return commit_; }
+    int commit_end() const { return commit_ < 0 ? -1 : lo_; }
+    void committed() { commit_ = -1; }
+    // Ids of every position whose keys and values will not change any more, given that the pass before was
+    // complete.
+    std::span<const int> settled() const {
+        return std::span(token_).first(size_t(commit_ >= 0 ? commit_ : lo_));
+    }
+    std::span<const int> prompt() const { return request_.prompt_ids; }
+
+    // Ids of [begin, end) as the network sees them: the mask id where masked.
+    std::vector<int> ids(int begin, int end) const;
+    // Positions of the current block that are still masked, ascending; never empty before the end.
+    const std::vector<int>& masked() const { return masked_; }
+    SampleRow sample_row(int position) const;
+
+    // One reveal step: candidates[i] belongs to masked()[i]. Moves on to the next block when none is masked
+    // any more.
+    void reveal(std::span<const Sampled> candidates);
+    bool finished() const { return finish_reason_ != nullptr; }
+
+    Progress progress() const;
+    Trajectory trajectory() const;  // before the end: interrupted
+    int forward_passes = 0;
+
+  private:
+    void open_block(int begin);
+    void check_end();
+
+    const Request& request_;
+    Geometry geometry_;
+    int mask_id_, prompt_length_, limit_, shared_, block_;
+    int lo_ = 0, hi_ = 0, commit_ = -1;
+    int n_final_ = 0;  // output tokens before the first masked position
+    int block_step_ = 0, step_ = 0;
+    const char* finish_reason_ = nullptr;
+    std::vector<int> token_, revealed_;  // by position: id, reveal step (0: prompt)
+    std::vector<float> logprob_;
+    std::vector<int> masked_;
+};

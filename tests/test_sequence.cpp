@@ -1,0 +1,205 @@
+// Limits, stops and tails as tables: candidates made by hand, no network.
+#include <gtest/gtest.h>
+
+#include "inference/sequence.h"
+
+namespace {
+
+ModelConfig block_model() {
+    ModelConfig c;
+    c.V = 100;
+    c.mask_id = 99;
+    return c;
+}
+ModelConfig canvas_model() {
+    ModelConfig c = block_model();
+    c.full_attention = true;
+    return c;
+}
+
+struct Case {
+    int prompt_length, gen_length, block, steps;
+    std::vector<int> stop_ids;
+};
+
+Request request_of(const Case& c) {
+    Request r;
+    for (int i = 0; i < c.prompt_length; i++) r.prompt_ids.push_back(50 + i % 10);
+    r.options.gen_length = c.gen_length;
+    r.options.block = c.block;
+    r.options.steps = c.steps;
+    r.options.remasking = Remasking::LowConfidenceStatic;
+    r.options.stop_ids = c.stop_ids;
+    return r;
+}
+
+// Candidate of position p: the id p (prompt ids are 50..59); confidence as `sure` says, by position.
+std::vector<Sampled> candidates(const Sequence& s, float (*sure)(int)) {
+    std::vector<Sampled> out;
+    for (const int p : s.masked()) out.push_back({p, sure(p), -float(p), 1});
+    return out;
+}
+float left_first(int p) { return 1 - 0.001f * float(p); }
+float right_first(int p) { return 0.5f + 0.001f * float(p); }
+
+Trajectory run(const Case& c, const ModelConfig& config, float (*sure)(int)) {
+    const Request r = request_of(c);
+    Sequence s(r, config);
+    while (!s.finished()) s.reveal(candidates(s, sure));
+    return s.trajectory();
+}
+
+using Ids = std::vector<int>;
+
+}  // namespace
+
+TEST(Sequence, TheLimitIsExactInsideABlock) {
+    // Prompt 3, blocks of 4: position 3 is left in the first block, the limit (8) ends at a block's end.
+    Trajectory t = run({3, 5, 4, 4, {}}, block_model(), left_first);
+    EXPECT_EQ(t.output_ids, (Ids{3, 4, 5, 6, 7}));
+    EXPECT_EQ(t.step_map, (Ids{1, 2, 3, 4, 5}));
+    EXPECT_EQ(t.tail_ids, (Ids{}));
+    EXPECT_EQ(t.finish_reason, "length");
+    EXPECT_EQ(t.denoise_steps, 5);
+    EXPECT_EQ(t.logprobs, (std::vector<float>{-3, -4, -5, -6, -7}));
+    // One more: the second block [8, 12) holds one output token, its rest is tail.
+    t = run({3, 6, 4, 4, {}}, block_model(), left_first);
+    EXPECT_EQ(t.output_ids, (Ids{3, 4, 5, 6, 7, 8}));
+    EXPECT_EQ(t.tail_ids, (Ids{NEVER, NEVER, NEVER}));
+    EXPECT_EQ(t.denoise_steps, 6);
+    // The same from the right: everything behind the limit is revealed before it.
+    t = run({3, 6, 4, 4, {}}, block_model(), right_first);
+    EXPECT_EQ(t.step_map, (Ids{1, 5, 4, 3, 2, 9}));
+    EXPECT_EQ(t.tail_ids, (Ids{9, 10, 11}));
+    EXPECT_EQ(t.tail_steps, (Ids{8, 7, 6}));
+}
+
+TEST(Sequence, AStopWaitsForEverythingBeforeIt) {
+    // Block [4, 8), stop id 6, from the right: 7, 6, 5, 4.
+    Trajectory t = run({4, 12, 4, 4, {6}}, block_model(), right_first);
+    EXPECT_EQ(t.output_ids, (Ids{4, 5, 6}));
+    EXPECT_EQ(t.step_map, (Ids{4, 3, 2}));
+    EXPECT_EQ(t.tail_ids, (Ids{7}));
+    EXPECT_EQ(t.tail_steps, (Ids{1}));
+    EXPECT_EQ(t.finish_reason, "stop");
+    // From the left it ends at once, the rest of the block stays masked.
+    t = run({4, 12, 4, 4, {6}}, block_model(), left_first);
+    EXPECT_EQ(t.output_ids, (Ids{4, 5, 6}));
+    EXPECT_EQ(t.tail_ids, (Ids{NEVER}));
+    EXPECT_EQ(t.tail_steps, (Ids{NEVER}));
+    EXPECT_EQ(t.denoise_steps, 3);
+    // Two at once: the first of them counts.
+    t = run({4, 12, 4, 1, {5, 7}}, block_model(), left_first);
+    EXPECT_EQ(t.output_ids, (Ids{4, 5}));
+    EXPECT_EQ(t.tail_ids, (Ids{6, 7}));
+    EXPECT_EQ(t.tail_steps, (Ids{1, 1}));
+}
+
+TEST(Sequence, StopsInThePromptAndPastTheLimitDoNotCount) {
+    Trajectory t = run({6, 2, 4, 4, {50, 51, 52, 53, 54, 55}}, block_model(), left_first);
+    EXPECT_EQ(t.finish_reason, "length");
+    // The limit is 6; the stop id 7 comes first, at a position behind it.
+    t = run({4, 2, 4, 4, {7}}, block_model(), right_first);
+    EXPECT_EQ(t.finish_reason, "length");
+    EXPECT_EQ(t.output_ids, (Ids{4, 5}));
+    EXPECT_EQ(t.tail_ids, (Ids{6, 7}));
+    // A stop on the last position before the limit is a stop.
+    t = run({4, 2, 4, 4, {5}}, block_model(), left_first);
+    EXPECT_EQ(t.finish_reason, "stop");
+}
+
+TEST(Sequence, MaskTextInAPromptStaysText) {
+    Request r = request_of({3, 1, 4, 4, {}});
+    r.prompt_ids = {99, 99, 99};
+    Sequence s(r, block_model());
+    EXPECT_EQ(s.masked(), (Ids{3}));
+    EXPECT_EQ(s.ids(0, 4), (Ids{99, 99, 99, 99}));
+    s.reveal(candidates(s, left_first));
+    EXPECT_TRUE(s.finished());
+    EXPECT_EQ(s.trajectory().output_ids, (Ids{3}));
+}
+
+TEST(Sequence, BlocksStartAtAbsolutePositionZeroAndCommitBeforeTheNext) {
+    const Request r = request_of({5, 20, 4, 2, {}});
+    Sequence s(r, block_model());
+    EXPECT_EQ(s.shared(), 4);
+    EXPECT_EQ(s.n_positions(), 28);
+    EXPECT_EQ(s.begin(), 4);
+    EXPECT_EQ(s.end(), 8);
+    EXPECT_EQ(s.commit_begin(), -1);
+    EXPECT_EQ(s.masked(), (Ids{5, 6, 7}));
+    EXPECT_EQ(s.ids(4, 8), (Ids{54, 99, 99, 99}));
+    s.reveal(candidates(s, left_first));  // two of three
+    EXPECT_EQ(s.masked(), (Ids{7}));
+    EXPECT_EQ(s.ids(4, 8), (Ids{54, 5, 6, 99}));
+    s.reveal(candidates(s, left_first));  // one left, though n(1) is 2
+    EXPECT_EQ(s.begin(), 8);
+    EXPECT_EQ(s.commit_begin(), 4);
+    EXPECT_EQ(s.commit_end(), 8);
+    EXPECT_EQ(s.settled().size(), 4u);
+    s.committed();
+    EXPECT_EQ(s.commit_begin(), s.commit_end());
+    EXPECT_EQ(s.settled().size(), 8u);
+}
+
+TEST(Sequence, AnInterruptedResponseKeepsWhatIsThere) {
+    const Request r = request_of({4, 12, 4, 4, {}});
+    Sequence s(r, block_model());
+    s.reveal(candidates(s, right_first));
+    Trajectory t = s.trajectory();
+    EXPECT_EQ(t.finish_reason, "interrupted");
+    EXPECT_EQ(t.output_ids, (Ids{}));
+    EXPECT_EQ(t.tail_ids, (Ids{NEVER, NEVER, NEVER, 7}));
+    for (int i = 0; i < 3; i++) s.reveal(candidates(s, right_first));
+    t = s.trajectory();  // a block is done, the next not begun: no tail
+    EXPECT_EQ(t.output_ids, (Ids{4, 5, 6, 7}));
+    EXPECT_EQ(t.tail_ids, (Ids{}));
+}
+
+TEST(Sequence, ACanvasHasItsBlocksFromTheEndOfThePrompt) {
+    const Request r = request_of({5, 6, 4, 4, {}});
+    Sequence s(r, canvas_model());
+    EXPECT_EQ(s.shared(), 0);
+    EXPECT_EQ(s.n_positions(), 11);
+    EXPECT_EQ(s.begin(), 5);
+    EXPECT_EQ(s.end(), 9);
+    EXPECT_EQ(s.masked(), (Ids{5, 6, 7, 8}));
+    Trajectory t = run({5, 6, 4, 4, {6}}, canvas_model(), right_first);
+    EXPECT_EQ(t.output_ids, (Ids{5, 6}));
+    EXPECT_EQ(t.tail_ids, (Ids{7, 8, NEVER, NEVER}));
+    EXPECT_EQ(t.tail_steps, (Ids{2, 1, NEVER, NEVER}));
+    t = run({5, 6, 4, 4, {}}, canvas_model(), left_first);
+    EXPECT_EQ(t.output_ids, (Ids{5, 6, 7, 8, 9, 10}));
+    EXPECT_EQ(t.finish_reason, "length");
+    EXPECT_EQ(t.denoise_steps, 6);
+}
+
+TEST(Sequence, AutoregressiveModelsShareAllButTheLastPromptToken) {
+    ModelConfig c = block_model();
+    c.shift = true;
+    c.mask_id = -1;
+    const Request r = request_of({5, 3, 1, 1, {}});
+    Sequence s(r, c);
+    EXPECT_EQ(s.shared(), 4);
+    EXPECT_EQ(s.n_positions(), 8);
+    EXPECT_EQ(s.commit_begin(), 4);
+    EXPECT_EQ(s.commit_end(), 5);
+    EXPECT_EQ(s.masked(), (Ids{5}));
+    s.committed();
+    s.reveal(candidates(s, left_first));
+    EXPECT_EQ(s.commit_begin(), 5);
+    EXPECT_EQ(s.masked(), (Ids{6}));
+    EXPECT_EQ(footprint(5, r.options, c).own_slots, 4);
+}
+
+TEST(Sequence, ProgressCountsWhatIsFinal) {
+    const Request r = request_of({4, 12, 4, 4, {}});
+    Sequence s(r, block_model());
+    s.reveal(candidates(s, right_first));
+    EXPECT_EQ(s.progress().n_final, 0);
+    EXPECT_EQ(s.progress().step.size(), 4u);
+    EXPECT_EQ(s.progress().step[3], 1);
+    for (int i = 0; i < 3; i++) s.reveal(candidates(s, right_first));
+    EXPECT_EQ(s.progress().n_final, 4);
+    EXPECT_EQ(s.progress().step.size(), 8u);  // the next block is open
+}
