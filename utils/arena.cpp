@@ -2,11 +2,22 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <fstream>
+
 namespace {
 class HostMemory : public Memory {
   public:
     void* allocate(size_t bytes) override {
         if (bytes == 0) bytes = 1;
+        // Linux grants what it does not have and kills the process when the pages are touched, hours later.
+        if (const size_t available = available_host_memory(); bytes > available)
+            fail(Exit::NoMemory,
+                 "%.1f MiB of host memory are needed, %.1f MiB are available; use a smaller model or token "
+                 "budget",
+                 double(bytes) / (1 << 20), double(available) / (1 << 20));
         void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED)
             fail(Exit::NoMemory,
@@ -21,6 +32,35 @@ class HostMemory : public Memory {
 Memory& host_memory() {
     static HostMemory memory;
     return memory;
+}
+
+// The number after `key` in a file of "key value" lines (an empty key: the first word); 0 where there is
+// none.
+static size_t number_in(const char* path, const std::string& key) {
+    std::ifstream file(path);
+    size_t value = 0;
+    if (key.empty()) return file >> value ? value : 0;
+    for (std::string word; file >> word;)
+        if (word == key) return file >> value ? value : 0;
+    return 0;
+}
+
+size_t available_host_memory() {
+    size_t available = number_in("/proc/meminfo", "MemAvailable:") * 1024;
+    if (available == 0) return SIZE_MAX;
+    for (const auto& [limit, used, stat, cache] :
+         {std::array{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
+                     "/sys/fs/cgroup/memory.stat", "inactive_file"},
+          std::array{"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                     "/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat",
+                     "total_inactive_file"}}) {
+        const size_t most = number_in(limit, "");  // "max" is no number
+        if (most == 0) continue;
+        const size_t now = number_in(used, ""), reclaimable = number_in(stat, cache);
+        const size_t busy = now - std::min(now, reclaimable);
+        available = std::min(available, most - std::min(most, busy));
+    }
+    return available;
 }
 
 constexpr size_t ALIGNMENT = 128;  // a cache line pair on the CPU, a full memory transaction on the GPU

@@ -18,6 +18,9 @@ class Memory {
     virtual void release(void* block, size_t bytes) = 0;
 };
 Memory& host_memory();
+// Bytes that can still be used without swapping or being killed: the machine's, or the container's if that is
+// less.
+size_t available_host_memory();
 
 class Arena {
   public:
