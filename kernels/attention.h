@@ -41,10 +41,12 @@ void attention_forward(Rows<T> out, Rows<T> lse, Rows<const T> q, Rows<const T> 
             T sum = T(0);
             T* o = out[t] + h * HD;
             for (int i = 0; i < HD; i++) o[i] = T(0);
-            for (T x : score) sum += std::exp(x - T(max));
-            lse[t][h] = score.empty() ? T(max) : T(max) + std::log(sum);
+            for (T& x : score) sum += x = std::exp(x - T(max));
+            lse[t][h] = T(max);
+            if (score.empty()) continue;
+            lse[t][h] += std::log(sum);
             for (size_t j = 0; j < score.size(); j++)
-                for (int i = 0; i < HD; i++) o[i] += std::exp(score[j] - lse[t][h]) * v[slot[j]][g * HD + i];
+                for (int i = 0; i < HD; i++) o[i] += score[j] / sum * v[slot[j]][g * HD + i];
         }
 }
 
