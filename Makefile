@@ -30,6 +30,7 @@ PROGRAMS    := $(notdir $(PROGRAM_CPP:%.cpp=%))
 LIB_CPP     := $(filter-out $(PROGRAM_CPP),$(wildcard utils/*.cpp kernels/*.cpp tokenizer/*.cpp model/*.cpp weights_tools/*.cpp inference/*.cpp train/*.cpp))
 TESTS_CPP   := $(wildcard tests/test_*.cpp)
 LIB_OBJ     := $(LIB_CPP:%.cpp=$(BUILD)/%.o)
+include kernels/device/rules.mk
 
 all: $(PROGRAMS)
 
@@ -45,7 +46,7 @@ $(notdir $(1:%.cpp=%)): $(BUILD)/$(1:%.cpp=%).o $(LIB_OBJ)
 endef
 $(foreach p,$(PROGRAM_CPP),$(eval $(call program,$(p))))
 
-$(BUILD)/run_tests: $(TESTS_CPP:%.cpp=$(BUILD)/%.o) $(LIB_OBJ)
+$(BUILD)/run_tests: $(TESTS_CPP:%.cpp=$(BUILD)/%.o) $(LIB_OBJ) $(EMULATION_OBJ)
 	@echo "LINK $@"
 	$(Q)$(CXX) $(CXXFLAGS) $^ -lgtest -lgtest_main -lpthread $(LDLIBS) -o $@
 test: all $(BUILD)/run_tests

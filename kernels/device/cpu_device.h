@@ -1,0 +1,234 @@
+// cpu_device.h -- just enough of CUDA, in plain C++, to run our kernels on the host. Tests only.
+//
+// Kept from the GPU: the index variables, shared memory, barriers, warp shuffles and votes, and (in ptx.h)
+// ldmatrix, mma and cp.async with their real register layouts; of the runtime, memory, copies and streams
+// (which do nothing). Limits: no memory model, no timing, no registers, no bank conflicts, no forward
+// progress guarantees, no races between blocks, and static __shared__ arrays are not poisoned. It proves
+// logic, not speed.
+//
+// What it reports (and aborts): a barrier or warp collective that not all threads reach, lanes that wait in
+// different places, a misaligned ldmatrix or cp.async, a write past dynamic shared memory, a stack overflow.
+// Dynamic shared memory starts as NaNs and a cp.async destination is NaN until it is waited for.
+// ThreadSanitizer sees missing barriers (every thread of a block is a fiber with its own clock),
+// AddressSanitizer overruns of every allocation.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__
+#define __shared__ static thread_local  // one block at a time per host thread
+#define DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(cpu_device::dynamic_shared())
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+extern constinit thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+using cudaStream_t = void*;
+
+namespace cpu_device {
+constexpr int MAX_BLOCK = 1024;
+enum class Scope { Warp, Block };
+enum class Schedule { Forward, Reverse, Random };
+extern Schedule schedule;  // order in which the threads of a block are first run
+
+[[noreturn]] void fail(const char* what, const char* file, int line);
+void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem, void (*entry)(void*), void* closure);
+void collective(Scope, uint32_t mask, void* mine, void (*combine)(void**, uint32_t), const char* op,
+                const char* file, int line);
+void* dynamic_shared();
+int lane_id();
+void poison(void* p, size_t bytes);
+
+// cp.async: the destination is poisoned at the issue and filled at the wait, so both a read before the wait
+// and a copy issued while somebody still reads the old tile are visible. `bytes` below 16: the rest is zeros.
+struct CopyQueue {
+    struct Copy {
+        void* dst;
+        const void* src;
+        int bytes;
+    };
+    std::vector<Copy> open;
+    std::vector<std::vector<Copy>> groups;
+    void commit() {
+        groups.push_back(std::move(open));
+        open.clear();
+    }
+    void wait(size_t pending);
+    void drop() {
+        open.clear();
+        groups.clear();
+    }
+};
+CopyQueue& copy_queue();
+
+template <class Args, class F>
+void warp_collective(uint32_t mask, Args& mine, F, const char* op, const char* file, int line) {
+    collective(
+        Scope::Warp, mask, &mine,
+        [](void** a, uint32_t m) {
+            F()
+            (reinterpret_cast<Args**>(a), m);
+        },
+        op, file, line);
+}
+}  // namespace cpu_device
+
+// ---- barriers, shuffles, votes
+// -----------------------------------------------------------------------------------
+#define SRC const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+inline void __syncthreads(SRC) {
+    cpu_device::collective(cpu_device::Scope::Block, 0, nullptr, nullptr, "__syncthreads", file, line);
+}
+inline void __syncwarp(uint32_t mask = ~0u, SRC) {
+    cpu_device::collective(cpu_device::Scope::Warp, mask, nullptr, nullptr, "__syncwarp", file, line);
+}
+
+namespace cpu_device {
+template <class T>
+struct ShuffleArgs {
+    T in, out;
+    int src;
+};
+template <class T>
+struct ShuffleOp {
+    void operator()(ShuffleArgs<T>** a, uint32_t mask) const {
+        for (int l = 0; l < 32; l++)
+            if (mask >> l & 1) a[l]->out = (mask >> a[l]->src & 1) ? a[a[l]->src]->in : a[l]->in;
+    }
+};
+template <class T>
+T shuffle(uint32_t mask, T v, int src, const char* op, const char* file, int line) {
+    ShuffleArgs<T> args{v, v, src};
+    warp_collective(mask, args, ShuffleOp<T>(), op, file, line);
+    return args.out;
+}
+struct VoteArgs {
+    bool in;
+    uint32_t out;
+};
+struct VoteOp {
+    void operator()(VoteArgs** a, uint32_t mask) const {
+        uint32_t bits = 0;
+        for (int l = 0; l < 32; l++)
+            if (mask >> l & 1) bits |= uint32_t(a[l]->in) << l;
+        for (int l = 0; l < 32; l++)
+            if (mask >> l & 1) a[l]->out = bits;
+    }
+};
+}  // namespace cpu_device
+
+template <class T>
+T __shfl_sync(uint32_t m, T v, int src, SRC) {
+    return cpu_device::shuffle(m, v, src & 31, "__shfl_sync", file, line);
+}
+template <class T>
+T __shfl_xor_sync(uint32_t m, T v, int x, SRC) {
+    return cpu_device::shuffle(m, v, cpu_device::lane_id() ^ x, "__shfl_xor_sync", file, line);
+}
+template <class T>
+T __shfl_up_sync(uint32_t m, T v, unsigned d, SRC) {
+    const int l = cpu_device::lane_id();
+    return cpu_device::shuffle(m, v, l >= int(d) ? l - int(d) : l, "__shfl_up_sync", file, line);
+}
+inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
+    cpu_device::VoteArgs a{pred != 0, 0};
+    cpu_device::warp_collective(m, a, cpu_device::VoteOp(), "__ballot_sync", file, line);
+    return a.out;
+}
+
+// ---- numbers
+// -----------------------------------------------------------------------------------------------------
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline unsigned __float_as_uint(float f) {
+    unsigned u;
+    memcpy(&u, &f, 4);
+    return u;
+}
+inline float __uint_as_float(unsigned u) {
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+// bf16: round to nearest even, as the hardware does.
+struct bf16 {
+    uint16_t bits;
+    bf16() = default;
+    explicit bf16(float f) {
+        const uint32_t u = __float_as_uint(f);
+        bits = (u & 0x7fffffff) > 0x7f800000 ? uint16_t(u >> 16 | 64)
+                                             : uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16);
+    }
+    explicit operator float() const { return __uint_as_float(uint32_t(bits) << 16); }
+};
+
+// ---- launches
+// ----------------------------------------------------------------------------------------------------
+// launch(kernel, grid, block, dynamic shared bytes, stream, arguments...): blocks run in parallel on host
+// threads.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
+    auto body = [=] { kernel(args...); };
+    const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
+#pragma omp parallel for schedule(dynamic) if (blocks > 1)
+    for (int64_t i = 0; i < blocks; i++) {
+        const dim3 bid(unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+                       unsigned(i / (int64_t(grid.x) * grid.y)));
+        cpu_device::run_block(
+            grid, block, bid, smem, [](void* c) { (*static_cast<const decltype(body)*>(c))(); },
+            const_cast<void*>(static_cast<const void*>(&body)));
+    }
+}
+
+// ---- the runtime
+// -------------------------------------------------------------------------------------------------
+using cudaError_t = int;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2;
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+inline const char* cudaGetErrorString(cudaError_t e) {
+    return e == cudaSuccess ? "no error" : "out of memory";
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+// A block of its own for every allocation: AddressSanitizer sees what runs over its end.
+inline cudaError_t cudaMalloc(void** p, size_t bytes) {
+    return posix_memalign(p, 256, bytes ? bytes : 1) ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+inline cudaError_t cudaFree(void* p) {
+    free(p);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMallocHost(void** p, size_t bytes) { return cudaMalloc(p, bytes); }
+inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
+inline cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+    memcpy(dst, src, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t) {
+    memset(dst, value, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemset2DAsync(void* dst, size_t pitch, int value, size_t width, size_t height,
+                                     cudaStream_t) {
+    for (size_t r = 0; r < height; r++) memset(static_cast<char*>(dst) + r * pitch, value, width);
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreate(cudaStream_t* s) {
+    *s = nullptr;
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }

@@ -1,0 +1,124 @@
+// device.h -- the one include of every kernel file: real CUDA under nvcc, the host emulation under g++.
+#pragma once
+#include "utils/error.h"
+#include "utils/tensor.h"
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+using bf16 = __nv_bfloat16;
+#define DYNAMIC_SHARED(T, name)                                       \
+    extern __shared__ __align__(128) unsigned char dynamic_shared_[]; \
+    T* name = reinterpret_cast<T*>(dynamic_shared_)
+#else
+#include "kernels/device/cpu_device.h"
+#endif
+
+// Throws Error(Runtime), or NoMemory where the device has none left, with the statement and what CUDA says.
+#define CUDA_CHECK(call) cuda_check(call, #call, __FILE__, __LINE__)
+inline void cuda_check(cudaError_t error, const char* call, const char* file, int line) {
+    if (error == cudaSuccess) return;
+    fail(error == cudaErrorMemoryAllocation ? Exit::NoMemory : Exit::Runtime, "%s:%d: %s: %s", file, line,
+         call, cudaGetErrorString(error));
+}
+
+#ifdef __CUDACC__
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream, A... args) {
+    if (smem > 48 * 1024)
+        CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem)));
+    kernel<<<grid, block, smem, stream>>>(args...);
+    CUDA_CHECK(cudaGetLastError());
+}
+#endif
+
+constexpr int WARP = 32;
+constexpr unsigned FULL_WARP = 0xffffffffu;
+
+template <>
+constexpr DType dtype_of<bf16>() {
+    return DType::BF16;
+}
+
+// ---- numbers: arithmetic is fp32, whatever the memory holds ----
+__host__ __device__ inline float to_float(float x) { return x; }
+__host__ __device__ inline float to_float(bf16 x) { return float(x); }
+template <class T>
+__host__ __device__ inline T from_float(float x) {
+    return T(x);
+}
+
+// N neighbouring elements that move in one instruction (up to 16 bytes).
+template <class T, int N>
+struct alignas(N * sizeof(T)) Pack {
+    T v[N];
+};
+template <int N, class T>
+__device__ inline Pack<T, N> load_pack(const T* p) {
+    return *reinterpret_cast<const Pack<T, N>*>(p);
+}
+template <int N, class T>
+__device__ inline void store_pack(T* p, const Pack<T, N>& pack) {
+    *reinterpret_cast<Pack<T, N>*>(p) = pack;
+}
+template <class T>
+constexpr int FULL_PACK = int(16 / sizeof(T));
+
+// ---- reductions ----
+
+// Every lane gets the same bits: the butterfly adds the same pairs in every lane.
+__device__ inline float warp_sum(float v) {
+    for (int o = WARP / 2; o > 0; o /= 2) v += __shfl_xor_sync(FULL_WARP, v, o);
+    return v;
+}
+__device__ inline float warp_max(float v) {
+    for (int o = WARP / 2; o > 0; o /= 2) v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, o));
+    return v;
+}
+
+// Over the whole block (whole warps of threads), the same bits in every thread.
+__device__ inline float block_sum(float v) {
+    __shared__ float partial[32];
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
+    v = warp_sum(v);
+    if (lane == 0) partial[warp] = v;
+    __syncthreads();  // every warp's part is written before anybody reads it
+    v = warp_sum(lane < warps ? partial[lane] : 0.0f);
+    __syncthreads();  // everybody has read the parts before the next reduction overwrites them
+    return v;
+}
+__device__ inline float block_max(float v) {
+    __shared__ float partial[32];
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
+    v = warp_max(v);
+    if (lane == 0) partial[warp] = v;
+    __syncthreads();  // every warp's part is written before anybody reads it
+    v = warp_max(lane < warps ? partial[lane] : -INFINITY);
+    __syncthreads();  // everybody has read the parts before the next reduction overwrites them
+    return v;
+}
+
+// ---- launch sizes ----
+inline int ceil_div(int64_t a, int64_t b) { return int((a + b - 1) / b); }
+// Threads for a row of n work items: whole warps, at most `most`.
+inline int threads_for(int64_t n, int most) {
+    const int warps = ceil_div(n, WARP);
+    return warps < 1 ? WARP : warps * WARP < most ? warps * WARP : most;
+}
+
+// ---- host side: from a Tensor's type to a template's ----
+
+// f(T()) with T float or bf16, as the tensor's elements are.
+template <class F>
+void with_type(DType dtype, const char* what, F f) {
+    if (dtype == DType::F32) return f(float());
+    if (dtype == DType::BF16) return f(bf16());
+    CHECK(false, "%s is of type %s; the CUDA kernels take F32 and BF16", what, name_of(dtype));
+}
+// Whether every row of t can be moved in packs of 16 bytes.
+inline bool packs(const Tensor& t) {
+    const int64_t size = int64_t(size_of(t.dtype));
+    return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.cols * size % 16 == 0 &&
+           (t.rows <= 1 || t.stride * size % 16 == 0);
+}

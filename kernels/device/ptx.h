@@ -1,0 +1,159 @@
+// ptx.h -- every inline-PTX instruction we use, one function each. The host version next to each one is not
+// only a test double: it is the readable statement of the register layout.
+#pragma once
+#include "kernels/device/device.h"
+
+#ifdef __CUDACC__
+#define PTX_SRC
+#define PTX_AT
+#else
+#define PTX_SRC , const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define PTX_AT file, line
+#endif
+
+// D(16,8) += A(16,16) @ B(16,8): A row-major, B column-major, both bf16; D fp32.
+// Lane l holds, with g = l/4 and t = l%4:
+//   A: a[0] = A[g][2t..],  a[1] = A[g+8][2t..],  a[2] = A[g][2t+8..],  a[3] = A[g+8][2t+8..]   (pairs)
+//   B: b[0] = B[2t..][g],  b[1] = B[2t+8..][g]                                                (pairs)
+//   D: d[0] = D[g][2t], d[1] = D[g][2t+1], d[2] = D[g+8][2t], d[3] = D[g+8][2t+1]
+__device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] PTX_SRC) {
+#ifdef __CUDACC__
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    struct Args {
+        float* d;
+        const uint32_t *a, *b;
+    } mine{d, a, b};
+    struct Op {
+        static float lo(uint32_t u) { return __uint_as_float(u << 16); }
+        static float hi(uint32_t u) { return __uint_as_float(u & 0xffff0000u); }
+        void operator()(Args** lanes, uint32_t) const {
+            float A[16][16], B[16][8], D[16][8] = {};
+            for (int l = 0; l < 32; l++) {
+                const int g = l / 4, t = l % 4;
+                for (int r = 0; r < 4; r++) {
+                    A[g + r % 2 * 8][2 * t + r / 2 * 8] = lo(lanes[l]->a[r]);
+                    A[g + r % 2 * 8][2 * t + r / 2 * 8 + 1] = hi(lanes[l]->a[r]);
+                }
+                for (int r = 0; r < 2; r++) {
+                    B[2 * t + r * 8][g] = lo(lanes[l]->b[r]);
+                    B[2 * t + r * 8 + 1][g] = hi(lanes[l]->b[r]);
+                }
+            }
+            for (int i = 0; i < 16; i++)
+                for (int k = 0; k < 16; k++)
+                    for (int j = 0; j < 8; j++) D[i][j] += A[i][k] * B[k][j];
+            for (int l = 0; l < 32; l++)
+                for (int r = 0; r < 4; r++) lanes[l]->d[r] += D[l / 4 + r / 2 * 8][l % 4 * 2 + r % 2];
+        }
+    };
+    cpu_device::warp_collective(FULL_WARP, mine, Op(), "mma.m16n8k16", PTX_AT);
+#endif
+}
+
+// Four 8x8 bf16 matrices from shared memory. Lane l supplies the address of row l%8 of matrix l/8; it
+// receives in r[m] the pair at row l/4, columns 2*(l%4).. of matrix m.
+__device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
+#ifdef __CUDACC__
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+                 : "memory");
+#else
+    if (reinterpret_cast<uintptr_t>(row) % 16)
+        cpu_device::fail("ldmatrix: address not 16-byte aligned", PTX_AT);
+    struct Args {
+        uint32_t* r;
+        const void* row;
+    } mine{r, row};
+    struct Op {
+        void operator()(Args** lanes, uint32_t) const {
+            for (int l = 0; l < 32; l++)
+                for (int m = 0; m < 4; m++)
+                    memcpy(&lanes[l]->r[m], static_cast<const uint32_t*>(lanes[m * 8 + l / 4]->row) + l % 4,
+                           4);
+        }
+    };
+    cpu_device::warp_collective(FULL_WARP, mine, Op(), "ldmatrix.x4", PTX_AT);
+#endif
+}
+
+// The same four matrices, each transposed: lane l receives in r[m] the pair at rows 2*(l%4).., column l/4 of
+// matrix m.
+__device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row PTX_SRC) {
+#ifdef __CUDACC__
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+                 : "memory");
+#else
+    if (reinterpret_cast<uintptr_t>(row) % 16)
+        cpu_device::fail("ldmatrix: address not 16-byte aligned", PTX_AT);
+    struct Args {
+        uint32_t* r;
+        const void* row;
+    } mine{r, row};
+    struct Op {
+        void operator()(Args** lanes, uint32_t) const {
+            for (int l = 0; l < 32; l++)
+                for (int m = 0; m < 4; m++) {
+                    uint16_t pair[2];
+                    for (int i = 0; i < 2; i++)
+                        memcpy(&pair[i],
+                               static_cast<const uint16_t*>(lanes[m * 8 + l % 4 * 2 + i]->row) + l / 4, 2);
+                    lanes[l]->r[m] = uint32_t(pair[0]) | uint32_t(pair[1]) << 16;
+                }
+        }
+    };
+    cpu_device::warp_collective(FULL_WARP, mine, Op(), "ldmatrix.x4.trans", PTX_AT);
+#endif
+}
+
+// Copies 16 bytes global -> shared without going through registers; complete after the matching wait. With
+// valid = false nothing is read (`global` need only be an aligned address inside an allocation) and the 16
+// bytes become zeros.
+__device__ inline void cp_async_16(void* smem, const void* global, bool valid PTX_SRC) {
+#ifdef __CUDACC__
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     static_cast<uint32_t>(__cvta_generic_to_shared(smem))),
+                 "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
+#else
+    if ((reinterpret_cast<uintptr_t>(smem) | reinterpret_cast<uintptr_t>(global)) % 16)
+        cpu_device::fail("cp.async: address not 16-byte aligned", PTX_AT);
+    cpu_device::poison(smem, 16);
+    cpu_device::copy_queue().open.push_back({smem, global, valid ? 16 : 0});
+#endif
+}
+__device__ inline void cp_async_commit() {
+#ifdef __CUDACC__
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+    cpu_device::copy_queue().commit();
+#endif
+}
+// Until at most PENDING of this thread's groups are under way. What others copied is visible after a barrier
+// only.
+template <int PENDING>
+__device__ inline void cp_async_wait() {
+#ifdef __CUDACC__
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+#else
+    cpu_device::copy_queue().wait(PENDING);
+#endif
+}
+
+// Two fp32 as a pair of bf16, rounded to nearest even: `lo` in the lower half, where memory has it first.
+__device__ inline uint32_t pack_bf16(float lo, float hi) {
+#ifdef __CUDACC__
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+#else
+    return uint32_t(bf16(lo).bits) | uint32_t(bf16(hi).bits) << 16;
+#endif
+}

@@ -1,0 +1,184 @@
+// The emulation of CUDA on the host: it runs what is right, and reports what is wrong. One deliberate mistake
+// per kernel.
+#include <gtest/gtest.h>
+
+#include "kernels/device/ptx.h"
+
+#if defined(__SANITIZE_THREAD__)
+constexpr bool THREAD_SANITIZER = true;
+// The first race ends the program, so that a death test sees it and a race in any kernel fails the run.
+extern "C" const char* __tsan_default_options();
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
+#else
+constexpr bool THREAD_SANITIZER = false;
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool ADDRESS_SANITIZER = true;
+#else
+constexpr bool ADDRESS_SANITIZER = false;
+#endif
+
+namespace {
+
+// ---- right ----
+__global__ void reverse(int* out, int n) {
+    DYNAMIC_SHARED(int, s);
+    const int t = int(threadIdx.x);
+    s[t] = int(blockIdx.x) * n + t;
+    __syncthreads();
+    out[int(blockIdx.x) * n + t] = s[n - 1 - t];
+}
+__global__ void sums(float* sum, float* max) {
+    const float v = float((threadIdx.x * 37) % 101);
+    sum[threadIdx.x] = block_sum(v);
+    max[threadIdx.x] = block_max(v);
+}
+
+// ---- wrong ----
+__global__ void overrun(float* out) {
+    DYNAMIC_SHARED(float, s);
+    s[threadIdx.x + 1] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = s[threadIdx.x];
+}
+__global__ void global_overrun(float* out) { out[threadIdx.x + 1] = 1.0f; }
+__global__ void divergent_barrier(float* out) {
+    if (threadIdx.x < 48) __syncthreads();
+    out[threadIdx.x] = 1.0f;
+    __syncthreads();
+}
+__global__ void missing_arrival(float* out) {
+    if (threadIdx.x != 3)
+        __syncthreads();
+    else
+        out[0] = __shfl_xor_sync(FULL_WARP, 1.0f, 1);
+}
+__global__ void early_return(float* out, int n) {
+    if (int(threadIdx.x) >= n) return;
+    out[threadIdx.x] = __shfl_xor_sync(FULL_WARP, float(threadIdx.x), 1);
+}
+__global__ void branch_shuffle(float* out) {
+    float v = float(threadIdx.x);
+    if (threadIdx.x % 2)
+        v += __shfl_xor_sync(FULL_WARP, v, 2);
+    else
+        v -= __shfl_xor_sync(FULL_WARP, v, 2);
+    out[threadIdx.x] = v;
+}
+__global__ void unwritten_shared(float* out) {
+    DYNAMIC_SHARED(float, s);
+    if (threadIdx.x > 0) s[threadIdx.x] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = s[threadIdx.x];
+}
+__global__ void misaligned(float* out) {
+    DYNAMIC_SHARED(bf16, s);
+    uint32_t r[4];
+    ldmatrix_x4(r, s + threadIdx.x * 9);
+    out[threadIdx.x] = float(r[0]);
+}
+__global__ void missing_barrier(float* out) {
+    DYNAMIC_SHARED(float, s);
+    s[threadIdx.x] = float(threadIdx.x);
+    out[threadIdx.x] = s[63 - threadIdx.x];
+}
+__global__ void missing_wait(float* out, const float* inp) {
+    DYNAMIC_SHARED(float, s);
+    cp_async_16(s + threadIdx.x * 4, inp + threadIdx.x * 4, true);
+    cp_async_commit();
+    out[threadIdx.x] = s[threadIdx.x * 4];
+    cp_async_wait<0>();
+}
+// The pre-Volta idiom: no __syncwarp between the steps.
+__global__ void warp_synchronous(float* out) {
+    DYNAMIC_SHARED(float, s);
+    const int t = int(threadIdx.x);
+    s[t] = 1.0f;
+    __syncthreads();
+    if (t < 32) {
+        s[t] += s[t + 32];
+        if (t < 16) s[t] += s[t + 16];
+        if (t < 8) s[t] += s[t + 8];
+    }
+    __syncthreads();
+    out[t] = s[0];
+}
+__global__ void global_race(float* out) { out[0] += 1.0f; }
+
+class CpuDevice : public testing::Test {
+  protected:
+    void SetUp() override { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
+    float out[64] = {};
+};
+using CpuDeviceDeathTest = CpuDevice;
+
+}  // namespace
+
+TEST_F(CpuDevice, RunsBlocksOfThreadsInAnyOrder) {
+    for (auto schedule :
+         {cpu_device::Schedule::Forward, cpu_device::Schedule::Reverse, cpu_device::Schedule::Random}) {
+        cpu_device::schedule = schedule;
+        std::vector<int> got(5 * 96);
+        launch(reverse, 5, 96, 96 * sizeof(int), nullptr, got.data(), 96);
+        for (int b = 0; b < 5; b++)
+            for (int t = 0; t < 96; t++) ASSERT_EQ(got[size_t(b * 96 + t)], b * 96 + 95 - t);
+    }
+    cpu_device::schedule = cpu_device::Schedule::Forward;
+}
+
+TEST_F(CpuDevice, ReductionsGiveEveryThreadTheSameBits) {
+    for (int threads : {32, 64, 1024}) {
+        std::vector<float> sum(static_cast<size_t>(threads)), max(sum);
+        launch(sums, 1, threads, 0, nullptr, sum.data(), max.data());
+        float want = 0, most = 0;
+        for (int t = 0; t < threads; t++)
+            want += float(t * 37 % 101), most = std::max(most, float(t * 37 % 101));
+        for (int t = 0; t < threads; t++) {
+            ASSERT_EQ(sum[size_t(t)], want);  // whole numbers: exact in any order
+            ASSERT_EQ(max[size_t(t)], most);
+        }
+    }
+}
+
+TEST_F(CpuDeviceDeathTest, ReportsAWriteBehindSharedMemory) {
+    EXPECT_DEATH(launch(overrun, 1, 64, 64 * 4, nullptr, out),
+                 ADDRESS_SANITIZER ? "use-after-poison" : "wrote past its 256 bytes of shared memory");
+}
+TEST_F(CpuDeviceDeathTest, ReportsAWriteBehindGlobalMemory) {
+    if (!ADDRESS_SANITIZER) GTEST_SKIP() << "needs SAN=address";
+    std::vector<float> heap(64);
+    EXPECT_DEATH(launch(global_overrun, 1, 64, 0, nullptr, heap.data()), "heap-buffer-overflow");
+}
+TEST_F(CpuDeviceDeathTest, ReportsADivergentBarrier) {
+    EXPECT_DEATH(launch(divergent_barrier, 1, 64, 0, nullptr, out),
+                 "divergent collective: __syncthreads at .* meets __syncthreads");
+}
+TEST_F(CpuDeviceDeathTest, ReportsADeadlock) {
+    EXPECT_DEATH(launch(missing_arrival, 1, 32, 0, nullptr, out),
+                 "deadlock(.|\n)*wait in __syncthreads(.|\n)*wait in __shfl_xor_sync");
+}
+TEST_F(CpuDeviceDeathTest, ReportsAThreadThatReturnedEarly) {
+    EXPECT_DEATH(launch(early_return, 1, 64, 0, nullptr, out, 40), "returned before a collective|deadlock");
+}
+TEST_F(CpuDeviceDeathTest, ReportsAShuffleInABranch) {
+    EXPECT_DEATH(launch(branch_shuffle, 1, 64, 0, nullptr, out), "divergent collective: __shfl_xor_sync");
+}
+TEST_F(CpuDeviceDeathTest, ReportsAMisalignedAddress) {
+    EXPECT_DEATH(launch(misaligned, 1, 32, 4096, nullptr, out), "ldmatrix: address not 16-byte aligned");
+}
+TEST_F(CpuDevice, UnwrittenSharedMemoryIsNaN) {
+    launch(unwritten_shared, 1, 64, 64 * 4, nullptr, out);
+    EXPECT_TRUE(std::isnan(out[0]));
+    EXPECT_EQ(out[1], 1.0f);
+}
+TEST_F(CpuDevice, ACopyThatIsNotWaitedForIsNaN) {
+    alignas(16) float inp[4 * 64] = {};
+    launch(missing_wait, 1, 64, sizeof inp, nullptr, out, static_cast<const float*>(inp));
+    for (float x : out) EXPECT_TRUE(std::isnan(x));
+}
+TEST_F(CpuDeviceDeathTest, ThreadSanitizerSeesAMissingBarrier) {
+    if (!THREAD_SANITIZER) GTEST_SKIP() << "needs SAN=thread";
+    EXPECT_DEATH(launch(missing_barrier, 1, 64, 64 * 4, nullptr, out), "data race");
+    EXPECT_DEATH(launch(warp_synchronous, 1, 64, 64 * 4, nullptr, out), "data race");
+    EXPECT_DEATH(launch(global_race, 1, 64, 0, nullptr, out), "data race");
+}

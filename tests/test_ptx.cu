@@ -1,0 +1,103 @@
+// Every instruction of ptx.h against its definition: on the host the twin, on a GPU the instruction.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "kernels/device/ptx.h"
+
+namespace {
+
+template <class T>
+class DeviceArray {
+  public:
+    explicit DeviceArray(const std::vector<T>& host) : n_(host.size()) {
+        CUDA_CHECK(cudaMalloc(&data_, n_ * sizeof(T)));
+        CUDA_CHECK(cudaMemcpyAsync(data_, host.data(), n_ * sizeof(T), cudaMemcpyHostToDevice, nullptr));
+    }
+    ~DeviceArray() { cudaFree(data_); }
+    DeviceArray(const DeviceArray&) = delete;
+    DeviceArray& operator=(const DeviceArray&) = delete;
+    T* data() const { return static_cast<T*>(data_); }
+    std::vector<T> host() const {
+        std::vector<T> out(n_);
+        CUDA_CHECK(cudaMemcpyAsync(out.data(), data_, n_ * sizeof(T), cudaMemcpyDeviceToHost, nullptr));
+        CUDA_CHECK(cudaStreamSynchronize(nullptr));
+        return out;
+    }
+
+  private:
+    size_t n_;
+    void* data_ = nullptr;
+};
+
+// D (16, 8) = A (16, 16) B (16, 8), A row-major through ldmatrix, B as rows of k through ldmatrix.trans.
+__global__ void multiply(float* D, const bf16* A, const bf16* B) {
+    DYNAMIC_SHARED(bf16, smem);
+    bf16* a_smem = smem;        // (16, 16)
+    bf16* b_smem = smem + 256;  // (16, 8)
+    const int lane = int(threadIdx.x);
+    cp_async_16(a_smem + lane * 8, A + lane * 8, true);
+    if (lane < 16) cp_async_16(b_smem + lane * 8, B + lane * 8, true);
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();  // every lane's copies are visible to all
+    uint32_t a[4], b[4];
+    ldmatrix_x4(a, a_smem + lane % 16 * 16 + lane / 16 * 8);
+    ldmatrix_x4_trans(b, b_smem + lane % 16 * 8);  // matrices 2 and 3 repeat 0 and 1
+    float d[4] = {};
+    const uint32_t b_regs[2] = {b[0], b[1]};
+    mma_m16n8k16(d, a, b_regs);
+    for (int r = 0; r < 4; r++) D[(lane / 4 + r / 2 * 8) * 8 + lane % 4 * 2 + r % 2] = d[r];
+}
+
+__global__ void zero_fill(float* out, const float* inp) {
+    DYNAMIC_SHARED(float, smem);
+    cp_async_16(smem + threadIdx.x * 4, inp + threadIdx.x * 4, threadIdx.x % 2 == 0);
+    cp_async_commit();
+    cp_async_wait<0>();
+    for (int i = 0; i < 4; i++) out[threadIdx.x * 4 + unsigned(i)] = smem[threadIdx.x * 4 + unsigned(i)];
+}
+
+__global__ void pack(uint32_t* out, const float* inp) {
+    out[threadIdx.x] = pack_bf16(inp[2 * threadIdx.x], inp[2 * threadIdx.x + 1]);
+}
+
+}  // namespace
+
+TEST(Ptx, LdmatrixAndMmaMultiply) {
+    std::vector<bf16> A, B;
+    for (int i = 0; i < 256; i++) A.push_back(from_float<bf16>(float((i * 7 + i / 16) % 13 - 6)));
+    for (int i = 0; i < 128; i++) B.push_back(from_float<bf16>(float((i * 5 + i / 8) % 11 - 5)));
+    const DeviceArray<bf16> a(A), b(B);
+    DeviceArray<float> d(std::vector<float>(128, NAN));
+    launch(multiply, 1, 32, (256 + 128) * sizeof(bf16), nullptr, d.data(), static_cast<const bf16*>(a.data()),
+           static_cast<const bf16*>(b.data()));
+    const std::vector<float> got = d.host();
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++) {
+            float want = 0;  // small whole numbers: exact
+            for (int k = 0; k < 16; k++)
+                want += to_float(A[size_t(i * 16 + k)]) * to_float(B[size_t(k * 8 + j)]);
+            EXPECT_EQ(got[size_t(i * 8 + j)], want) << i << " " << j;
+        }
+}
+
+TEST(Ptx, CpAsyncFillsWithZerosWhatIsNotValid) {
+    std::vector<float> inp;
+    for (int i = 0; i < 128; i++) inp.push_back(float(i + 1));
+    const DeviceArray<float> x(inp);
+    DeviceArray<float> out(std::vector<float>(128, NAN));
+    launch(zero_fill, 1, 32, 128 * sizeof(float), nullptr, out.data(), static_cast<const float*>(x.data()));
+    const std::vector<float> got = out.host();
+    for (int i = 0; i < 128; i++) EXPECT_EQ(got[size_t(i)], i / 4 % 2 == 0 ? float(i + 1) : 0.0f);
+}
+
+TEST(Ptx, PackRoundsToNearestEven) {
+    const std::vector<float> inp = {1.0f, -2.5f, 1.00390625f, 1.01171875f, 3.0e38f, -0.0f, 0.1f, 1e-40f};
+    const DeviceArray<float> x(inp);
+    DeviceArray<uint32_t> out(std::vector<uint32_t>(4));
+    launch(pack, 1, 4, 0, nullptr, out.data(), static_cast<const float*>(x.data()));
+    const std::vector<uint32_t> got = out.host();
+    for (size_t i = 0; i < 8; i++)
+        EXPECT_EQ(got[i / 2] >> (i % 2 * 16) & 0xffff, to_bf16(inp[i]).bits) << inp[i];
+}
