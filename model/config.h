@@ -11,7 +11,7 @@ const char* name_of(Family family);
 struct ModelConfig {
     Family family = Family::Sdar;
     int V = 0, C = 0, L = 0, NH = 0, NKV = 0, HD = 0, F = 0;
-    int B = 4;  // diffusion block length; 1 for the autoregressive parents
+    int B = 4;  // diffusion block length; 1: autoregressive parents; full attention: a decoding block
     float rms_eps = 1e-6f;
     double rope_theta = 1e6;
     int max_positions = 32768;    // longest sequence; sizes the RoPE table
@@ -24,6 +24,7 @@ struct ModelConfig {
     std::vector<int> eos_ids;     // of config.json; generation_config.json's replace them (weights_tools)
     Json raw;                     // the file as read, for writing it back
     std::vector<std::string> ignored;  // fields that change nothing here, for `convert check`
+    std::vector<std::string> notices;  // what was assumed where the file is silent
 
     int q_width() const { return NH * HD; }
     int kv_width() const { return NKV * HD; }
