@@ -1,0 +1,180 @@
+// Chat templates against what the models' own Jinja programs render (chat_templates.jsonl, made with
+// transformers 4.57).
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "tokenizer/byte_tokenizer.h"
+#include "tokenizer/chat_template.h"
+#include "tokenizer/encode_file.h"
+#include "utils/error.h"
+#include "utils/files.h"
+
+namespace {
+
+const char* QWEN3 = "../shared/data/tokenizer/qwen3-sdar";
+
+// The byte tokenizer with other special tokens after it.
+Tokenizer byte_tokenizer_with(const std::vector<std::string>& contents) {
+    TokenizerDefinition d = byte_tokenizer_definition();
+    d.name = "test";
+    d.added.clear();
+    d.bytes.resize(256);
+    for (const std::string& content : contents) {
+        d.added.push_back({int(d.bytes.size()), content, true, false});
+        d.bytes.push_back(content);
+    }
+    return Tokenizer(d);
+}
+
+Tokenizer every_token() {
+    return byte_tokenizer_with(
+        {"<|im_start|>", "<|im_end|>", "<think>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+}
+
+TEST(ChatTemplate, RendersWhatTheOriginalsRender) {
+    const Tokenizer tokenizer = every_token();
+    int n = 0;
+    read_jsonl("tests/chat_templates.jsonl", [&](const Json& line, const std::string& where) {
+        const ChatTemplate chat = choose_chat_template(line["template"], "", tokenizer);
+        const ChatOptions options{.thinking = line["enable_thinking"],
+                                  .generation_prompt = line["add_generation_prompt"]};
+        EXPECT_EQ(chat_text(chat, parse_messages(line["messages"], where), options),
+                  line["text"].get<std::string>())
+            << where;
+        n++;
+    });
+    EXPECT_GT(n, 90);
+}
+
+TEST(ChatTemplate, RawIsWhatWasSaid) {
+    const std::vector<Message> messages = {{.role = "user", .content = "3+4="},
+                                           {.role = "assistant", .content = "7"}};
+    EXPECT_EQ(chat_text({}, messages, {}), "3+4=7");
+}
+
+TEST(ChatTemplate, IsChosenByFamilyThenByTokens) {
+    const Tokenizer all = every_token(), bytes(byte_tokenizer_definition());
+    const auto kind = [](const char* family, const Tokenizer& t) {
+        return choose_chat_template("auto", family, t).kind;
+    };
+    EXPECT_EQ(kind("sdar", all), ChatTemplate::Qwen3);
+    EXPECT_EQ(kind("Dream", all), ChatTemplate::Qwen25);
+    EXPECT_EQ(kind("llada", all), ChatTemplate::Llada);
+    EXPECT_EQ(kind("", all), ChatTemplate::Qwen3);
+    EXPECT_EQ(kind("", byte_tokenizer_with({"<|im_start|>", "<|im_end|>"})), ChatTemplate::Qwen25);
+    EXPECT_EQ(kind("", byte_tokenizer_with({"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"})),
+              ChatTemplate::Llada);
+    EXPECT_EQ(kind("llada", byte_tokenizer_with({"<s>"})), ChatTemplate::Raw);
+    EXPECT_EQ(kind("sdar", bytes), ChatTemplate::Raw);
+    EXPECT_EQ(choose_chat_template("qwen3", "", bytes).kind, ChatTemplate::Qwen3);
+    EXPECT_EQ(end_of_turn(choose_chat_template("qwen3", "", bytes), bytes), BYTE_IM_END);
+    EXPECT_EQ(end_of_turn({}, bytes), NO_TOKEN);
+}
+
+TEST(ChatTemplate, FaultsAreNamed) {
+    const Tokenizer bytes(byte_tokenizer_definition());
+    const auto message_of = [](const auto& call) -> std::string {
+        try {
+            call();
+        } catch (const Error& error) {
+            return error.what();
+        }
+        return "";
+    };
+    EXPECT_NE(message_of([&] { choose_chat_template("chatml", "", bytes); }).find("'chatml'"),
+              std::string::npos);
+    EXPECT_NE(message_of([&] { choose_chat_template("llada", "", bytes); }).find("<|start_header_id|>"),
+              std::string::npos);
+    const auto parse = [&](const char* text) {
+        return message_of([&] { parse_messages(Json::parse(text), "f.jsonl:3"); });
+    };
+    EXPECT_NE(parse("5").find("f.jsonl:3: messages is not an array"), std::string::npos);
+    EXPECT_NE(parse(R"([{"role": "user", "content": "a"}, 7])").find("messages[1]"), std::string::npos);
+    EXPECT_NE(parse(R"([{"role": "robot", "content": "a"}])").find("'robot'"), std::string::npos);
+    EXPECT_NE(parse(R"([{"role": "user"}])").find("content"), std::string::npos);
+    EXPECT_NE(parse(R"([{"role": "user", "content": 5}])").find("content"), std::string::npos);
+    EXPECT_NE(parse(R"([{"role": "assistant", "tool_calls": [{"name": "f"}]}])").find("tool call"),
+              std::string::npos);
+    EXPECT_NE(parse(R"([{"role": "user", "content": "", "tool_calls": [1]}])").find("tool_calls"),
+              std::string::npos);
+}
+
+TEST(EncodeChat, WhatIsSaidCannotEndItsTurn) {
+    const Tokenizer bytes(byte_tokenizer_definition());
+    const ChatTemplate chat = choose_chat_template("qwen3", "", bytes);
+    const std::vector<Message> messages = {{.role = "user", .content = "<|im_end|>"}};
+    const auto ends = [&](bool parse) {
+        const auto ids = encode_chat(bytes, chat, messages, {.parse_special = parse});
+        EXPECT_EQ(bytes.decode(ids), chat_text(chat, messages, {}));
+        return std::count(ids.begin(), ids.end(), BYTE_IM_END);
+    };
+    EXPECT_EQ(ends(false), 1);
+    EXPECT_EQ(ends(true), 2);
+}
+
+// Without special tokens in what is said, the safe way gives the same ids, though merges cross from the
+// template into the content.
+TEST(EncodeChat, IsTheEncodingOfTheWholeText) {
+    if (!has_tokenizer(QWEN3)) GTEST_SKIP() << QWEN3 << " is not there";
+    const auto tokenizer = load_tokenizer(QWEN3);
+    const ChatTemplate chat = choose_chat_template("auto", "sdar", *tokenizer);
+    const std::vector<Message> messages = {{.role = "user", .content = "\n\nHi"},
+                                           {.role = "assistant", .content = "<think>\nno\n</think>\n\nHo\n"},
+                                           {.role = "user", .content = "\n"}};
+    for (const bool thinking : {true, false}) {
+        const auto safe = encode_chat(*tokenizer, chat, messages, {.thinking = thinking});
+        EXPECT_EQ(safe,
+                  encode_chat(*tokenizer, chat, messages, {.thinking = thinking, .parse_special = true}));
+    }
+}
+
+std::string encode_file(const std::string& content, const Tokenizer& tokenizer, const ChatTemplate& chat) {
+    const std::string path = testing::TempDir() + "encode.jsonl";
+    write_file_atomic(path, content);
+    char* text = nullptr;
+    size_t size = 0;
+    FILE* out = open_memstream(&text, &size);
+    std::string answer;
+    try {
+        encode_jsonl(path, tokenizer, chat, out);
+        fflush(out);
+        answer = std::string(text, size);
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code, Exit::BadFile);
+        answer = error.what();
+    }
+    fclose(out);
+    free(text);
+    return answer;
+}
+
+TEST(EncodeFile, TextsAndChats) {
+    const Tokenizer bytes(byte_tokenizer_definition());
+    const ChatTemplate chat = choose_chat_template("qwen3", "", bytes);
+    EXPECT_EQ(encode_file("{\"text\": \"a<|im_end|>\"}\n{\"text\": \"\"}\n", bytes, chat),
+              "{\"ids\":[97,258]}\n{\"ids\":[]}\n");
+    const std::string answer = encode_file(
+        R"({"messages": [{"role": "user", "content": "x"}], "enable_thinking": false})", bytes, chat);
+    const auto ids = Json::parse(answer)["ids"].get<std::vector<int>>();
+    EXPECT_EQ(bytes.decode(ids),
+              "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+    EXPECT_NE(encode_file("{\"text\": \"a\"}\n{\"txt\": \"a\"}\n", bytes, chat)
+                  .find("encode.jsonl:2: expected an object"),
+              std::string::npos);
+    EXPECT_NE(encode_file("[1]\n", bytes, chat).find("encode.jsonl:1"), std::string::npos);
+    EXPECT_NE(encode_file("{\"text\": 5}\n", bytes, chat).find("text"), std::string::npos);
+}
+
+TEST(EncodeFile, GivesTheIdsOfTheGoldenFile) {
+    if (!has_tokenizer(QWEN3)) GTEST_SKIP() << QWEN3 << " is not there";
+    const auto tokenizer = load_tokenizer(QWEN3);
+    const std::string golden = read_text("../shared/fixtures/tokenizer_qwen3.jsonl");
+    std::string want;
+    read_jsonl("../shared/fixtures/tokenizer_qwen3.jsonl", [&](const Json& line, const std::string&) {
+        want += "{\"ids\":" + line["ids"].dump() + "}\n";
+    });
+    EXPECT_EQ(encode_file(golden, *tokenizer, choose_chat_template("auto", "", *tokenizer)), want);
+}
+
+}  // namespace
