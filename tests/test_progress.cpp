@@ -16,7 +16,7 @@ TEST(Progress, Durations) {
 
 TEST(Progress, PlainLinesAreRareAndTheLastIsSaid) {
     testing::internal::CaptureStderr();
-    Progress progress("sft", 1000, ProgressStyle::Lines);
+    ProgressBar progress("sft", 1000, ProgressStyle::Lines);
     for (int i = 1; i <= 1000; i++) progress.update(i, "loss 1");
     progress.finish("loss 0.5");
     progress.finish();
@@ -29,7 +29,7 @@ TEST(Progress, QuietSaysNothing) {
     set_quiet(true);
     testing::internal::CaptureStderr();
     {
-        Progress progress("sft", 3, ProgressStyle::Lines);
+        ProgressBar progress("sft", 3, ProgressStyle::Lines);
         progress.update(3);
         progress.finish();
         log_info("nothing");

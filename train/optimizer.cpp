@@ -41,9 +41,7 @@ Optimizer::Report Optimizer::update(const Parameters& gradients, const Optimizer
     gradients.for_each_stored(
         [&](const std::string&, const Tensor& t) { squares += ops_.sum_of_squares(t); });
     const double norm = std::sqrt(squares), lr = learning_rate(o, steps_);
-    if (!std::isfinite(norm))
-        fail(Exit::Runtime, "the gradient's norm is %g in update %lld: nothing was changed", norm,
-             (long long)steps_ + 1);
+    if (!std::isfinite(norm)) return {norm, lr, true};
 
     const bool clip = o.max_grad_norm > 0 && norm > o.max_grad_norm;
     AdamW adamw = {.lr = float(lr),
@@ -61,5 +59,5 @@ Optimizer::Report Optimizer::update(const Parameters& gradients, const Optimizer
         i++;
     });
     steps_++;
-    return {norm, lr};
+    return {norm, lr, false};
 }

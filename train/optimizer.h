@@ -35,10 +35,11 @@ class Optimizer {
     const Arena& arena() const { return arena_; }
 
     struct Report {
-        double grad_norm, lr;
+        double grad_norm = 0, lr = 0;
+        bool skipped = false;
     };
-    // One update of the weights from `gradients`. Throws Error(Runtime) where the norm is not finite; nothing
-    // is changed then.
+    // One update of the weights from `gradients`. Where their norm is not finite nothing is changed, and
+    // `skipped` says so.
     Report update(const Parameters& gradients, const OptimizerOptions& options);
 
     int64_t steps() const { return steps_; }

@@ -64,8 +64,11 @@ Rollout prepare(std::span<const Record> records, const MaskShape& shape, const R
 }
 
 void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value) {
-    rollout.old_logprob = policy.evaluate(rollout.sequences);
-    if (value) rollout.old_value = value->evaluate(rollout.sequences);
+    const auto missing = [](const std::vector<std::vector<double>>& old) {
+        return std::any_of(old.begin(), old.end(), [](const std::vector<double>& o) { return o.empty(); });
+    };
+    if (missing(rollout.old_logprob)) rollout.old_logprob = policy.evaluate(rollout.sequences);
+    if (value && missing(rollout.old_value)) rollout.old_value = value->evaluate(rollout.sequences);
 }
 
 // Share of the returns' variance that the values explain.
@@ -125,6 +128,7 @@ UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, 
             report.kl += loss.kl;
             for (size_t k = 0; k < logp.size(); k++) {
                 const double rho = std::exp(logp[k] - old[k]);
+                report.max_ratio = std::max(report.max_ratio, rho);
                 clipped += rho < 1 - o.loss.clip_low || rho > 1 + o.loss.clip_high;
             }
         });

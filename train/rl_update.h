@@ -40,8 +40,8 @@ struct Rollout {
 Rollout prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& options,
                 bool has_value_model, Rng& rng);
 
-// Old log-probs (and values, where `value` is given) of every kept response from the current weights, on
-// exactly the states that are trained.
+// Old log-probs (and values, where `value` is given) from the current weights, on exactly the states that are
+// trained; those the rollout has already stay.
 void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value);
 
 // From one number per response token to one per (copy, token) pair of its sequence, and back (where a token
@@ -55,6 +55,7 @@ struct UpdateReport {
     double policy_loss = 0, kl = 0, value_loss = 0, loss = 0;
     int64_t n_pairs = 0;
     double clip_fraction = 0;       // of the pairs, whose ratio was outside [1 - clip_low, 1 + clip_high]
+    double max_ratio = 1;           // largest rho
     double explained_variance = 0;  // of the returns by the old values
     std::vector<std::vector<double>> logprobs, values, returns, advantages;
 };

@@ -25,7 +25,7 @@ std::string format_duration(double seconds) {
     return format("%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
 }
 
-Progress::Progress(std::string label, int64_t total, ProgressStyle style)
+ProgressBar::ProgressBar(std::string label, int64_t total, ProgressStyle style)
     : label_(std::move(label)), total_(std::max<int64_t>(total, 0)), style_(style) {
     if (style_ == ProgressStyle::Auto)
         style_ = stderr_is_terminal() ? ProgressStyle::Bar : ProgressStyle::Lines;
@@ -34,11 +34,11 @@ Progress::Progress(std::string label, int64_t total, ProgressStyle style)
         shown_at_ = 0;  // the first line comes after 10 s: short loops say nothing
 }
 
-Progress::~Progress() {
+ProgressBar::~ProgressBar() {
     if (!finished_) log_status("");
 }
 
-std::string Progress::line(int64_t done, const std::string& note) const {
+std::string ProgressBar::line(int64_t done, const std::string& note) const {
     std::string text = label_ + " ";
     if (style_ == ProgressStyle::Bar && total_ > 0) {
         const int filled = int(std::min(done, total_) * BAR_WIDTH / total_);
@@ -51,7 +51,7 @@ std::string Progress::line(int64_t done, const std::string& note) const {
     return text;
 }
 
-void Progress::update(int64_t done, const std::string& note) {
+void ProgressBar::update(int64_t done, const std::string& note) {
     done_ = done;
     if (style_ == ProgressStyle::None || finished_) return;
     const double now = timer_.seconds();
@@ -63,7 +63,7 @@ void Progress::update(int64_t done, const std::string& note) {
         log_info("%s", line(done, note).c_str());
 }
 
-void Progress::finish(const std::string& note) {
+void ProgressBar::finish(const std::string& note) {
     if (finished_) return;
     finished_ = true;
     log_status("");

@@ -8,11 +8,11 @@
 enum class ProgressStyle { Auto, Bar, Lines, None };
 ProgressStyle progress_style(const std::string& name);  // "auto", "bar", "lines", "none"; throws Error(Usage)
 
-class Progress {
+class ProgressBar {
   public:
     // Auto: a bar where stderr is a terminal, else lines; nothing when quiet.
-    Progress(std::string label, int64_t total, ProgressStyle style = ProgressStyle::Auto);
-    ~Progress();
+    ProgressBar(std::string label, int64_t total, ProgressStyle style = ProgressStyle::Auto);
+    ~ProgressBar();
     // `done` of `total` are done; `note` says more ("loss 0.31"). Cheap enough to be called at every step.
     void update(int64_t done, const std::string& note = "");
     // The last line, with the time it took. Without it (an exception) the bar just goes away.

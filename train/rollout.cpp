@@ -1,0 +1,77 @@
+#include "train/rollout.h"
+
+#include "utils/timer.h"
+
+RolloutStats RolloutBatch::stats() const {
+    RolloutStats s;
+    int64_t passes = 0, tokens[2] = {0, 0}, steps[2] = {0, 0};
+    for (const Response& r : responses) {
+        const int64_t n = int64_t(r.trajectory.output_ids.size());
+        s.reward += r.reward;
+        s.accuracy += r.right();
+        s.truncated += r.truncated();
+        s.tokens += n;
+        passes += r.trajectory.forward_passes;
+        tokens[r.right()] += n;
+        steps[r.right()] += r.trajectory.denoise_steps;
+        for (const float logprob : r.trajectory.logprobs) s.surprise -= logprob;
+    }
+    const double n = double(std::max<size_t>(responses.size(), 1));
+    const auto ratio = [](int64_t a, int64_t b) { return b ? double(a) / double(b) : 0.0; };
+    s.reward /= n;
+    s.accuracy /= n;
+    s.truncated /= n;
+    s.length = double(s.tokens) / n;
+    s.surprise /= double(std::max<int64_t>(s.tokens, 1));
+    s.tokens_per_forward = ratio(s.tokens, passes);
+    s.tokens_per_step_wrong = ratio(tokens[0], steps[0]);
+    s.tokens_per_step_right = ratio(tokens[1], steps[1]);
+    return s;
+}
+
+RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, std::vector<Problem> problems,
+                      int per_problem, const GenerateOptions& options, uint32_t first_sequence,
+                      const std::function<bool()>& should_stop) {
+    RolloutBatch batch;
+    batch.problems = std::move(problems);
+    std::vector<Request> requests;
+    for (const Problem& problem : batch.problems) {
+        const std::vector<int> prompt = codec.encode_prompt(problem.prompt);
+        for (int i = 0; i < per_problem; i++)
+            requests.push_back({prompt, first_sequence + uint32_t(requests.size()), options});
+    }
+    Timer timer;
+    std::vector<Trajectory> trajectories =
+        engine.generate(requests, {.on_reveal = {}, .on_finish = {}, .should_stop = should_stop});
+    batch.generate_s = timer.restart();
+    for (size_t i = 0; i < trajectories.size(); i++) {
+        Response r;
+        r.problem = int(i) / per_problem;
+        r.trajectory = std::move(trajectories[i]);
+        r.text = codec.decode(r.trajectory.output_ids);
+        batch.interrupted |= r.trajectory.finish_reason == "interrupted";
+        // A response without its stop token is not an answer, whatever it says.
+        if (!r.truncated()) r.reward = task.reward(batch.problems[size_t(r.problem)], r.text);
+        batch.responses.push_back(std::move(r));
+    }
+    batch.reward_s = timer.seconds();
+    return batch;
+}
+
+Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
+                    std::span<const Problem> problems, const GenerateOptions& options,
+                    const std::function<bool()>& should_stop) {
+    Evaluation out;
+    Timer timer;
+    for (const bool dynamic : {false, true}) {
+        GenerateOptions o = options;
+        o.temperature = 0;
+        o.remasking = dynamic ? Remasking::LowConfidenceDynamic : Remasking::LowConfidenceStatic;
+        const RolloutBatch batch =
+            roll_out(engine, codec, task, {problems.begin(), problems.end()}, 1, o, 0, should_stop);
+        out.interrupted |= batch.interrupted;
+        (dynamic ? out.dynamic : out.fixed) = batch.stats();
+    }
+    out.seconds = timer.seconds();
+    return out;
+}

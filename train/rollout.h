@@ -1,0 +1,59 @@
+// rollout.h -- problems in, responses with rewards out: the sampling side of RL, and all of evaluation.
+#pragma once
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "inference/engine.h"
+#include "train/task.h"
+
+// How text becomes a prompt and ids become text again.
+struct TextCodec {
+    std::function<std::vector<int>(const std::string& user_text)>
+        encode_prompt;  // with its prompt and chat template
+    std::function<std::vector<int>(const std::string& response)> encode_response;  // with the end-of-turn id
+    std::function<std::string(std::span<const int> ids)> decode;                   // without special tokens
+};
+
+struct Response {
+    int problem = 0;  // index in RolloutBatch::problems; responses to one problem are a group
+    Trajectory trajectory;
+    std::string text;
+    double reward = 0;  // of the task, in [0, 1]
+    bool right() const { return reward >= 1; }
+    bool truncated() const { return trajectory.finish_reason == "length"; }
+};
+
+struct RolloutStats {
+    double reward = 0, accuracy = 0;   // means over responses
+    double length = 0, truncated = 0;  // mean tokens; share that met the limit
+    double tokens_per_forward = 0;     // all output tokens over all passes their sequences took part in
+    double tokens_per_step_right = 0, tokens_per_step_wrong = 0;  // per denoising step; 0 where there is none
+    double surprise = 0;  // mean -log p of the sampled tokens, nats: an estimate of the entropy
+    int64_t tokens = 0;
+};
+
+struct RolloutBatch {
+    std::vector<Problem> problems;
+    std::vector<Response> responses;  // in order of problems, `per_problem` each
+    double generate_s = 0, reward_s = 0;
+    bool interrupted = false;  // some responses are not finished
+    RolloutStats stats() const;
+};
+
+// Generates per_problem responses to every problem and rewards them. Random streams: response i has the
+// sequence number first_sequence + i. should_stop is asked before every forward pass.
+RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, std::vector<Problem> problems,
+                      int per_problem, const GenerateOptions& options, uint32_t first_sequence,
+                      const std::function<bool()>& should_stop);
+
+// The static and the dynamic way to decode, greedily: what is reported before and after training.
+struct Evaluation {
+    RolloutStats fixed, dynamic;
+    double seconds = 0;
+    bool interrupted = false;
+};
+Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
+                    std::span<const Problem> problems, const GenerateOptions& options,
+                    const std::function<bool()>& should_stop);

@@ -1,0 +1,125 @@
+#include "train/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <vector>
+
+#include "utils/error.h"
+#include "utils/log.h"
+
+namespace fs = std::filesystem;
+
+static std::string fresh_name(const std::string& name) {
+    const time_t now = time(nullptr);
+    char date[32];
+    strftime(date, sizeof date, "%Y%m%d-%H%M%S", localtime(&now));
+    const std::string base = "runs/" + name + "-" + date;
+    std::string path = base;
+    for (int i = 2; file_exists(path); i++) path = base + format("-%d", i);
+    return path;
+}
+
+RunFolder RunFolder::create(const std::string& path, const std::string& name,
+                            const std::string& config_toml) {
+    RunFolder run(path.empty() ? fresh_name(name) : path);
+    if (file_exists(run.file("config.toml")))
+        fail(Exit::Usage,
+             "--out %s: a run is there already; choose another folder, or --resume %s to go on with it",
+             path.c_str(), path.c_str());
+    make_folders(run.file("ckpt"));
+    make_folders(run.file("samples"));
+    run.lock();
+    write_file_atomic(run.file("config.toml"), config_toml);
+    return run;
+}
+
+RunFolder RunFolder::open(const std::string& path) {
+    if (!file_exists(path + "/config.toml"))
+        fail(Exit::BadFile, "--resume %s: there is no run (no config.toml)", path.c_str());
+    RunFolder run(path);
+    run.lock();
+    if (run.latest().empty())
+        fail(Exit::BadFile, "--resume %s: the run has no checkpoint yet; start it again", path.c_str());
+    return run;
+}
+
+RunFolder::RunFolder(RunFolder&& other) noexcept : path_(std::move(other.path_)), lock_fd_(other.lock_fd_) {
+    other.lock_fd_ = -1;
+}
+
+RunFolder::~RunFolder() {
+    if (lock_fd_ >= 0) close(lock_fd_);
+}
+
+void RunFolder::lock() {
+    const std::string name = file(".lock");
+    lock_fd_ = ::open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+    if (lock_fd_ < 0) fail(Exit::Runtime, "%s: cannot be opened (%s)", name.c_str(), strerror(errno));
+    if (flock(lock_fd_, LOCK_EX | LOCK_NB))
+        fail(Exit::Usage, "%s: another process is running in this folder", path_.c_str());
+}
+
+void RunFolder::metrics(const Json& line) {
+    const std::string name = file("metrics.jsonl"), text = dump(line) + "\n";
+    FILE* out = fopen(name.c_str(), "a");
+    if (!out) fail(Exit::Runtime, "%s: cannot be opened (%s)", name.c_str(), strerror(errno));
+    const bool written = fwrite(text.data(), 1, text.size(), out) == text.size();
+    if ((fclose(out) != 0) || !written)
+        fail(Exit::Runtime, "%s: cannot be written (%s)", name.c_str(), strerror(errno));
+}
+
+void RunFolder::truncate_metrics(int64_t step) {
+    const std::string name = file("metrics.jsonl");
+    if (!file_exists(name)) return;
+    // A crash may have left half a last line: everything up to the first line that cannot be kept stays.
+    const std::string text = read_text(name);
+    size_t keep = 0;
+    while (keep < text.size()) {
+        const size_t end = text.find('\n', keep);
+        if (end == std::string::npos) break;
+        const Json line = Json::parse(text.substr(keep, end - keep), nullptr, false);
+        if (line.is_discarded() || !line.contains("step") || line["step"].get<int64_t>() > step) break;
+        keep = end + 1;
+    }
+    write_file_atomic(name, text.substr(0, keep));
+}
+
+void RunFolder::sample(const std::string& name, const std::string& content) {
+    write_file_atomic(file("samples/" + name), content);
+}
+
+void RunFolder::checkpoint(int64_t step, int keep, const std::function<void(const std::string&)>& fill) {
+    const std::string name = format("ckpt/step-%06ld", long(step));
+    AtomicFolder folder(file(name), true);
+    fill(folder.path());
+    folder.commit();
+    write_file_atomic(file("latest"), name + "\n");
+    if (keep <= 0) return;
+    std::vector<std::string> all;
+    for (const auto& entry : fs::directory_iterator(file("ckpt")))
+        if (entry.path().filename().string().starts_with("step-"))
+            all.push_back(entry.path().filename().string());
+    std::sort(all.begin(), all.end());
+    for (size_t i = 0; i + size_t(keep) < all.size(); i++) {
+        if ("ckpt/" + all[i] == name) continue;
+        std::error_code ignored;  // an old checkpoint that cannot be removed is no reason to stop a run
+        fs::remove_all(file("ckpt/" + all[i]), ignored);
+        if (ignored) log_warning("%s/ckpt/%s: cannot be removed", path_.c_str(), all[i].c_str());
+    }
+}
+
+std::string RunFolder::latest() const {
+    if (!file_exists(file("latest"))) return "";
+    std::string name = read_text(file("latest"));
+    while (!name.empty() && (name.back() == '\n' || name.back() == '\r')) name.pop_back();
+    if (!folder_exists(file(name)))
+        fail(Exit::BadFile, "%s: names '%s', which is not there", file("latest").c_str(), name.c_str());
+    return file(name);
+}

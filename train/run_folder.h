@@ -1,0 +1,44 @@
+// run_folder.h -- the folder of one training run: what was asked for, what came out, and where to go on from.
+//
+//   config.toml       every option as resolved; `--config` takes it again
+//   metrics.jsonl     one JSON object per step; after a resume, steps that are done again replace their old
+//   lines main.log          everything that was said samples/          trajectories, as --replay takes them
+//   ckpt/step-N/      a Hugging Face folder + optimizer.safetensors + state.json, written under a temporary
+//   name and renamed latest            the name of the newest checkpoint, "ckpt/step-N"
+#pragma once
+#include <functional>
+#include <string>
+
+#include "utils/files.h"
+#include "utils/json.h"
+
+class RunFolder {
+  public:
+    // A fresh folder: `path`, or runs/NAME-DATE where it is empty. Refuses one that holds a run already.
+    // Throws Error(Usage).
+    static RunFolder create(const std::string& path, const std::string& name, const std::string& config_toml);
+    // An existing run, locked; throws Error(BadFile) where there is none or it has no checkpoint.
+    static RunFolder open(const std::string& path);
+    ~RunFolder();
+    RunFolder(RunFolder&& other) noexcept;
+
+    const std::string& path() const { return path_; }
+    std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+    // Appends a line to metrics.jsonl.
+    void metrics(const Json& line);
+    // Drops what metrics.jsonl says of steps after `step`: they are about to be done again.
+    void truncate_metrics(int64_t step);
+    void sample(const std::string& name, const std::string& content);  // samples/NAME
+
+    // Builds ckpt/step-N by `fill` (which writes files into the folder it is given) and makes it the latest;
+    // then removes all but the newest `keep` checkpoints (0: none is removed).
+    void checkpoint(int64_t step, int keep, const std::function<void(const std::string& folder)>& fill);
+    std::string latest() const;  // path of the newest checkpoint; empty where there is none
+
+  private:
+    RunFolder(std::string path) : path_(std::move(path)) {}
+    void lock();  // one process per run; throws Error(Usage) where another has it
+    std::string path_;
+    int lock_fd_ = -1;
+};

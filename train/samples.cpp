@@ -1,0 +1,29 @@
+#include "train/samples.h"
+
+#include <algorithm>
+
+Json sample_json(const Response& response, const Problem& problem) {
+    Json line = to_json(response.trajectory);
+    line["group"] = response.problem;
+    line["reward"] = response.reward;
+    line["prompt"] = problem.prompt;
+    line["text"] = response.text;
+    return line;
+}
+
+std::string reveal_order(const Response& response, const Problem& problem, const TextCodec& codec) {
+    const Trajectory& t = response.trajectory;
+    std::string text, steps;
+    for (size_t i = 0; i < t.output_ids.size(); i++) {
+        std::string piece = codec.decode(std::span(&t.output_ids[i], 1));
+        if (piece.empty()) piece = ".";  // a special token: the end
+        std::replace(piece.begin(), piece.end(), '\n', ' ');
+        const std::string step = std::to_string(t.step_map[i]);
+        const size_t width = std::max(piece.size(), step.size()) + 1;
+        text += piece + std::string(width - piece.size(), ' ');
+        steps += step + std::string(width - step.size(), ' ');
+    }
+    return format("  %s  %s (%s), %d tokens in %d forward passes\n    %s\n    %s\n", problem.prompt.c_str(),
+                  response.text.c_str(), response.right() ? "right" : "wrong", int(t.output_ids.size()),
+                  t.forward_passes, text.c_str(), steps.c_str());
+}

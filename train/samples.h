@@ -1,0 +1,13 @@
+// samples.h -- one response for people and for files: which token was revealed when.
+#pragma once
+#include <string>
+
+#include "train/rollout.h"
+#include "utils/json.h"
+
+// A line that --replay takes: the trajectory, its group and reward, and the texts.
+Json sample_json(const Response& response, const Problem& problem);
+
+// The response over its reveal steps: a line of text, and under each token the step (1, 2, ...) it appeared
+// in, of its block.
+std::string reveal_order(const Response& response, const Problem& problem, const TextCodec& codec);

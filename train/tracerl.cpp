@@ -1,0 +1,122 @@
+#include "train/tracerl.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "train/warm_start.h"
+#include "utils/timer.h"
+
+// Rollout log-probs are the old policy's where training sees exactly the states the sampler saw.
+static bool rollout_logprobs_hold(const TraceRlOptions& o, const Learner& policy) {
+    return o.rl.kind == RlObjective::TraceRl && o.rl.shrink == 1 &&
+           (policy.config.full_attention || policy.network->block() == o.rollout.block);
+}
+
+// Responses in the order they are trained in: whole groups stay together, so that a micro-batch shares their
+// prompt.
+static std::vector<int> shuffled_groups(const Rollout& rollout, std::span<const Record> records, Rng& rng) {
+    std::vector<std::vector<int>> groups;
+    for (int i = 0; i < rollout.size(); i++) {
+        const int64_t group = records[size_t(rollout.record[size_t(i)])].group;
+        if (groups.empty() || records[size_t(rollout.record[size_t(groups.back()[0])])].group != group)
+            groups.emplace_back();
+        groups.back().push_back(i);
+    }
+    for (size_t i = groups.size(); i > 1; i--) std::swap(groups[i - 1], groups[rng.below(uint32_t(i))]);
+    std::vector<int> order;
+    for (const auto& group : groups) order.insert(order.end(), group.begin(), group.end());
+    return order;
+}
+
+static double largest_difference(const UpdateReport& report, const Rollout& rollout,
+                                 std::span<const int> responses) {
+    double largest = 0;
+    for (size_t i = 0; i < responses.size(); i++) {
+        const std::vector<double>& old = rollout.old_logprob[size_t(responses[i])];
+        for (size_t j = 0; j < old.size(); j++)
+            largest = std::max(largest, std::abs(report.logprobs[i][j] - old[j]));
+    }
+    return largest;
+}
+
+static void add(TraceRlStep& out, const UpdateReport& report) {
+    out.loss += report.loss;
+    out.policy_loss += report.policy_loss;
+    out.kl += report.kl;
+    out.value_loss += report.value_loss;
+    out.clip_fraction += report.clip_fraction;
+    out.explained_variance += report.explained_variance;
+    out.max_ratio = std::max(out.max_ratio, report.max_ratio);
+    out.trained_tokens += report.n_pairs;
+    out.updates++;
+}
+
+static void average_over_updates(TraceRlStep& out) {
+    for (double* x : {&out.loss, &out.policy_loss, &out.kl, &out.value_loss, &out.clip_fraction,
+                      &out.explained_variance, &out.grad_norm, &out.value_grad_norm})
+        *x /= std::max(out.updates, 1);
+}
+
+static void update(TraceRlStep& out, Rollout& rollout, std::span<const Record> records, Learner& policy,
+                   Learner* value, const TraceRlOptions& o, Rng& rng) {
+    TrainingNetwork* critic = value ? value->network.get() : nullptr;
+    out.on_policy = rollout_logprobs_hold(o, policy);
+    if (!out.on_policy)
+        for (auto& old : rollout.old_logprob) old.clear();
+    // With one update the old policy is the current one.
+    if (o.epochs * o.mini_batches > 1) evaluate_old(rollout, *policy.network, critic);
+    for (int epoch = 0; epoch < o.epochs; epoch++) {
+        const std::vector<int> order = shuffled_groups(rollout, records, rng);
+        for (int m = 0; m < o.mini_batches; m++) {
+            const size_t begin = order.size() * size_t(m) / size_t(o.mini_batches),
+                         end = order.size() * size_t(m + 1) / size_t(o.mini_batches);
+            if (begin == end) continue;
+            const std::span<const int> responses(order.data() + begin, end - begin);
+            const UpdateReport report = accumulate(rollout, responses, *policy.network, critic, o.rl);
+            if (out.on_policy && out.updates == 0)
+                out.logprob_mismatch = largest_difference(report, rollout, responses);
+            add(out, report);
+            const Learner::Step step = policy.step();
+            out.lr = step.lr;
+            out.grad_norm += step.grad_norm;
+            out.skipped_updates += step.skipped;
+            if (value) out.value_grad_norm += value->step().grad_norm;
+        }
+    }
+    average_over_updates(out);
+}
+
+TraceRlStep tracerl_step(Learner& policy, Learner* value, Engine& engine, const TextCodec& codec,
+                         const Task& task, const TraceRlOptions& o, int64_t step,
+                         const std::function<bool()>& should_stop) {
+    std::vector<Problem> problems;
+    for (const int64_t index : problem_indices(task, o.seed, step * o.tasks, o.tasks))
+        problems.push_back(task.problem(Split::Train, index));
+    TraceRlStep out;
+    // Sequence numbers run over the whole run; evaluations, which are greedy, use none.
+    out.batch = roll_out(engine, codec, task, std::move(problems), o.responses, o.rollout,
+                         uint32_t(step * o.tasks * o.responses), should_stop);
+    out.rollout = out.batch.stats();
+    out.rollout_s = out.batch.generate_s;
+    out.reward_s = out.batch.reward_s;
+    out.interrupted = out.batch.interrupted;
+    out.n_groups = o.tasks;
+    if (out.interrupted) return out;
+
+    Timer timer;
+    std::vector<Record> records;
+    for (const Response& r : out.batch.responses)
+        records.push_back(to_record(r.trajectory, r.reward, r.problem));
+    Rng rng(o.seed, Stream::Mask,
+            uint32_t(step) | 1u << 31);  // the other half of the stream is the warm start's
+    const MaskShape shape{policy.network->block(), policy.config.mask_id};
+    Rollout rollout = prepare(records, shape, o.rl, value != nullptr, rng);
+    out.n_responses = rollout.size();
+    out.n_kept_groups = rollout.size() / o.responses;
+    const int64_t before = policy.network->tokens_forwarded();
+    if (rollout.size()) update(out, rollout, records, policy, value, o, rng);
+    out.forwarded_tokens = policy.network->tokens_forwarded() - before;
+    out.update_s = timer.seconds();
+    return out;
+}

@@ -1,0 +1,259 @@
+#include "train/tracerl_run.h"
+
+#include <algorithm>
+
+#include "train/samples.h"
+#include "utils/log.h"
+#include "utils/timer.h"
+
+namespace {
+
+constexpr int BAD_UPDATES_TO_STOP = 3;
+
+Json to_json(const RolloutStats& s) {
+    return {{"accuracy", s.accuracy},
+            {"reward", s.reward},
+            {"length", s.length},
+            {"truncated", s.truncated},
+            {"tokens_per_forward", s.tokens_per_forward},
+            {"tokens_per_step_right", s.tokens_per_step_right},
+            {"tokens_per_step_wrong", s.tokens_per_step_wrong},
+            {"surprise", s.surprise}};
+}
+
+RolloutStats stats_from_json(const Json& j) {
+    RolloutStats s;
+    s.accuracy = j.at("accuracy");
+    s.reward = j.at("reward");
+    s.length = j.at("length");
+    s.truncated = j.at("truncated");
+    s.tokens_per_forward = j.at("tokens_per_forward");
+    s.tokens_per_step_right = j.at("tokens_per_step_right");
+    s.tokens_per_step_wrong = j.at("tokens_per_step_wrong");
+    s.surprise = j.at("surprise");
+    return s;
+}
+
+}  // namespace
+
+TraceRlRun::TraceRlRun(const TraceRlRunOptions& options, Learner& policy, Learner* value, Engine& engine,
+                       const TextCodec& codec, const Task& task, RunFolder& folder,
+                       std::function<void(const std::string&)> save)
+    : options_(options),
+      policy_(policy),
+      value_(value),
+      engine_(engine),
+      codec_(codec),
+      task_(task),
+      folder_(folder),
+      save_(std::move(save)) {
+    policy_.options = options_.sft_optimizer;
+    if (value_) value_->options = options_.value_optimizer;
+}
+
+std::vector<Problem> TraceRlRun::held_out(int n) const {
+    std::vector<Problem> problems;
+    for (int64_t i = 0; i < n; i++)
+        problems.push_back(task_.problem(Split::HeldOut, task_.held_out_size ? i % task_.held_out_size : i));
+    return problems;
+}
+
+// Evaluates on the held-out problems; false where it was interrupted.
+bool TraceRlRun::milestone(const std::string& name, const std::function<bool()>& should_stop) {
+    for (const Milestone& m : milestones_)
+        if (m.name == name) return true;  // before a stop
+    log_info("evaluating (%s)", name.c_str());
+    const Evaluation e =
+        evaluate(engine_, codec_, task_, held_out(options_.eval_problems), options_.rl.rollout, should_stop);
+    if (e.interrupted) return false;
+    milestones_.push_back({name, rl_step_, e.fixed, e.dynamic});
+    log_info("%s: accuracy %.1f%% static, %.1f%% dynamic; %.2f tokens per forward pass (dynamic)",
+             name.c_str(), 100 * e.fixed.accuracy, 100 * e.dynamic.accuracy, e.dynamic.tokens_per_forward);
+    folder_.metrics({{"step", sft_step_ + rl_step_},
+                     {"phase", "eval"},
+                     {"name", name},
+                     {"static", to_json(e.fixed)},
+                     {"dynamic", to_json(e.dynamic)},
+                     {"seconds", e.seconds}});
+    return true;
+}
+
+// How right the model is by now, on problems that are neither trained on nor reported: the held-out ones
+// after those.
+RolloutStats TraceRlRun::quick_accuracy(const std::function<bool()>& should_stop) {
+    const std::vector<Problem> all = held_out(options_.eval_problems + options_.sft_eval_problems);
+    GenerateOptions o = options_.rl.rollout;
+    o.temperature = 0;
+    o.remasking = Remasking::LowConfidenceDynamic;
+    return roll_out(engine_, codec_, task_, {all.begin() + options_.eval_problems, all.end()}, 1, o, 0,
+                    should_stop)
+        .stats();
+}
+
+bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
+    if (sft_step_ == 0 && !milestone("at the start", should_stop)) return false;
+    ProgressBar progress("SFT", options_.sft.steps, options_.progress);
+    double accuracy = 0;
+    while (sft_step_ < options_.sft.steps) {
+        if (should_stop()) return false;
+        Timer timer;
+        const WarmStartStep s = warm_start_step(policy_, codec_, task_, options_.sft, sft_step_);
+        const double seconds = timer.seconds();
+        sft_step_++;
+        Json line = {
+            {"step", sft_step_}, {"phase", "sft"},     {"loss", s.loss},    {"grad_norm", s.update.grad_norm},
+            {"lr", s.update.lr}, {"tokens", s.tokens}, {"seconds", seconds}};
+        if (options_.sft_eval_every && sft_step_ % options_.sft_eval_every == 0) {
+            accuracy = quick_accuracy(should_stop).accuracy;
+            line["accuracy"] = accuracy;
+        }
+        folder_.metrics(line);
+        progress.update(sft_step_, format("loss %.3f  accuracy %.0f%%  %.0f tokens/s", s.loss, 100 * accuracy,
+                                          double(s.tokens) / seconds));
+        if (accuracy >= options_.sft_until) break;
+    }
+    progress.finish(format("%ld steps", long(sft_step_)));
+    return true;
+}
+
+// The optimizer of RL starts afresh: its moments belong to another loss.
+void TraceRlRun::begin_rl() {
+    phase_ = Phase::Rl;
+    policy_.options = options_.optimizer;
+    policy_.optimizer->reset();
+}
+
+void TraceRlRun::record_step(const TraceRlStep& s) {
+    folder_.metrics({{"step", sft_step_ + rl_step_},
+                     {"phase", "rl"},
+                     {"rollout", to_json(s.rollout)},
+                     {"groups", s.n_groups},
+                     {"kept_groups", s.n_kept_groups},
+                     {"responses", s.n_responses},
+                     {"loss", s.loss},
+                     {"policy_loss", s.policy_loss},
+                     {"kl", s.kl},
+                     {"value_loss", s.value_loss},
+                     {"explained_variance", s.explained_variance},
+                     {"clip_fraction", s.clip_fraction},
+                     {"max_ratio", s.max_ratio},
+                     {"logprob_mismatch", s.on_policy && s.updates ? Json(s.logprob_mismatch) : Json()},
+                     {"grad_norm", s.grad_norm},
+                     {"value_grad_norm", s.value_grad_norm},
+                     {"lr", s.lr},
+                     {"updates", s.updates},
+                     {"skipped_updates", s.skipped_updates},
+                     {"trained_tokens", s.trained_tokens},
+                     {"forwarded_tokens", s.forwarded_tokens},
+                     {"rollout_s", s.rollout_s},
+                     {"reward_s", s.reward_s},
+                     {"update_s", s.update_s}});
+    std::string lines;
+    for (const Response& r : s.batch.responses)
+        lines += dump(sample_json(r, s.batch.problems[size_t(r.problem)])) + "\n";
+    folder_.sample(format("step-%06ld.jsonl", long(rl_step_)), lines);
+}
+
+bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
+    ProgressBar progress("TraceRL", options_.steps, options_.progress);
+    while (rl_step_ < options_.steps) {
+        if (should_stop()) return false;
+        if (options_.reset_optimizer_each_step) policy_.optimizer->reset();
+        const TraceRlStep s =
+            tracerl_step(policy_, value_, engine_, codec_, task_, options_.rl, rl_step_, should_stop);
+        if (s.interrupted) return false;
+        rl_step_++;
+        record_step(s);
+        bad_updates_ = s.skipped_updates == s.updates && s.updates ? bad_updates_ + s.updates : 0;
+        if (s.skipped_updates)
+            log_warning("step %ld: %d of %d updates had a gradient that is not finite and were skipped",
+                        long(rl_step_), s.skipped_updates, s.updates);
+        if (bad_updates_ >= BAD_UPDATES_TO_STOP)
+            fail(Exit::Runtime,
+                 "%d updates in a row had gradients that are not finite; the state before them is saved in "
+                 "%s: try a lower --lr",
+                 bad_updates_, folder_.path().c_str());
+        progress.update(rl_step_,
+                        format("reward %.3f  accuracy %.1f%%  %.2f tokens/step  kept %d/%d  mismatch %.0e",
+                               s.rollout.reward, 100 * s.rollout.accuracy, s.rollout.tokens_per_forward,
+                               s.n_kept_groups, s.n_groups, s.logprob_mismatch));
+        if (s.n_kept_groups == 0)
+            log_info(
+                "step %ld: no group was kept (all its responses equal, or its accuracy outside the band)",
+                long(rl_step_));
+        if (options_.eval_every && rl_step_ % options_.eval_every == 0 && rl_step_ < options_.steps &&
+            !milestone(format("RL step %ld", long(rl_step_)), should_stop))
+            return false;
+        if (options_.save_every && rl_step_ % options_.save_every == 0) save_checkpoint();
+    }
+    progress.finish();
+    return true;
+}
+
+bool TraceRlRun::run(const std::function<bool()>& should_stop) {
+    bool finished = true;
+    if (phase_ == Phase::Sft) {
+        finished =
+            warm_start(should_stop) && milestone(options_.sft.steps ? "after SFT" : "before RL", should_stop);
+        if (finished) begin_rl();
+    }
+    if (finished && phase_ == Phase::Rl) {
+        finished = reinforce(should_stop) && milestone("after RL", should_stop);
+        if (finished) phase_ = Phase::Done;
+    }
+    save_checkpoint();
+    return finished;
+}
+
+void TraceRlRun::save_checkpoint() {
+    folder_.checkpoint(sft_step_ + rl_step_, options_.keep, [&](const std::string& path) {
+        save_(path);
+        policy_.optimizer->save(path + "/optimizer.safetensors");
+        if (value_) value_->optimizer->save(path + "/value_optimizer.safetensors");
+        Json state = {{"phase", phase_ == Phase::Sft  ? "sft"
+                                : phase_ == Phase::Rl ? "rl"
+                                                      : "done"},
+                      {"sft_step", sft_step_},
+                      {"rl_step", rl_step_},
+                      {"bad_updates", bad_updates_},
+                      {"milestones", Json::array()}};
+        for (const Milestone& m : milestones_)
+            state["milestones"].push_back({{"name", m.name},
+                                           {"step", m.step},
+                                           {"static", to_json(m.fixed)},
+                                           {"dynamic", to_json(m.dynamic)}});
+        write_file_atomic(path + "/state.json", state.dump(1) + "\n");
+    });
+}
+
+void TraceRlRun::resume(const std::string& checkpoint) {
+    const std::string where = checkpoint + "/state.json";
+    const Json state = read_json(where);
+    const std::string phase = get_string(state, "phase", where);
+    sft_step_ = get_int(state, "sft_step", where, 0, INT64_MAX);
+    rl_step_ = get_int(state, "rl_step", where, 0, INT64_MAX);
+    bad_updates_ = int(get_int(state, "bad_updates", where, 0, BAD_UPDATES_TO_STOP));
+    for (const Json& m : state.at("milestones"))
+        milestones_.push_back(
+            {m.at("name"), m.at("step"), stats_from_json(m.at("static")), stats_from_json(m.at("dynamic"))});
+    if (phase != "sft") begin_rl();
+    if (phase == "done") phase_ = Phase::Done;
+    policy_.optimizer->load(checkpoint + "/optimizer.safetensors");
+    if (value_) value_->optimizer->load(checkpoint + "/value_optimizer.safetensors");
+    folder_.truncate_metrics(sft_step_ + rl_step_);
+}
+
+std::string TraceRlRun::summary() {
+    std::string out =
+        "                     accuracy            tokens per forward pass\n                     static    "
+        "dynamic   static    dynamic\n";
+    for (const Milestone& m : milestones_)
+        out += format("  %-18s %6.1f%%   %6.1f%%   %6.2f    %6.2f\n", m.name.c_str(), 100 * m.fixed.accuracy,
+                      100 * m.dynamic.accuracy, m.fixed.tokens_per_forward, m.dynamic.tokens_per_forward);
+    GenerateOptions o = options_.rl.rollout;
+    o.temperature = 0;
+    const RolloutBatch samples = roll_out(engine_, codec_, task_, held_out(3), 1, o, 0, [] { return false; });
+    for (const Response& r : samples.responses)
+        out += "\n" + reveal_order(r, samples.problems[size_t(r.problem)], codec_);
+    return out;
+}

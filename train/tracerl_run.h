@@ -1,0 +1,79 @@
+// tracerl_run.h -- a whole training run: warm start, reinforcement learning, evaluations, checkpoints,
+// report. Can be stopped and resumed at any step.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "train/run_folder.h"
+#include "train/tracerl.h"
+#include "train/warm_start.h"
+#include "utils/progress.h"
+
+struct TraceRlRunOptions {
+    // warm start
+    WarmStartOptions sft;
+    OptimizerOptions sft_optimizer;
+    double sft_until = 1;  // dynamic accuracy at which the warm start ends early
+    int64_t sft_eval_every = 50;
+    // reinforcement learning
+    int64_t steps = 100;
+    TraceRlOptions rl;
+    OptimizerOptions optimizer, value_optimizer;
+    bool reset_optimizer_each_step = false;
+    // evaluation and records
+    int eval_problems = 256;  // held-out problems of every evaluation
+    int sft_eval_problems = 128;
+    int64_t eval_every = 0;  // RL steps between evaluations; 0: only before and after
+    int64_t save_every = 0;  // RL steps between checkpoints; 0: only at the end and when stopped
+    int keep = 2;            // checkpoints that are kept
+    ProgressStyle progress = ProgressStyle::Auto;
+};
+
+class TraceRlRun {
+  public:
+    // save(folder) writes the model folder of the current weights (policy, and the value model beside it).
+    TraceRlRun(const TraceRlRunOptions& options, Learner& policy, Learner* value, Engine& engine,
+               const TextCodec& codec, const Task& task, RunFolder& folder,
+               std::function<void(const std::string& folder)> save);
+
+    // Takes over weights' optimizer state and progress from a checkpoint (its weights are loaded already).
+    void resume(const std::string& checkpoint);
+
+    // Runs to the end. When should_stop turns true, the step under way is dropped, the state before it is
+    // saved, and false is returned. Throws Error(Runtime), after saving, where three updates in a row are not
+    // finite.
+    bool run(const std::function<bool()>& should_stop);
+
+    // The table before / after SFT / after RL, and sample problems with their reveal order.
+    std::string summary();
+
+  private:
+    enum class Phase { Sft, Rl, Done };
+    struct Milestone {  // an evaluation on the held-out problems
+        std::string name;
+        int64_t step;
+        RolloutStats fixed, dynamic;
+    };
+    bool warm_start(const std::function<bool()>& should_stop);
+    bool reinforce(const std::function<bool()>& should_stop);
+    bool milestone(const std::string& name, const std::function<bool()>& should_stop);
+    RolloutStats quick_accuracy(const std::function<bool()>& should_stop);
+    void begin_rl();
+    void record_step(const TraceRlStep& step);
+    void save_checkpoint();
+    std::vector<Problem> held_out(int n) const;
+
+    const TraceRlRunOptions& options_;
+    Learner& policy_;
+    Learner* value_;
+    Engine& engine_;
+    const TextCodec& codec_;
+    const Task& task_;
+    RunFolder& folder_;
+    std::function<void(const std::string&)> save_;
+    Phase phase_ = Phase::Sft;
+    int64_t sft_step_ = 0, rl_step_ = 0;
+    int bad_updates_ = 0;  // in a row
+    std::vector<Milestone> milestones_;
+};

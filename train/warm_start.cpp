@@ -1,0 +1,54 @@
+#include "train/warm_start.h"
+
+#include "train/objective.h"
+
+// A permutation of [0, n) by a counter-based sort key would need n numbers; a random affine map i -> (a i +
+// b) mod n, with a coprime to n, is a permutation too and needs two.
+static int64_t shuffled(int64_t i, int64_t n, uint64_t seed, uint32_t pass) {
+    Rng rng(seed, Stream::Shuffle, pass);
+    const auto gcd = [](int64_t a, int64_t b) {
+        while (b) a %= b, std::swap(a, b);
+        return a;
+    };
+    int64_t a = 1 + int64_t(rng.below(uint32_t(n)));
+    while (gcd(a, n) != 1) a = a % n + 1;
+    return int64_t((uint64_t(a) * uint64_t(i) + rng.below(uint32_t(n))) % uint64_t(n));
+}
+
+std::vector<int64_t> problem_indices(const Task& task, uint64_t seed, int64_t first, int n) {
+    std::vector<int64_t> indices;
+    for (int64_t i = first; i < first + n; i++) {
+        const int64_t size = task.train_size;
+        indices.push_back(size ? shuffled(i % size, size, seed, uint32_t(i / size)) : i);
+    }
+    return indices;
+}
+
+WarmStartStep warm_start_step(Learner& policy, const TextCodec& codec, const Task& task,
+                              const WarmStartOptions& options, int64_t step) {
+    const MaskShape shape{policy.network->block(), policy.config.mask_id};
+    Rng rng(options.seed, Stream::Mask, uint32_t(step));
+    std::vector<Sequence> sequences;
+    std::vector<std::vector<double>> weights;
+    int64_t n_tokens = 0;
+    for (const int64_t index : problem_indices(task, options.seed, step * options.batch, options.batch)) {
+        const Problem problem = task.problem(Split::Train, index);
+        SftExample example;
+        example.prompt_ids = codec.encode_prompt(problem.prompt);
+        example.response_ids = codec.encode_response(problem.solution);
+        example.copies = sft_copies(example, shape, options.masks, rng);
+        sequences.push_back(sft_sequence(example, shape));
+        weights.push_back(sft_weights(example));
+        for (const double w : weights.back()) n_tokens += w > 0;
+    }
+    WarmStartStep out;
+    const int64_t before = policy.network->tokens_forwarded();
+    policy.network->accumulate(sequences,
+                               [&](int i, std::span<const double> logprob, std::span<double> dlogprob) {
+                                   for (double& w : weights[size_t(i)]) w /= double(n_tokens);
+                                   out.loss += cross_entropy(dlogprob, logprob, weights[size_t(i)]);
+                               });
+    out.update = policy.step();
+    out.tokens = policy.network->tokens_forwarded() - before;
+    return out;
+}
