@@ -7,53 +7,109 @@ CXX      ?= g++
 SAN      ?=
 BUILD    ?= build$(if $(SAN),-$(SAN))
 OPT      ?= -O2
-, := ,
-SANFLAGS := $(if $(filter address,$(SAN)),-fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,$(if $(SAN),-fsanitize=$(SAN)))
+Q        := $(if $(V),,@)
+comma    := ,
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN:address=address$(comma)undefined -fno-sanitize-recover=undefined) -fno-omit-frame-pointer)
 CXXFLAGS += -std=c++20 $(OPT) -g -Wall -Wextra -fno-math-errno -I. $(SANFLAGS)
 LDLIBS   += -lutf8proc
-Q        := $(if $(V),,@)
+all:
 
-# ---- what is on this machine: each line can be overridden, e.g. make NCCL=0 ----
-HASH   := \#
-probe   = $(shell printf '$(1)' | $(2) >/dev/null 2>&1 && echo 1 || echo 0)
-NVCC   ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
-CUDA   ?= $(if $(SAN),0,$(if $(NVCC),1,0))
-OPENMP ?= $(if $(filter thread,$(SAN)),0,$(call probe,int main() { return 0; },$(CXX) -fopenmp -x c++ - -o /dev/null))
-ifeq ($(OPENMP),1)
-  CXXFLAGS += -fopenmp
-endif
+# ---- what is on this machine: every line can be overridden, e.g. make CUDA=0 ----
+HASH      := \#
+probe      = $(shell printf '$(1)\n' | $(2) >/dev/null 2>&1 && echo 1 || echo 0)
+BUILDS    := $(filter-out clean format deps,$(or $(MAKECMDGOALS),all))
+NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+CUDA      ?= $(if $(and $(BUILDS),$(NVCC),$(if $(SAN),,1)),$(call probe,$(HASH)include <cublasLt.h>\nint main() { return cublasLtGetVersion() == 0; },$(NVCC) -x cu - -lcublasLt -o /dev/null),0)
+CUDA_ARCH ?= 80 90a
+OPENMP    ?= $(if $(filter thread,$(SAN)),0,$(call probe,int main() { return 0; },$(CXX) -fopenmp -x c++ - -o /dev/null))
+OPENBLAS  ?= $(if $(filter bench,$(BUILDS)),$(call probe,$(HASH)include <cblas.h>\nint main() { return openblas_get_num_threads() == 0; },$(CXX) -x c++ - -lopenblas -o /dev/null),0)
+CXXFLAGS  += $(if $(filter 1,$(OPENMP)),-fopenmp,-Wno-unknown-pragmas)
+$(if $(BUILDS),$(info $(CXX)  CUDA=$(CUDA)$(if $(filter 1,$(CUDA)), ($(NVCC)$(comma) sm_$(subst $() ,$(comma) sm_,$(CUDA_ARCH))))  OPENMP=$(OPENMP)  $(if $(SAN),SAN=$(SAN)  )build in $(BUILD)/))
+
+# ---- what must be there: libraries from the distribution, installed by make itself where it may ----
+DEPS     ?= 1
+PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libutf8proc-dev libgtest-dev
+HAVE_ALL := printf '$(HASH)include <CLI/Version.hpp>\n$(HASH)include <nlohmann/json_fwd.hpp>\n$(HASH)include <gtest/gtest_prod.h>\n$(HASH)include <utf8proc.h>\nint main() { return !utf8proc_version(); }\n' | $(CXX) -x c++ - -lutf8proc -lgtest -o /dev/null >/dev/null 2>&1
+
+deps:
+	@missing=""; for p in $(PACKAGES); do \
+	    dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if ! command -v apt-get >/dev/null; then \
+	    $(HAVE_ALL) && exit 0; \
+	    echo "This is no Debian or Ubuntu: install CLI11, nlohmann-json, utf8proc and GoogleTest, with their headers, and type make again."; exit 1; fi; \
+	[ "$$missing" ] || { echo "All packages are installed: $(PACKAGES)"; exit 0; }; \
+	[ "$$(id -u)" = 0 ] && sudo="" || sudo="sudo "; \
+	if [ "$(DEPS)" = 0 ] || { [ "$$sudo" ] && ! sudo -n true 2>/dev/null; }; then \
+	    echo "These packages are missing:$$missing. Type this, then make again:"; \
+	    echo "    $${sudo}apt-get install -y$$missing"; exit 1; fi; \
+	echo "Installing$$missing with apt-get (make DEPS=0 forbids this) ..."; mkdir -p $(BUILD); \
+	$${sudo}apt-get update >$(BUILD)/deps.log 2>&1; \
+	$${sudo}env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing >>$(BUILD)/deps.log 2>&1 \
+	    || { tail -5 $(BUILD)/deps.log; echo "apt-get failed (all of it: $(BUILD)/deps.log). When it can work, type:"; echo "    $${sudo}apt-get install -y$$missing"; exit 1; }
+
+have_all:
+	@$(HAVE_ALL) || { $(MAKE) --no-print-directory deps; }
 
 # ---- sources: folders, not lists ----
-PROGRAM_CPP := inference/infer.cpp weights_tools/convert.cpp train/train_sft.cpp train/train_tracerl.cpp train/eval.cpp
-PROGRAM_CPP := $(wildcard $(PROGRAM_CPP))
-PROGRAMS    := $(notdir $(PROGRAM_CPP:%.cpp=%))
-LIB_CPP     := $(filter-out $(PROGRAM_CPP),$(wildcard utils/*.cpp kernels/*.cpp tokenizer/*.cpp model/*.cpp weights_tools/*.cpp inference/*.cpp train/*.cpp))
-TESTS_CPP   := $(wildcard tests/test_*.cpp)
+PROGRAM_CPP := $(wildcard inference/infer.cpp weights_tools/convert.cpp train/train_sft.cpp train/train_tracerl.cpp train/eval.cpp)
+PROGRAMS    := $(PROGRAM_CPP:%.cpp=%)
+BIN         := $(if $(SAN),$(BUILD)/)#                       programs stand in the root, sanitized ones in their build folder
+BINARIES    := $(addprefix $(BIN),$(notdir $(PROGRAMS)))
+LIB_CPP     := $(filter-out $(PROGRAM_CPP),$(wildcard $(addsuffix /*.cpp,utils kernels tokenizer model weights_tools inference train)))
 LIB_OBJ     := $(LIB_CPP:%.cpp=$(BUILD)/%.o)
-include kernels/device/rules.mk
+TEST_OBJ    := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/test_*.cpp))
+BENCHES     := $(patsubst tests/%.cpp,$(BUILD)/%,$(wildcard tests/bench_*.cpp))
 
-all: $(PROGRAMS)
+# How .cu files are built. Sets EMULATION_OBJ (every kernel as host code, for the tests) and, where CUDA=1, CUDA_OBJ and
+# CUDA_LIBS (for the programs).
+-include kernels/device/rules.mk
+$(EMULATION_OBJ) $(CUDA_OBJ): $(BUILD)/flags | have_all
 
-$(BUILD)/%.o: %.cpp
+all: $(BINARIES)
+
+# Objects depend on the flags they were made with: CUDA=0 after CUDA=1, or another OPT, rebuilds what it must.
+$(BUILD)/flags: always
+	@mkdir -p $(BUILD); echo '$(CXXFLAGS)' | cmp -s - $@ || echo '$(CXXFLAGS)' >$@
+$(BUILD)/link-flags: always
+	@mkdir -p $(BUILD); echo '$(CUDA_OBJ) $(CUDA_LIBS)' | cmp -s - $@ || echo '$(CUDA_OBJ) $(CUDA_LIBS)' >$@
+
+$(BUILD)/%.o: %.cpp $(BUILD)/flags | have_all
 	@mkdir -p $(@D)
 	@echo "CXX  $<"
 	$(Q)$(CXX) $(CXXFLAGS) -MMD -MP -c $< -o $@
 
-define program
-$(notdir $(1:%.cpp=%)): $(BUILD)/$(1:%.cpp=%).o $(LIB_OBJ)
-	@echo "LINK $$@"
-	$$(Q)$$(CXX) $$(CXXFLAGS) $$^ $$(LDLIBS) -o $$@
-endef
-$(foreach p,$(PROGRAM_CPP),$(eval $(call program,$(p))))
+# Everything but the programs' own files: a program or test links what it uses of it.
+$(BUILD)/engine.a: $(LIB_OBJ)
+	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/run_tests: $(TESTS_CPP:%.cpp=$(BUILD)/%.o) $(LIB_OBJ) $(EMULATION_OBJ)
+define link
 	@echo "LINK $@"
-	$(Q)$(CXX) $(CXXFLAGS) $^ -lgtest -lgtest_main -lpthread $(LDLIBS) -o $@
+	$(Q)$(CXX) $(CXXFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -o $@
+endef
+define program
+$(BIN)$(notdir $(1)): $(BUILD)/$(1).o $(CUDA_OBJ) $(BUILD)/engine.a $(BUILD)/link-flags
+	$$(link)
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+$(BINARIES): LDLIBS += $(CUDA_LIBS)
+
+$(BUILD)/run_tests: $(TEST_OBJ) $(EMULATION_OBJ) $(BUILD)/engine.a
+	$(link)
+$(BUILD)/run_tests: LDLIBS += -lgtest -lgtest_main -lpthread
 test: all $(BUILD)/run_tests
-	$(Q)$(if $(filter thread,$(SAN)),setarch -R) ./$(BUILD)/run_tests
-clean:
-	rm -rf build build-* $(PROGRAMS)
+	@PROGRAMS=$(or $(BIN),./) tests/run.sh $(BUILD)/test.log $(if $(filter thread,$(SAN)),setarch -R )./$(BUILD)/run_tests
+
+$(BUILD)/bench_%: $(BUILD)/tests/bench_%.o $(BUILD)/engine.a
+	$(link)
+$(BUILD)/bench_%: LDLIBS += $(if $(filter 1,$(OPENBLAS)),-lopenblas)
+$(BUILD)/tests/bench_%.o: CXXFLAGS += -DOPENBLAS=$(OPENBLAS)
+bench: all $(BENCHES)
+	@for b in $(BENCHES); do echo "== $$b"; ./$$b || exit 1; done
+
 format:
-	clang-format -i $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
-.PHONY: all test clean format
+	clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
+clean:
+	rm -rf build build-* $(notdir $(PROGRAMS))
+.PHONY: all always bench clean deps format have_all test
+.SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
