@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 
+#include "kernels/ops.h"
 #include "model/parameters.h"
 #include "utils/philox.h"
 
@@ -21,18 +22,20 @@ struct RandomModel {
     Arena arena{"weights", host_memory()};
     Parameters weights;
 
-    explicit RandomModel(const ModelConfig& c, uint64_t seed = 1, float head_scale = 4) : config(c) {
-        weights.plan(arena, config, Head::Policy);
+    explicit RandomModel(const ModelConfig& c, uint64_t seed = 1, float head_scale = 4,
+                         Head head = Head::Policy)
+        : config(c) {
+        weights.plan(arena, config, head);
         arena.allocate();
         weights.bind(config);
         Rng rng(seed, Stream::Noise);
         weights.for_each(config, [&](const std::string& name, const Tensor& t) {
-            const bool norm = name.ends_with("norm.weight"), head = name == "lm_head.weight";
+            const bool norm = name.ends_with("norm.weight"), lm_head = name == "lm_head.weight";
             const float scale = norm                      ? 0.2f
                                 : name.ends_with(".bias") ? 0.3f
                                 : name.starts_with("model.embed")
                                     ? 1.0f
-                                    : (head ? head_scale : 1.2f) / std::sqrt(float(t.cols));
+                                    : (lm_head ? head_scale : 1.2f) / std::sqrt(float(t.cols));
             for (int64_t r = 0; r < t.rows; r++)
                 for (int64_t i = 0; i < t.cols; i++)
                     t.row<float>(r)[i] = (norm ? 1 : 0) + scale * rng.normal();

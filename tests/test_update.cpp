@@ -7,7 +7,7 @@
 #include <set>
 
 #include "tests/naive_network.h"
-#include "tests/random_models.h"
+#include "tests/random_records.h"
 #include "train/rl_update.h"
 
 namespace {
@@ -58,9 +58,9 @@ struct DensePass {
     Parameters grads;
     std::unique_ptr<Transformer> network;
     Tensor ids, out, lse, dout, hidden;
-    const TinyModel& model;
+    const RandomModel& model;
     Head head;
-    explicit DensePass(const TinyModel& m, Head h) : model(m), head(h) {
+    explicit DensePass(const RandomModel& m, Head h) : model(m), head(h) {
         grads.plan(arena, m.config, h);
         network = std::make_unique<Transformer>(*ops, m.config, m.weights, arena, 128, 128, nullptr);
         for (Tensor* t : {&out, &lse, &dout}) arena.add(t, "target", 1, 128);
@@ -292,8 +292,8 @@ std::vector<int> all_of(const Rollout& rollout) {
 
 TEST_P(UpdateTest, PackedEqualsOneDenseSequencePerState) {
     const Case p = GetParam();
-    const ModelConfig c = tiny_config(p.family, p.block ? p.block : 4, p.tied);
-    const TinyModel policy(c, Head::Policy, 1), critic(c, Head::Value, 2);
+    const ModelConfig c = random_family_config(p.family, p.block ? p.block : 4, p.tied);
+    const RandomModel policy(c, 1), critic(c, 2, 4, Head::Value);
     const std::vector<Record> records = random_records(p, c, p.block, uint64_t(p.block * 10 + p.shrink));
     const RlOptions o = options_of(p);
     const MaskShape shape = {p.block, c.mask_id};

@@ -63,12 +63,20 @@ Rollout prepare(std::span<const Record> records, const MaskShape& shape, const R
     return out;
 }
 
+// Outputs of the sequences whose entry in `outputs` is empty.
+static void evaluate_missing(std::vector<std::vector<double>>& outputs,
+                             const std::vector<Sequence>& sequences, TrainingNetwork& network) {
+    std::vector<Sequence> missing;
+    std::vector<size_t> index;
+    for (size_t i = 0; i < sequences.size(); i++)
+        if (outputs[i].empty()) missing.push_back(sequences[i]), index.push_back(i);
+    std::vector<std::vector<double>> found = network.evaluate(missing);
+    for (size_t k = 0; k < index.size(); k++) outputs[index[k]] = std::move(found[k]);
+}
+
 void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value) {
-    const auto missing = [](const std::vector<std::vector<double>>& old) {
-        return std::any_of(old.begin(), old.end(), [](const std::vector<double>& o) { return o.empty(); });
-    };
-    if (missing(rollout.old_logprob)) rollout.old_logprob = policy.evaluate(rollout.sequences);
-    if (value && missing(rollout.old_value)) rollout.old_value = value->evaluate(rollout.sequences);
+    evaluate_missing(rollout.old_logprob, rollout.sequences, policy);
+    if (value) evaluate_missing(rollout.old_value, rollout.sequences, *value);
 }
 
 // Share of the returns' variance that the values explain.

@@ -40,8 +40,8 @@ struct Rollout {
 Rollout prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& options,
                 bool has_value_model, Rng& rng);
 
-// Old log-probs (and values, where `value` is given) from the current weights, on exactly the states that are
-// trained; those the rollout has already stay.
+// Fills in the old log-probs (and values, where `value` is given) of responses that have none, from the
+// current weights, on exactly the states that are trained. Needed before the first of several updates.
 void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value);
 
 // From one number per response token to one per (copy, token) pair of its sequence, and back (where a token

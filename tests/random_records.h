@@ -1,48 +1,21 @@
-// random_models.h -- tiny random models of every family, and random records, for tests of training.
+// random_records.h -- responses as some sampler might have left them, for tests of training.
 #pragma once
-#include <memory>
-#include <string>
-#include <vector>
+#include <algorithm>
 
-#include "model/parameters.h"
+#include "tests/random_model.h"
 #include "train/record.h"
-#include "utils/philox.h"
 
-inline ModelConfig tiny_config(Family family, int block, bool tied = false) {
-    ModelConfig c;
+// A body of every family. block: of block models; full attention otherwise.
+inline ModelConfig random_family_config(Family family, int block, bool tied = false) {
+    ModelConfig c = random_model_config(block);
     c.family = family;
-    c.V = 29, c.C = 12, c.L = 2, c.NH = 4, c.NKV = 2, c.HD = 6, c.F = 10, c.B = block;
-    c.max_positions = 128;
     c.tied = tied;
-    c.mask_id = 28;
     c.qk_norm = family == Family::Sdar;
     c.qkv_bias = c.shift = family == Family::Dream;
     c.full_attention = family != Family::Sdar;
     if (family == Family::Llada) c.NKV = c.NH;
     return c;
 }
-
-// Weights large enough that attention and gates are far from linear.
-inline void randomize(const Parameters& p, const ModelConfig& c, uint64_t seed, float scale = 0.4f) {
-    Rng rng(seed, Stream::Noise);
-    p.for_each(c, [&](const std::string& name, const Tensor& t) {
-        const bool norm = name.find("norm.weight") != std::string::npos;
-        for (int64_t r = 0; r < t.rows; r++)
-            for (int64_t i = 0; i < t.cols; i++) t.row<float>(r)[i] = (norm ? 1 : 0) + scale * rng.normal();
-    });
-}
-
-struct TinyModel {
-    ModelConfig config;
-    Arena arena{"weights", host_memory()};
-    Parameters weights;
-    TinyModel(const ModelConfig& c, Head head, uint64_t seed) : config(c) {
-        weights.plan(arena, config, head);
-        arena.allocate();
-        weights.bind(config);
-        randomize(weights, config, seed);
-    }
-};
 
 // A response of n tokens as some sampler might have left it: every block's steps after those of the blocks
 // before, gaps, and a tail that is partly revealed.
