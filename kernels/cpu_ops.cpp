@@ -34,6 +34,7 @@ class CpuOps : public Ops {
     void* allocate(size_t bytes) override { return host_memory().allocate(bytes); }
     void release(void* block, size_t bytes) override { host_memory().release(block, bytes); }
     std::string device_name() const override { return format("CPU, %d threads", max_threads()); }
+    bool on_host() const override { return true; }
     void upload(Tensor device, const void* host) override {
         CHECK(device.contiguous(), "upload into a strided tensor");
         if (device.size()) memcpy(device.data, host, device.bytes());

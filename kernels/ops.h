@@ -59,6 +59,7 @@ class Ops : public Memory {
   public:
     // ---- memory ------------------------------------------------------------------------------------------------
     virtual std::string device_name() const = 0;
+    virtual bool on_host() const { return false; }               // the host may read and write tensors in place
     virtual void upload(Tensor device, const void* host) = 0;    // contiguous; returns when `host` may be reused
     virtual void download(void* host, Tensor device) = 0;        // contiguous; waits for everything before it
     virtual void zero(Tensor t) = 0;

@@ -54,12 +54,15 @@ struct Tensor {
     T* row(int64_t r) const {
         return as<T>() + r * stride;
     }
+    // Address of an element; a tensor that is only planned has none, and neither have its parts.
+    void* at(int64_t element) const {
+        return data ? static_cast<char*>(data) + size_t(element) * size_of(dtype) : nullptr;
+    }
     Tensor row_range(int64_t begin, int64_t end) const {
-        return {static_cast<char*>(data) + size_t(begin * stride) * size_of(dtype), end - begin, cols, stride,
-                dtype};
+        return {at(begin * stride), end - begin, cols, stride, dtype};
     }
     Tensor col_range(int64_t begin, int64_t end) const {
-        return {static_cast<char*>(data) + size_t(begin) * size_of(dtype), rows, end - begin, stride, dtype};
+        return {at(begin), rows, end - begin, stride, dtype};
     }
 };
 

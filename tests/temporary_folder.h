@@ -1,0 +1,27 @@
+// temporary_folder.h -- a folder for one test's files, gone afterwards.
+#pragma once
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "utils/error.h"
+
+class TemporaryFolder {
+  public:
+    TemporaryFolder() {
+        std::string name = (std::filesystem::temp_directory_path() / "test-XXXXXX").string();
+        CHECK(mkdtemp(name.data()), "cannot make a temporary folder");
+        path_ = name;
+    }
+    ~TemporaryFolder() {
+        std::error_code error;
+        std::filesystem::remove_all(path_, error);
+    }
+    TemporaryFolder(const TemporaryFolder&) = delete;
+    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+    const std::string& path() const { return path_; }
+    std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+  private:
+    std::string path_;
+};
