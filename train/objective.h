@@ -35,7 +35,7 @@ enum class LossNorm { Step, Sequence, Token, Constant };
 
 struct ObjectiveOptions {
     LossNorm loss_norm = LossNorm::Step;
-    double norm_length = 1;  // of LossNorm::Constant
+    double norm_length = 0;  // of LossNorm::Constant, which needs one
     double kl_beta = 0.01;
     double clip_low = 0.2, clip_high = 0.2;
     // value model

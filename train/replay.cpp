@@ -1,0 +1,195 @@
+#include "train/replay.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "train/sft_example.h"
+#include "utils/timer.h"
+#include "weights_tools/model_folder.h"
+
+namespace {
+
+// A model, its gradients and activations for passes over given sequences, planned before anything is read.
+struct ReplayNetwork {
+    ModelFolder folder;
+    Arena arena;
+    Parameters weights;
+    std::unique_ptr<TrainingNetwork> network;
+
+    ReplayNetwork(Ops& ops, ModelFolder f, Head head) : folder(std::move(f)), arena("weights", ops) {
+        weights.plan(arena, folder.config, head);
+    }
+    void plan(Ops& ops, Head head, int block, const MicroBatchLimits& limits) {
+        network = std::make_unique<TrainingNetwork>(ops, folder.config, weights, head, block, limits);
+    }
+    void load(Ops& ops) {
+        arena.allocate();
+        weights.bind(folder.config);
+        network->allocate();
+        load_weights(folder, weights, ops);
+    }
+    std::vector<const Arena*> arenas() const {
+        return {&arena, &network->gradient_arena(), &network->activation_arena()};
+    }
+};
+
+int training_block(const ModelConfig& config, int block) {
+    if (config.full_attention) return 0;
+    return block ? block : config.B;
+}
+
+// A pass takes what --micro-batch-tokens says; by default enough for the largest response, and more while it
+// is cheap.
+MicroBatchLimits limits_for(std::span<const Sequence> sequences, int block, int micro_batch_tokens) {
+    constexpr int CHEAP_TOKENS = 4096;
+    const MicroBatchLimits needed = needed_limits(sequences, block);
+    const int64_t all = std::max<int64_t>(packed_tokens(sequences, block), 1);
+    MicroBatchLimits limits;
+    limits.max_tokens = micro_batch_tokens
+                            ? micro_batch_tokens
+                            : std::max(needed.max_tokens, int(std::min<int64_t>(all, CHEAP_TOKENS)));
+    limits.max_targets = std::max(needed.max_targets, limits.max_tokens);
+    // Plan for what will really be in one pass.
+    MicroBatchLimits used = {1, 1};
+    for (const std::vector<int>& members : cut_micro_batches(sequences, block, limits)) {
+        std::vector<Sequence> micro;
+        for (const int i : members) micro.push_back(sequences[size_t(i)]);
+        const PackedBatch packed = pack(micro, block, false);
+        used.max_tokens = std::max(used.max_tokens, packed.batch.T());
+        used.max_targets = std::max(used.max_targets, packed.batch.n_targets());
+    }
+    return used;
+}
+
+// Prints the plan where that is all that is asked for; false: go on.
+bool dry_run(const ReplayRequest& request, const std::vector<const ReplayNetwork*>& networks) {
+    if (!request.dry_run) return false;
+    size_t sum = 0;
+    for (const ReplayNetwork* n : networks)
+        for (const Arena* arena : n->arenas()) {
+            printf("%-24s %10.1f MiB\n", arena->name().c_str(), double(arena->bytes()) / (1 << 20));
+            sum += arena->bytes();
+        }
+    printf("%-24s %10.1f MiB\n", "sum", double(sum) / (1 << 20));
+    return true;
+}
+
+std::vector<int> all_responses(const Rollout& rollout) {
+    std::vector<int> out(rollout.sequences.size());
+    std::iota(out.begin(), out.end(), 0);
+    return out;
+}
+
+Json responses_json(const std::vector<Record>& records, const Rollout& rollout, const UpdateReport& report,
+                    bool has_value_model) {
+    Json out = Json::array();
+    for (size_t i = 0; i < rollout.sequences.size(); i++) {
+        const auto tokens = [&](const std::vector<double>& pairs) {
+            return per_token(rollout.sequences[i], pairs, records[size_t(rollout.record[i])].length());
+        };
+        Json response = {{"logprobs", tokens(report.logprobs[i])}};
+        if (has_value_model) {
+            response["values"] = tokens(report.values[i]);
+            response["returns"] = tokens(report.returns[i]);
+        }
+        response["advantages"] = tokens(report.advantages[i]);
+        out.push_back(std::move(response));
+    }
+    return out;
+}
+
+void check_same_vocabulary(const ModelFolder& policy, const ModelFolder& value) {
+    if (policy.config.V != value.config.V || policy.config.full_attention != value.config.full_attention ||
+        policy.config.mask_id != value.config.mask_id)
+        fail(Exit::BadFile,
+             "%s: the value model has vocabulary %d, mask id %d and %s attention, the policy %s has %d, %d "
+             "and %s",
+             value.path.c_str(), value.config.V, value.config.mask_id,
+             value.config.full_attention ? "full" : "block", policy.path.c_str(), policy.config.V,
+             policy.config.mask_id, policy.config.full_attention ? "full" : "block");
+}
+
+}  // namespace
+
+Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
+    Timer timer;
+    const bool has_value = !request.value_model.empty();
+    ReplayNetwork policy(ops, open_model_folder(request.model, Head::Policy), Head::Policy);
+    const ModelConfig& config = policy.folder.config;
+    std::unique_ptr<ReplayNetwork> value;
+    if (has_value) {
+        value = std::make_unique<ReplayNetwork>(ops, open_model_folder(request.value_model, Head::Value),
+                                                Head::Value);
+        check_same_vocabulary(policy.folder, value->folder);
+    }
+    const int block = training_block(config, request.block);
+    const std::vector<Record> records = read_records(request.file, record_limits(config, block, has_value));
+    Rng rng(0, Stream::Mask);
+    const Rollout rollout = prepare(records, {block, config.mask_id}, request.rl, has_value, rng);
+    const MicroBatchLimits limits = limits_for(rollout.sequences, block, request.micro_batch_tokens);
+    policy.plan(ops, Head::Policy, block, limits);
+    if (value) value->plan(ops, Head::Value, block, limits);
+    if (dry_run(request, value ? std::vector<const ReplayNetwork*>{&policy, value.get()}
+                               : std::vector<const ReplayNetwork*>{&policy}))
+        return {};
+    policy.load(ops);
+    if (value) value->load(ops);
+    const double load_s = timer.restart();
+
+    const UpdateReport report = accumulate(rollout, all_responses(rollout), *policy.network,
+                                           value ? value->network.get() : nullptr, request.rl);
+    const double update_s = timer.restart();
+
+    if (!request.dump_grads.empty())
+        save_parameters(request.dump_grads, policy.network->gradients(), config, ops);
+    if (!request.dump_value_grads.empty())
+        save_parameters(request.dump_value_grads, value->network->gradients(), value->folder.config, ops);
+    int64_t n_tokens = 0;
+    for (const int i : rollout.record) n_tokens += records[size_t(i)].length();
+    Json out = {{"loss", report.loss}, {"policy_loss", report.policy_loss}, {"kl", report.kl}};
+    if (has_value) out["value_loss"] = report.value_loss;
+    out["n_tokens"] = n_tokens;
+    out["n_responses"] = rollout.size();
+    out["n_dropped"] = rollout.n_dropped;
+    out["tokens_forwarded"] = policy.network->tokens_forwarded();
+    out["responses"] = responses_json(records, rollout, report, has_value);
+    out["timings"] = {{"load_s", load_s}, {"update_s", update_s}};
+    return out;
+}
+
+Json replay_sft(Ops& ops, const ReplayRequest& request) {
+    Timer timer;
+    ReplayNetwork policy(ops, open_model_folder(request.model, Head::Policy), Head::Policy);
+    const ModelConfig& config = policy.folder.config;
+    const int block = training_block(config, request.block);
+    const std::vector<SftExample> examples =
+        read_sft_examples(request.file, record_limits(config, block, false));
+    std::vector<Sequence> sequences;
+    std::vector<std::vector<double>> weights;
+    int64_t n_tokens = 0;
+    for (const SftExample& e : examples) {
+        sequences.push_back(sft_sequence(e, {block, config.mask_id}));
+        weights.push_back(sft_weights(e));
+        n_tokens += int64_t(e.response_ids.size());
+    }
+    policy.plan(ops, Head::Policy, block, limits_for(sequences, block, request.micro_batch_tokens));
+    if (dry_run(request, {&policy})) return {};
+    policy.load(ops);
+    const double load_s = timer.restart();
+
+    double loss = 0;
+    const std::vector<std::vector<double>> logprobs = policy.network->accumulate(
+        sequences, [&](int i, std::span<const double> logprob, std::span<double> dlogprob) {
+            std::vector<double>& weight = weights[size_t(i)];
+            for (double& w : weight) w /= double(n_tokens);
+            loss += cross_entropy(dlogprob, logprob, weight);
+        });
+    const double update_s = timer.restart();
+    if (!request.dump_grads.empty())
+        save_parameters(request.dump_grads, policy.network->gradients(), config, ops);
+    return {{"loss", loss},
+            {"n_tokens", n_tokens},
+            {"tokens_forwarded", policy.network->tokens_forwarded()},
+            {"logprobs", logprobs},
+            {"timings", {{"load_s", load_s}, {"update_s", update_s}}}};
+}
