@@ -1,8 +1,11 @@
 #include "train/optimizer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
+
+#include "weights_tools/safetensors.h"
 
 double learning_rate(const OptimizerOptions& o, int64_t step) {
     if (step < o.warmup_steps) return o.lr * double(step + 1) / double(o.warmup_steps);
@@ -60,4 +63,49 @@ Optimizer::Report Optimizer::update(const Parameters& gradients, const Optimizer
     });
     steps_++;
     return {norm, lr, false};
+}
+
+// Both moments of every stored tensor, named by it; the update count is the only row of "steps".
+static std::vector<Save> saves(const Parameters& m, const Parameters& v) {
+    std::vector<Save> out;
+    for (const auto& [prefix, moments] : {std::pair("m.", &m), std::pair("v.", &v)})
+        moments->for_each_stored([&](const std::string& name, const Tensor& t) {
+            out.push_back({.name = prefix + name, .from = t, .vector = is_vector(name), .dtype = t.dtype});
+        });
+    return out;
+}
+
+// The count as two halves: safetensors has no 64-bit integers here.
+static std::array<int, 2> halves(int64_t steps) { return {int(steps >> 31), int(steps & INT32_MAX)}; }
+
+void Optimizer::save(const std::string& path) const {
+    std::vector<Save> all = saves(m_, v_);
+    Arena arena("update count", ops_);
+    Tensor count;
+    arena.add(&count, "steps", 1, 2, DType::I32);
+    arena.allocate();
+    ops_.upload(count, halves(steps_).data());
+    all.push_back({.name = "steps", .from = count, .vector = true, .dtype = DType::I32});
+    save_tensors(path, all, ops_);
+}
+
+void Optimizer::load(const std::string& path) {
+    const SafetensorsFile file(path);
+    std::vector<Load> loads;
+    for (const Save& s : saves(m_, v_)) {
+        const FileTensor& from = file.get(s.name);
+        const std::vector<int64_t> shape = described(s).shape;
+        if (from.shape != shape || from.dtype != s.dtype)
+            fail(Exit::BadFile, "%s: tensor '%s' is %s %s, the model's is %s %s", path.c_str(),
+                 s.name.c_str(), name_of(from.dtype), show_shape(from.shape).c_str(), name_of(s.dtype),
+                 show_shape(shape).c_str());
+        loads.push_back({&from, s.from});
+    }
+    std::array<int, 2> count{};
+    const FileTensor& steps = file.get("steps");
+    if (steps.size() != 2 || steps.dtype != DType::I32)
+        fail(Exit::BadFile, "%s: tensor 'steps' is not two integers", path.c_str());
+    load_tensors({{&steps, tensor(count.data(), 1, 2, DType::I32)}});
+    load_tensors(loads, ops_);
+    steps_ = int64_t(count[0]) << 31 | count[1];
 }
