@@ -12,9 +12,8 @@
 struct Message {
     std::string role;  // system, user, assistant, tool
     std::string content;
-    std::optional<std::string>
-        reasoning;                    // an assistant's reasoning_content, where it is apart from the content
-    Json tool_calls = Json::array();  // of {name, arguments} or {function: {name, arguments}}
+    std::optional<std::string> reasoning = {};  // reasoning_content, where it is apart from the content
+    Json tool_calls = Json::array();            // of {name, arguments} or {function: {name, arguments}}
 };
 
 struct ChatTemplate {

@@ -180,6 +180,7 @@ void read_model(const Json& model, const std::string& where, VocabularyBuilder& 
         if (!has(model, field)) fail(Exit::BadFile, "%s: %s is missing", where.c_str(), field);
     }
     require_object(model["vocab"], where + ".vocab");
+    v.expect(model["vocab"].size());
     for (const auto& [spelling, id] : model["vocab"].items()) {
         if (!id.is_number_integer())
             fail(Exit::BadFile, "%s.vocab: the id of '%s' is %s", where.c_str(), spelling.c_str(),
@@ -187,20 +188,22 @@ void read_model(const Json& model, const std::string& where, VocabularyBuilder& 
         v.add_token(spelling, id.get<int64_t>(), where + ".vocab");
     }
     if (!model["merges"].is_array()) fail(Exit::BadFile, "%s.merges: expected an array", where.c_str());
+    const std::string merges = where + ".merges";
     size_t rank = 0;
     for (const Json& merge : model["merges"]) {
-        const std::string at = format("%s.merges[%zu]", where.c_str(), rank++);
         if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-            v.add_merge(merge[0].get<std::string>(), merge[1].get<std::string>(), at);
+            v.add_merge(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(),
+                        merges, rank++);
             continue;
         }
-        const std::string pair = merge.is_string() ? merge.get<std::string>() : "";
+        const std::string_view pair =
+            merge.is_string() ? merge.get_ref<const std::string&>() : std::string_view();
         const size_t space = pair.find(' ');
         if (space == std::string::npos || pair.find(' ', space + 1) != std::string::npos) {
-            fail(Exit::BadFile, "%s: %s is neither \"left right\" nor [\"left\", \"right\"]", at.c_str(),
-                 name_of(merge).c_str());
+            fail(Exit::BadFile, "%s:%zu: %s is neither \"left right\" nor [\"left\", \"right\"]",
+                 merges.c_str(), rank, name_of(merge).c_str());
         }
-        v.add_merge(pair.substr(0, space), pair.substr(space + 1), at);
+        v.add_merge(pair.substr(0, space), pair.substr(space + 1), merges, rank++);
     }
 }
 
@@ -230,6 +233,7 @@ void read_tokenizer_json(const std::string& path, VocabularyBuilder& v) {
 void read_merges(const std::string& path, bool with_vocabulary, VocabularyBuilder& v) {
     const MappedFile file(path);
     const std::string_view text = file.view();
+    if (!with_vocabulary) v.expect(text.size() / 8);  // bytes of a line, about
     size_t line_number = 0;
     for (size_t at = 0; at < text.size();) {
         const size_t end = std::min(text.find('\n', at), text.size());
@@ -239,17 +243,16 @@ void read_merges(const std::string& path, bool with_vocabulary, VocabularyBuilde
         if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
         // Only the first line can be a comment: later ones that begin with # are merges.
         if (line.empty() || (line_number == 1 && line.starts_with("#version"))) continue;
-        const std::string where = format("%s:%zu", path.c_str(), line_number);
         const size_t space = line.find(' ');
         if (space == std::string_view::npos || space == 0 || space + 1 == line.size() ||
             line.find(' ', space + 1) != std::string_view::npos) {
-            fail(Exit::BadFile, "%s: '%.80s' is not two tokens", where.c_str(), std::string(line).c_str());
+            fail(Exit::BadFile, "%s:%zu: '%.80s' is not two tokens", path.c_str(), line_number,
+                 std::string(line).c_str());
         }
-        const std::string left(line.substr(0, space)), right(line.substr(space + 1));
         if (with_vocabulary) {
-            v.add_merge(left, right, where);
+            v.add_merge(line.substr(0, space), line.substr(space + 1), path, line_number);
         } else {
-            v.add_merge_and_token(left, right, where);
+            v.add_merge_and_token(line.substr(0, space), line.substr(space + 1), path, line_number);
         }
     }
 }

@@ -67,15 +67,20 @@ int VocabularyBuilder::id_of(const std::string& spelling) const {
     return found == ids_.end() ? NO_TOKEN : found->second;
 }
 
-void VocabularyBuilder::add_merge(const std::string& left, const std::string& right,
-                                  const std::string& where) {
-    for (const std::string& part : {left, right, left + right}) {
-        if (id_of(part) == NO_TOKEN) {
-            fail(Exit::BadFile, "%s: merge '%s %s': '%s' is not in the vocabulary", where.c_str(),
-                 left.c_str(), right.c_str(), part.c_str());
-        }
+int VocabularyBuilder::part_of_merge(std::string_view part, const std::string& where, size_t number) const {
+    const int id = id_of(std::string(part));
+    if (id == NO_TOKEN) {
+        fail(Exit::BadFile, "%s:%zu: '%s' of a merge is not in the vocabulary", where.c_str(), number,
+             std::string(part).c_str());
     }
-    definition.merges.push_back({id_of(left), id_of(right), id_of(left + right)});
+    return id;
+}
+
+void VocabularyBuilder::add_merge(std::string_view left, std::string_view right, const std::string& where,
+                                  size_t number) {
+    const int merged = part_of_merge(std::string(left).append(right), where, number);
+    definition.merges.push_back(
+        {part_of_merge(left, where, number), part_of_merge(right, where, number), merged});
 }
 
 void VocabularyBuilder::add_alphabet() {
@@ -83,15 +88,20 @@ void VocabularyBuilder::add_alphabet() {
         add_token(spelling_of(alphabet().in_order[rank]), rank, "byte alphabet");
 }
 
-void VocabularyBuilder::add_merge_and_token(const std::string& left, const std::string& right,
-                                            const std::string& where) {
-    if (id_of(left + right) != NO_TOKEN) {
+void VocabularyBuilder::add_merge_and_token(std::string_view left, std::string_view right,
+                                            const std::string& where, size_t number) {
+    std::string merged(left);
+    merged.append(right);
+    const int id = int(ids_.size());
+    if (id >= MAX_VOCABULARY)
+        fail(Exit::BadFile, "%s:%zu: more than %d tokens", where.c_str(), number, MAX_VOCABULARY);
+    if (!ids_.emplace(merged, id).second) {
         fail(Exit::BadFile,
-             "%s: '%s' is made by an earlier merge already; ids are ambiguous, put vocab.json beside it",
-             where.c_str(), (left + right).c_str());
+             "%s:%zu: '%s' is made by an earlier merge already; ids are ambiguous, put vocab.json beside it",
+             where.c_str(), number, merged.c_str());
     }
-    add_token(left + right, int64_t(ids_.size()), where);
-    add_merge(left, right, where);
+    definition.merges.push_back(
+        {part_of_merge(left, where, number), part_of_merge(right, where, number), id});
 }
 
 void VocabularyBuilder::set_added(const AddedToken& token, const std::string& where) {

@@ -14,13 +14,15 @@ constexpr int MAX_VOCABULARY = 1 << 22;  // ids; far beyond any model, and small
 class VocabularyBuilder {
   public:
     // `where` names file and field in every message.
+    void expect(size_t tokens) { ids_.reserve(tokens); }
     void add_token(const std::string& spelling, int64_t id, const std::string& where);
-    // Both parts and their union must be tokens.
-    void add_merge(const std::string& left, const std::string& right, const std::string& where);
+    // Both parts and their union must be tokens. Messages say where:number.
+    void add_merge(std::string_view left, std::string_view right, const std::string& where, size_t number);
     // For a merges file alone: ids 0-255 are the bytes in the order of the alphabet, then every merge makes
     // the next id.
     void add_alphabet();
-    void add_merge_and_token(const std::string& left, const std::string& right, const std::string& where);
+    void add_merge_and_token(std::string_view left, std::string_view right, const std::string& where,
+                             size_t number);
 
     int id_of(const std::string& spelling) const;                       // NO_TOKEN where there is none
     void set_added(const AddedToken& token, const std::string& where);  // replaces one of the same id
@@ -31,6 +33,7 @@ class VocabularyBuilder {
     TokenizerDefinition finish();
 
   private:
+    int part_of_merge(std::string_view part, const std::string& where, size_t number) const;
     std::unordered_map<std::string, int> ids_;
     std::unordered_map<int, AddedToken> added_;
 };
