@@ -105,7 +105,7 @@ void Engine::Implementation::run(Pass& pass, std::vector<Sampled>& sampled) {
 }
 
 Trajectory Engine::Implementation::finish(const Active& a) {
-    Trajectory t = a.sequence.trajectory();
+    Trajectory t = a.generation.trajectory();
     t.prefill_s = seconds(a.started, a.first_reveal);
     t.generate_s = seconds(a.first_reveal, Clock::now());
     return t;
@@ -131,10 +131,10 @@ std::vector<Trajectory> Engine::Implementation::generate(std::span<const Request
         for (const Pass::Draw& draw : pass.draws) {
             Active& a = *draw.who;
             const bool first = a.first_reveal == a.started;
-            a.sequence.reveal(std::span(sampled).subspan(size_t(draw.first), size_t(draw.count)));
+            a.generation.reveal(std::span(sampled).subspan(size_t(draw.first), size_t(draw.count)));
             if (first) a.first_reveal = Clock::now();
-            if (callbacks.on_reveal) callbacks.on_reveal(a.request, a.sequence.progress());
-            if (!a.sequence.finished()) continue;
+            if (callbacks.on_reveal) callbacks.on_reveal(a.request, a.generation.progress());
+            if (!a.generation.finished()) continue;
             finished(a.request, finish(a));
             scheduler.retire(a);
         }

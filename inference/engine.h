@@ -42,14 +42,15 @@ Footprint footprint(int prompt_length, const GenerateOptions& options, const Mod
 
 // A response while it is generated: one entry per position from the end of the prompt to the end of the
 // current block (or canvas); step is NEVER, and the id without meaning, where it is still masked.
-struct Progress {
+struct PartialResponse {
     std::span<const int> token, step;
     std::span<const float> logprob;
     int n_final;  // so many leading tokens are output and will not change
 };
 
-struct Callbacks {                                                // any of them may be empty
-    std::function<void(int request, const Progress&)> on_reveal;  // after every reveal step of a request
+struct Callbacks {  // any of them may be empty
+    std::function<void(int request, const PartialResponse&)>
+        on_reveal;  // after every reveal step of a request
     std::function<void(int request, const Trajectory& done)> on_finish;
     std::function<bool()> should_stop;  // asked before every pass; true ends everything as "interrupted"
 };

@@ -51,7 +51,7 @@ int Scheduler::allocate(int n) {
 }
 
 bool Scheduler::place(Active& a, const Footprint& need) {
-    const std::span<const int> ids = a.sequence.prompt().first(size_t(need.shared_slots));
+    const std::span<const int> ids = a.generation.prompt().first(size_t(need.shared_slots));
     const auto key =
         std::pair(requests_[size_t(a.request)].options.block, std::vector(ids.begin(), ids.end()));
     auto prefix = prefixes_.find(key);
@@ -74,7 +74,7 @@ bool Scheduler::place(Active& a, const Footprint& need) {
 }
 
 bool Scheduler::place_alone(Active& a, const Footprint& need) {
-    const std::span<const int> ids = a.sequence.prompt().first(size_t(need.shared_slots));
+    const std::span<const int> ids = a.generation.prompt().first(size_t(need.shared_slots));
     const int block = requests_[size_t(a.request)].options.block, size = need.shared_slots + need.own_slots;
     int filled = 0;
     if (kept_.size && kept_.block == block) {
@@ -102,7 +102,7 @@ void Scheduler::retire(Active& a) {
     if (a.own_prefix) {
         drop_kept();
         const std::span<const int> settled =
-            a.prefix->ready() ? a.sequence.settled() : a.prefix->ids.first(size_t(a.prefix->filled));
+            a.prefix->ready() ? a.generation.settled() : a.prefix->ids.first(size_t(a.prefix->filled));
         kept_ = {{settled.begin(), settled.end()}, a.prefix->block, a.run, a.run_size};
     } else {
         slots_.release(a.run, a.run_size);
@@ -146,7 +146,7 @@ void Scheduler::prefill(Pass& pass, Active& a) const {
 }
 
 bool Scheduler::add_rows(Pass& pass, Active& a) const {
-    Sequence& s = a.sequence;
+    Generation& s = a.generation;
     const int before = pass.batch.T();
     if (!a.prefix->ready()) prefill(pass, a);
     if (a.prefix->ready()) {
@@ -173,7 +173,7 @@ bool Scheduler::add_rows(Pass& pass, Active& a) const {
 
 // Masked position p is read at its own row, or where the model's outputs are shifted, at the row before it.
 void Scheduler::add_targets(Pass& pass, Active& a, int first_row) const {
-    const Sequence& s = a.sequence;
+    const Generation& s = a.generation;
     const int first_position = geometry_ == Geometry::Canvas           ? 0
                                : geometry_ == Geometry::Autoregressive ? s.begin() - 1
                                                                        : s.begin();

@@ -6,7 +6,7 @@
 #include <map>
 #include <memory>
 
-#include "inference/sequence.h"
+#include "inference/generation.h"
 #include "inference/slots.h"
 #include "model/layout_generate.h"
 
@@ -21,9 +21,9 @@ struct Prefix {
 // A sequence in flight.
 struct Active {
     Active(int request, const Request& r, const ModelConfig& config)
-        : request(request), sequence(r, config) {}
+        : request(request), generation(r, config) {}
     int request;
-    Sequence sequence;
+    Generation generation;
     Prefix* prefix = nullptr;            // shared with other sequences, or its own:
     std::unique_ptr<Prefix> own_prefix;  // with EngineLimits::keep_last, at the head of its run
     int run = 0, run_size = 0;           // its own slots

@@ -284,7 +284,7 @@ TEST(Engine, AGroupForwardsItsPromptOnce) {
     TestEngine e(model, {.max_active = 5, .max_rows = 256, .kv_slots = 16 + 5 * 8});
     int most = 0;
     Callbacks callbacks;
-    callbacks.on_reveal = [&](int, const Progress& p) { most = std::max(most, int(p.token.size())); };
+    callbacks.on_reveal = [&](int, const PartialResponse& p) { most = std::max(most, int(p.token.size())); };
     const auto got = e.engine.generate(requests, callbacks);
     EXPECT_EQ(e.engine.forward_passes(), 4);                     // all five ran together
     EXPECT_EQ(e.engine.forwarded_rows(), 16 + 5 * (4 * 4 + 4));  // four denoising passes and a commit each
@@ -387,7 +387,7 @@ TEST(Engine, AnExceptionInACallbackLeavesTheEngineUsable) {
     const Request r = request_of(6, 4, 40);
     TestEngine e(model, {.max_active = 2, .max_rows = 64, .kv_slots = 48});  // room for one
     Callbacks callbacks;
-    callbacks.on_reveal = [](int, const Progress&) { throw std::runtime_error("no"); };
+    callbacks.on_reveal = [](int, const PartialResponse&) { throw std::runtime_error("no"); };
     EXPECT_THROW(e.engine.generate({&r, 1}, callbacks), std::runtime_error);
     EXPECT_EQ(e.engine.generate({&r, 1})[0].finish_reason, "length");
 }
@@ -416,7 +416,7 @@ TEST(Engine, ProgressOnlyGrows) {
     TestEngine e(model, LIMITS);
     Ids seen;
     Callbacks callbacks;
-    callbacks.on_reveal = [&](int, const Progress& p) {
+    callbacks.on_reveal = [&](int, const PartialResponse& p) {
         ASSERT_GE(p.n_final, int(seen.size()));
         for (size_t i = 0; i < seen.size(); i++) EXPECT_EQ(p.token[i], seen[i]);
         seen.assign(p.token.begin(), p.token.begin() + p.n_final);

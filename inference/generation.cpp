@@ -1,4 +1,4 @@
-#include "inference/sequence.h"
+#include "inference/generation.h"
 
 #include <algorithm>
 
@@ -29,7 +29,7 @@ Footprint footprint(int prompt_length, const GenerateOptions& options, const Mod
                                                    : 1};
 }
 
-Sequence::Sequence(const Request& request, const ModelConfig& config)
+Generation::Generation(const Request& request, const ModelConfig& config)
     : request_(request),
       geometry_(geometry_of(config)),
       mask_id_(config.mask_id),
@@ -47,7 +47,7 @@ Sequence::Sequence(const Request& request, const ModelConfig& config)
     if (geometry_ == Geometry::Autoregressive) commit_ = lo_ - 1;
 }
 
-void Sequence::open_block(int begin) {
+void Generation::open_block(int begin) {
     lo_ = begin;
     hi_ = std::min(begin + block_, n_positions());
     block_step_ = 0;
@@ -56,14 +56,14 @@ void Sequence::open_block(int begin) {
         if (revealed_[size_t(i)] == NEVER) masked_.push_back(i);
 }
 
-std::vector<int> Sequence::ids(int begin, int end) const {
+std::vector<int> Generation::ids(int begin, int end) const {
     std::vector<int> out(token_.begin() + begin, token_.begin() + end);
     for (int i = begin; i < end; i++)
         if (revealed_[size_t(i)] == NEVER) out[size_t(i - begin)] = mask_id_;
     return out;
 }
 
-SampleRow Sequence::sample_row(int position) const {
+SampleRow Generation::sample_row(int position) const {
     const GenerateOptions& o = request_.options;
     return {.seed = o.seed,
             .sequence = request_.sequence,
@@ -75,7 +75,7 @@ SampleRow Sequence::sample_row(int position) const {
             .confidence = o.confidence};
 }
 
-void Sequence::reveal(std::span<const Sampled> candidates) {
+void Generation::reveal(std::span<const Sampled> candidates) {
     CHECK(candidates.size() == masked_.size(), "%zu candidates for %zu masks", candidates.size(),
           masked_.size());
     const std::vector<char> all_masked(masked_.size(), 1);
@@ -100,7 +100,7 @@ void Sequence::reveal(std::span<const Sampled> candidates) {
 }
 
 // A stop id, or the limit, with everything before it revealed.
-void Sequence::check_end() {
+void Generation::check_end() {
     const std::vector<int>& stops = request_.options.stop_ids;
     for (int i = prompt_length_ + n_final_; i < limit_ && revealed_[size_t(i)] != NEVER; i++) {
         n_final_++;
@@ -112,7 +112,7 @@ void Sequence::check_end() {
     }
 }
 
-Progress Sequence::progress() const {
+PartialResponse Generation::progress() const {
     const size_t from = size_t(prompt_length_);
     const size_t to = geometry_ == Geometry::Canvas ? token_.size() : size_t(std::max(hi_, prompt_length_));
     return {.token = std::span(token_).subspan(from, to - from),
@@ -121,8 +121,8 @@ Progress Sequence::progress() const {
             .n_final = n_final_};
 }
 
-Trajectory Sequence::trajectory() const {
-    const Progress p = progress();
+Trajectory Generation::trajectory() const {
+    const PartialResponse p = progress();
     const auto n = size_t(n_final_);
     // A block that was opened and never denoised is no part of the record.
     const bool untouched = geometry_ != Geometry::Canvas && block_step_ == 0;

@@ -1,5 +1,5 @@
-// sequence.h -- one response while it is generated: what is revealed, which block is denoised, when it ends.
-// Knows nothing of the network, of slots, or of other sequences.
+// generation.h -- one response while it is generated: what is revealed, which block is denoised, when it
+// ends. Knows nothing of the network, of slots, or of other sequences.
 #pragma once
 #include <span>
 #include <vector>
@@ -14,10 +14,10 @@ enum class Geometry {
 };
 Geometry geometry_of(const ModelConfig& config);
 
-class Sequence {
+class Generation {
   public:
     // prompt_ids and options are those of `request`, which must outlive it.
-    Sequence(const Request& request, const ModelConfig& config);
+    Generation(const Request& request, const ModelConfig& config);
 
     int n_positions() const { return int(token_.size()); }  // prompt, output, and the rest of the last block
     int shared() const {
@@ -48,7 +48,7 @@ class Sequence {
     void reveal(std::span<const Sampled> candidates);
     bool finished() const { return finish_reason_ != nullptr; }
 
-    Progress progress() const;
+    PartialResponse progress() const;
     Trajectory trajectory() const;  // before the end: interrupted
     int forward_passes = 0;
 

@@ -1,7 +1,7 @@
 // Limits, stops and tails as tables: candidates made by hand, no network.
 #include <gtest/gtest.h>
 
-#include "inference/sequence.h"
+#include "inference/generation.h"
 
 namespace {
 
@@ -34,7 +34,7 @@ Request request_of(const Case& c) {
 }
 
 // Candidate of position p: the id p (prompt ids are 50..59); confidence as `sure` says, by position.
-std::vector<Sampled> candidates(const Sequence& s, float (*sure)(int)) {
+std::vector<Sampled> candidates(const Generation& s, float (*sure)(int)) {
     std::vector<Sampled> out;
     for (const int p : s.masked()) out.push_back({p, sure(p), -float(p), 1});
     return out;
@@ -44,7 +44,7 @@ float right_first(int p) { return 0.5f + 0.001f * float(p); }
 
 Trajectory run(const Case& c, const ModelConfig& config, float (*sure)(int)) {
     const Request r = request_of(c);
-    Sequence s(r, config);
+    Generation s(r, config);
     while (!s.finished()) s.reveal(candidates(s, sure));
     return s.trajectory();
 }
@@ -53,7 +53,7 @@ using Ids = std::vector<int>;
 
 }  // namespace
 
-TEST(Sequence, TheLimitIsExactInsideABlock) {
+TEST(Generation, TheLimitIsExactInsideABlock) {
     // Prompt 3, blocks of 4: position 3 is left in the first block, the limit (8) ends at a block's end.
     Trajectory t = run({3, 5, 4, 4, {}}, block_model(), left_first);
     EXPECT_EQ(t.output_ids, (Ids{3, 4, 5, 6, 7}));
@@ -74,7 +74,7 @@ TEST(Sequence, TheLimitIsExactInsideABlock) {
     EXPECT_EQ(t.tail_steps, (Ids{8, 7, 6}));
 }
 
-TEST(Sequence, AStopWaitsForEverythingBeforeIt) {
+TEST(Generation, AStopWaitsForEverythingBeforeIt) {
     // Block [4, 8), stop id 6, from the right: 7, 6, 5, 4.
     Trajectory t = run({4, 12, 4, 4, {6}}, block_model(), right_first);
     EXPECT_EQ(t.output_ids, (Ids{4, 5, 6}));
@@ -95,7 +95,7 @@ TEST(Sequence, AStopWaitsForEverythingBeforeIt) {
     EXPECT_EQ(t.tail_steps, (Ids{1, 1}));
 }
 
-TEST(Sequence, StopsInThePromptAndPastTheLimitDoNotCount) {
+TEST(Generation, StopsInThePromptAndPastTheLimitDoNotCount) {
     Trajectory t = run({6, 2, 4, 4, {50, 51, 52, 53, 54, 55}}, block_model(), left_first);
     EXPECT_EQ(t.finish_reason, "length");
     // The limit is 6; the stop id 7 comes first, at a position behind it.
@@ -108,10 +108,10 @@ TEST(Sequence, StopsInThePromptAndPastTheLimitDoNotCount) {
     EXPECT_EQ(t.finish_reason, "stop");
 }
 
-TEST(Sequence, MaskTextInAPromptStaysText) {
+TEST(Generation, MaskTextInAPromptStaysText) {
     Request r = request_of({3, 1, 4, 4, {}});
     r.prompt_ids = {99, 99, 99};
-    Sequence s(r, block_model());
+    Generation s(r, block_model());
     EXPECT_EQ(s.masked(), (Ids{3}));
     EXPECT_EQ(s.ids(0, 4), (Ids{99, 99, 99, 99}));
     s.reveal(candidates(s, left_first));
@@ -119,9 +119,9 @@ TEST(Sequence, MaskTextInAPromptStaysText) {
     EXPECT_EQ(s.trajectory().output_ids, (Ids{3}));
 }
 
-TEST(Sequence, BlocksStartAtAbsolutePositionZeroAndCommitBeforeTheNext) {
+TEST(Generation, BlocksStartAtAbsolutePositionZeroAndCommitBeforeTheNext) {
     const Request r = request_of({5, 20, 4, 2, {}});
-    Sequence s(r, block_model());
+    Generation s(r, block_model());
     EXPECT_EQ(s.shared(), 4);
     EXPECT_EQ(s.n_positions(), 28);
     EXPECT_EQ(s.begin(), 4);
@@ -142,9 +142,9 @@ TEST(Sequence, BlocksStartAtAbsolutePositionZeroAndCommitBeforeTheNext) {
     EXPECT_EQ(s.settled().size(), 8u);
 }
 
-TEST(Sequence, AnInterruptedResponseKeepsWhatIsThere) {
+TEST(Generation, AnInterruptedResponseKeepsWhatIsThere) {
     const Request r = request_of({4, 12, 4, 4, {}});
-    Sequence s(r, block_model());
+    Generation s(r, block_model());
     s.reveal(candidates(s, right_first));
     Trajectory t = s.trajectory();
     EXPECT_EQ(t.finish_reason, "interrupted");
@@ -156,9 +156,9 @@ TEST(Sequence, AnInterruptedResponseKeepsWhatIsThere) {
     EXPECT_EQ(t.tail_ids, (Ids{}));
 }
 
-TEST(Sequence, ACanvasHasItsBlocksFromTheEndOfThePrompt) {
+TEST(Generation, ACanvasHasItsBlocksFromTheEndOfThePrompt) {
     const Request r = request_of({5, 6, 4, 4, {}});
-    Sequence s(r, canvas_model());
+    Generation s(r, canvas_model());
     EXPECT_EQ(s.shared(), 0);
     EXPECT_EQ(s.n_positions(), 11);
     EXPECT_EQ(s.begin(), 5);
@@ -174,12 +174,12 @@ TEST(Sequence, ACanvasHasItsBlocksFromTheEndOfThePrompt) {
     EXPECT_EQ(t.denoise_steps, 6);
 }
 
-TEST(Sequence, AutoregressiveModelsShareAllButTheLastPromptToken) {
+TEST(Generation, AutoregressiveModelsShareAllButTheLastPromptToken) {
     ModelConfig c = block_model();
     c.shift = true;
     c.mask_id = -1;
     const Request r = request_of({5, 3, 1, 1, {}});
-    Sequence s(r, c);
+    Generation s(r, c);
     EXPECT_EQ(s.shared(), 4);
     EXPECT_EQ(s.n_positions(), 8);
     EXPECT_EQ(s.commit_begin(), 4);
@@ -192,9 +192,9 @@ TEST(Sequence, AutoregressiveModelsShareAllButTheLastPromptToken) {
     EXPECT_EQ(footprint(5, r.options, c).own_slots, 4);
 }
 
-TEST(Sequence, ProgressCountsWhatIsFinal) {
+TEST(Generation, ProgressCountsWhatIsFinal) {
     const Request r = request_of({4, 12, 4, 4, {}});
-    Sequence s(r, block_model());
+    Generation s(r, block_model());
     s.reveal(candidates(s, right_first));
     EXPECT_EQ(s.progress().n_final, 0);
     EXPECT_EQ(s.progress().step.size(), 4u);

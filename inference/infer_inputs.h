@@ -1,0 +1,15 @@
+// infer_inputs.h -- what `infer` is asked: from the command line, a file, JSON lines or a pipe.
+#pragma once
+#include "inference/infer_options.h"
+#include "inference/text_model.h"
+
+struct Prompt {
+    Json id;  // of a JSON line; null where it has none
+    std::vector<int> ids;
+    std::string shown;  // the text as it was given, for people; "" where there were only ids
+};
+
+// `folder` is the model's; where nothing is asked and it is the default model, its sample prompt. Throws
+// Error(Usage | BadFile).
+std::vector<Prompt> read_prompts(const InferOptions& options, const TextModel& text,
+                                 const std::string& folder);

@@ -1,0 +1,65 @@
+#include "inference/infer_options.h"
+
+static const char* EXAMPLES = R"(Examples:
+  ./infer --block 8
+      the small model that comes along answers a sample prompt
+  ./infer --prompt "12+34=" --num-samples 4 --temperature 1 --json
+      four samples as JSON lines: ids, reveal steps, log-probabilities, text
+  ./infer --visual --block 8
+      watch the blocks fill in
+With a model of your own: ./infer --model SDAR-1.7B-Chat --chat
+
+Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 bad file, 4 not enough memory, 130 interrupted.)";
+
+void InferOptions::declare(Options& flags, const Common& common) {
+    flags.section("Model");
+    flags.add("--model,-m DIR", &model, "a Hugging Face folder (default: the small model that comes along)");
+    flags.add("--tokenizer DIR", &tokenizer,
+              "a folder with a tokenizer, or `bytes` (default: the model's own)");
+    flags.section("Input (none of them: standard input where it is piped and not empty)");
+    flags.add("--prompt,-p TEXT", &prompt, "what to answer, or with --chat-template raw to continue");
+    flags.add("--file,-f FILE", &file, "the same from a file");
+    flags.add("--prompt-ids IDS", &prompt_ids, "the same as token ids: 1,2,3");
+    flags.add("--input FILE", &input,
+              "JSON lines with prompt, messages or prompt_ids, and an optional id; - is standard input");
+    flags.add("--chat,-i", &chat, "talk; /help lists the commands");
+    flags.add("--system,-s TEXT", &system, "system message in front of a prompt");
+    flags.add("--chat-template NAME", &chat_template, "how a prompt is put to the model")
+        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
+    flags.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}},
+                     "let a Qwen3 model think first");
+    flags.add("--encode FILE", &encode,
+              "only turn the text or messages of JSON lines into ids, with --tokenizer");
+    decoding.declare(flags);
+    flags.add_choice("--cache KIND", &cache,
+                     {{"auto", Cache::Auto}, {"exact", Cache::Exact}, {"none", Cache::None}},
+                     "of keys and values: exact (block models), none (full attention)");
+    flags.add("--num-samples N", &num_samples, "answers to each prompt").range(1, 1 << 20);
+    flags.section("Limits");
+    flags.add("--max-active,--max-batch N", &max_active, "sequences in flight at once").range(1, 1 << 16);
+    flags.add("--max-rows N", &max_rows, "tokens of one forward pass (0: planned)").range(0, 1 << 24);
+    flags.add("--kv-slots N", &kv_slots, "tokens the cache holds (0: planned; with --chat 4096)")
+        .range(0, 1 << 30);
+    flags.section("Output");
+    flags.add("--visual", &visual, "watch the blocks fill in, on a terminal");
+    flags.add("--trace-html FILE", &trace_html, "one page that plays back how every token was revealed");
+    flags.add("--logits FILE", &logits,
+              "write the logits of one pass over the prompt as it stands (safetensors); generate nothing");
+    flags.epilog(EXAMPLES);
+    flags.check([this, &flags, &common](Faults& faults) {
+        prompt_given = flags.given("--prompt");
+        const int sources = prompt_given + !file.empty() + flags.given("--prompt-ids") + !input.empty() +
+                            chat + !encode.empty();
+        if (sources > 1)
+            faults.add("--prompt, --file, --prompt-ids, --input, --chat and --encode exclude each other");
+        if (!encode.empty() && tokenizer.empty() && model.empty())
+            faults.add("--encode: say which --tokenizer");
+        if (!logits.empty() && (chat || !input.empty()))
+            faults.add("--logits takes one prompt: --prompt, --file or --prompt-ids");
+        if (chat && common.json) faults.add("--chat and --json exclude each other");
+        if (chat && num_samples > 1) faults.add("--chat and --num-samples exclude each other");
+        if (visual && (common.json || !input.empty()))
+            faults.add("--visual shows one answer: not with --json or --input");
+        if (visual && num_samples > 1) faults.add("--visual shows one answer: not with --num-samples");
+    });
+}

@@ -1,0 +1,32 @@
+// infer_options.h -- every option of the `infer` program.
+#pragma once
+#include "inference/decoding_flags.h"
+
+enum class Cache { Auto, Exact, None };
+
+struct InferOptions {
+    // Model
+    std::string model;      // "": the one in inference/default_model
+    std::string tokenizer;  // "bytes" or a folder; "": the model's
+    // Input
+    std::string prompt, file, input, encode;
+    std::vector<int> prompt_ids;
+    bool prompt_given = false;  // --prompt, even an empty one
+    bool chat = false;
+    std::string system;
+    std::string chat_template = "auto";
+    bool thinking = true;
+    // Decoding
+    DecodingFlags decoding;
+    Cache cache = Cache::Auto;
+    int num_samples = 1;
+    // Limits
+    int max_active = 16;
+    int max_rows = 0;  // 0: planned from the requests
+    int kv_slots = 0;
+    // Output
+    std::string logits, trace_html;
+    bool visual = false;
+
+    void declare(Options& flags, const Common& common);
+};

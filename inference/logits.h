@@ -1,0 +1,13 @@
+// logits.h -- one forward pass over a text as it stands, and what the model says about every position: how a
+// port is checked.
+#pragma once
+#include <span>
+#include <string>
+
+#include "model/transformer.h"
+
+// Writes `logits` (T, V) in fp32: row i is what the model says about position i; under autoregressive models
+// about position i + 1, as their own implementations have it. Mask ids among `ids` are masks. block: of block
+// models.
+void write_logits(const std::string& path, std::span<const int> ids, int block, Ops& ops,
+                  const ModelConfig& config, const Parameters& weights);
