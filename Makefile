@@ -78,6 +78,15 @@ $(BUILD)/%.o: %.cpp $(BUILD)/flags | have_all
 	@echo "CXX  $<"
 	$(Q)$(CXX) $(CXXFLAGS) -MMD -MP -c $< -o $@
 
+# The inner kernels, once per instruction set; which of them runs is chosen at run time. A fused multiply-add is spelled out
+# where it is meant, and GCC 12 warns of its own AVX-512 header.
+SIMD_FLAGS = -O3 -ffp-contract=off -Wno-uninitialized -Wno-maybe-uninitialized
+$(BUILD)/kernels/simd_%.o: CXXFLAGS += $(SIMD_FLAGS)
+ifeq ($(shell uname -m),x86_64)
+$(BUILD)/kernels/simd_avx2.o: CXXFLAGS += -mavx2 -mfma
+$(BUILD)/kernels/simd_avx512.o: CXXFLAGS += -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq
+endif
+
 # Everything but the programs' own files: a program or test links what it uses of it.
 $(BUILD)/engine.a: $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $^

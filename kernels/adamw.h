@@ -5,6 +5,7 @@
 //   param -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + weight_decay param)
 // Parallel over ranges of elements.
 #pragma once
+#include "kernels/cpu.h"
 #include "kernels/ops.h"
 #include "kernels/view.h"
 
@@ -26,5 +27,5 @@ void adamw(T* param, T* m, T* v, const T* grad, int64_t n, const AdamW& o) {
 }  // namespace ref
 
 namespace cpu {
-void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options);
+void adamw(Context& context, Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options);
 }  // namespace cpu

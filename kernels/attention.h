@@ -15,6 +15,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cpu.h"
 #include "kernels/ops.h"
 #include "kernels/view.h"
 
@@ -86,8 +87,9 @@ void attention_backward(Rows<T> dq, Rows<T> dk, Rows<T> dv, Rows<T> scratch, Row
 }  // namespace ref
 
 namespace cpu {
-void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
-                       int kv_heads);
-void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out, Tensor lse,
-                        Tensor q, Tensor k, Tensor v, Tensor see, int heads, int kv_heads);
+void attention_forward(Context& context, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see,
+                       int heads, int kv_heads);
+void attention_backward(Context& context, Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout,
+                        Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
+                        int kv_heads);
 }  // namespace cpu

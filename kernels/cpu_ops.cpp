@@ -4,6 +4,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/cpu.h"
 #include "kernels/embedding.h"
 #include "kernels/linear.h"
 #include "kernels/lm_head.h"
@@ -30,10 +31,14 @@ void cast_row(Out* out, const In* inp, int64_t n) {
 
 class CpuOps : public Ops {
   public:
+    explicit CpuOps(const Simd& simd) : context_{simd} {}
+
     // ---- memory
     void* allocate(size_t bytes) override { return host_memory().allocate(bytes); }
     void release(void* block, size_t bytes) override { host_memory().release(block, bytes); }
-    std::string device_name() const override { return format("CPU, %d threads", max_threads()); }
+    std::string device_name() const override {
+        return format("CPU, %s, %d thread%s", context_.simd.name, max_threads(), max_threads() == 1 ? "" : "s");
+    }
     bool on_host() const override { return true; }
     void upload(Tensor device, const void* host) override {
         CHECK(device.contiguous(), "upload into a strided tensor");
@@ -72,87 +77,91 @@ class CpuOps : public Ops {
         cpu::embedding_forward(out, token, weight);
     }
     void embedding_backward(Tensor dweight, Tensor dout, Tensor token) override {
-        cpu::embedding_backward(dweight, dout, token);
+        cpu::embedding_backward(context_, dweight, dout, token);
     }
     void gather_rows(Tensor out, Tensor inp, Tensor row) override { cpu::gather_rows(out, inp, row); }
     void gather_rows_backward(Tensor dinp, Tensor dout, Tensor row) override {
-        cpu::gather_rows_backward(dinp, dout, row);
+        cpu::gather_rows_backward(context_, dinp, dout, row);
     }
     void scatter_rows(Tensor out, Tensor inp, Tensor slot) override { cpu::scatter_rows(out, inp, slot); }
 
     // ---- normalisation
     void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) override {
-        cpu::rmsnorm_forward(out, rstd, inp, weight, eps);
+        cpu::rmsnorm_forward(context_, out, rstd, inp, weight, eps);
     }
     void rmsnorm_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
                           Tensor weight) override {
-        cpu::rmsnorm_backward(dinp, dweight, dout, rstd, inp, weight);
+        cpu::rmsnorm_backward(context_, dinp, dweight, dout, rstd, inp, weight);
     }
 
     // ---- matrix products
     void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual) override {
-        cpu::linear_forward(out, inp, weight, bias, residual);
+        cpu::linear_forward(context_, out, inp, weight, bias, residual);
     }
     void linear_backward(Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,
                          Tensor weight) override {
-        cpu::linear_backward(dinp, dweight, dbias, dout, inp, weight);
+        cpu::linear_backward(context_, dinp, dweight, dbias, dout, inp, weight);
     }
 
     // ---- q/k norm + RoPE
     void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position,
                                 Tensor rope, int heads, float eps) override {
-        cpu::head_norm_rope_forward(out, rstd, inp, weight, position, rope, heads, eps);
+        cpu::head_norm_rope_forward(context_, out, rstd, inp, weight, position, rope, heads, eps);
     }
     void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
                                  Tensor weight, Tensor position, Tensor rope, int heads) override {
-        cpu::head_norm_rope_backward(dinp, dweight, dout, rstd, inp, weight, position, rope, heads);
+        cpu::head_norm_rope_backward(context_, dinp, dweight, dout, rstd, inp, weight, position, rope, heads);
     }
 
     // ---- span attention
     void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
                            int kv_heads) override {
-        cpu::attention_forward(out, lse, q, k, v, see, heads, kv_heads);
+        cpu::attention_forward(context_, out, lse, q, k, v, see, heads, kv_heads);
     }
     void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
                             Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
                             int kv_heads) override {
-        cpu::attention_backward(dq, dk, dv, scratch, dout, out, lse, q, k, v, see, heads, kv_heads);
+        cpu::attention_backward(context_, dq, dk, dv, scratch, dout, out, lse, q, k, v, see, heads, kv_heads);
     }
 
     // ---- MLP
-    void swiglu_forward(Tensor out, Tensor gate_up) override { cpu::swiglu_forward(out, gate_up); }
+    void swiglu_forward(Tensor out, Tensor gate_up) override { cpu::swiglu_forward(context_, out, gate_up); }
     void swiglu_backward(Tensor dgate_up, Tensor dout, Tensor gate_up) override {
-        cpu::swiglu_backward(dgate_up, dout, gate_up);
+        cpu::swiglu_backward(context_, dgate_up, dout, gate_up);
     }
 
     // ---- heads
     void head_logprob(Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight,
                       Tensor target) override {
-        cpu::head_logprob(logprob, lse, entropy, hidden, weight, target);
+        cpu::head_logprob(context_, logprob, lse, entropy, hidden, weight, target);
     }
     void head_backward(Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse, Tensor hidden,
                        Tensor weight, Tensor target) override {
-        cpu::head_backward(dhidden, dweight, dlogprob, lse, hidden, weight, target);
+        cpu::head_backward(context_, dhidden, dweight, dlogprob, lse, hidden, weight, target);
     }
     void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight,
                      int mask_id, int n_ids) override {
-        cpu::head_sample(out, rows, hidden, weight, mask_id, n_ids);
+        cpu::head_sample(context_, out, rows, hidden, weight, mask_id, n_ids);
     }
     void value_head_forward(Tensor value, Tensor hidden, Tensor weight) override {
-        cpu::value_head_forward(value, hidden, weight);
+        cpu::value_head_forward(context_, value, hidden, weight);
     }
     void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
                              Tensor weight) override {
-        cpu::value_head_backward(dhidden, dweight, dvalue, hidden, weight);
+        cpu::value_head_backward(context_, dhidden, dweight, dvalue, hidden, weight);
     }
 
     // ---- optimizer
     void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) override {
-        cpu::adamw(param, m, v, grad, options);
+        cpu::adamw(context_, param, m, v, grad, options);
     }
     double sum_of_squares(Tensor t) override { return cpu::sum_of_squares(t); }
+
+  private:
+    cpu::Context context_;
 };
 
 }  // namespace
 
-std::unique_ptr<Ops> make_cpu_ops() { return std::make_unique<CpuOps>(); }
+std::unique_ptr<Ops> make_cpu_ops() { return make_cpu_ops(best_simd()); }
+std::unique_ptr<Ops> make_cpu_ops(const Simd& simd) { return std::make_unique<CpuOps>(simd); }

@@ -9,7 +9,7 @@ static void forward(Tensor out, const int* token, Tensor weight) {
     const Rows<float> o = rows_of<float>(out);
     const Rows<const W> w = rows_of<const W>(weight);
     const int C = int(out.cols);
-    parallel_for(out.rows, C,
+    parallel_for(out.rows, C / 4,
                  [&](int64_t t) { ref::embedding_forward<float, W>(o.from(t), token + t, w, 1, C); });
 }
 
@@ -30,7 +30,7 @@ void embedding_forward(Tensor out, Tensor token, Tensor weight) {
         forward<float>(out, id, weight);
 }
 
-void embedding_backward(Tensor dweight, Tensor dout, Tensor token) {
+void embedding_backward(Context& context, Tensor dweight, Tensor dout, Tensor token) {
     CHECK(dout.cols == dweight.cols, "gradient of width %lld into %lld", (long long)dout.cols,
           (long long)dweight.cols);
     const int T = int(dout.rows);
@@ -38,9 +38,8 @@ void embedding_backward(Tensor dweight, Tensor dout, Tensor token) {
     check_ids(id, T, dweight.rows);
     const Rows<float> dw = rows_of<float>(dweight);
     const Rows<const float> d = rows_of<const float>(dout);
-    parallel_ranges(dout.cols, 64, T, [&](int64_t begin, int64_t end) {
-        ref::embedding_backward<float>({dw.data + begin, dw.stride}, {d.data + begin, d.stride}, id, T,
-                                       int(end - begin));
+    parallel_ranges(dout.cols, 64, T / 4, [&](int64_t begin, int64_t end) {
+        for (int t = 0; t < T; t++) context.simd.add(dw[id[t]] + begin, d[t] + begin, 1, int(end - begin));
     });
 }
 

@@ -4,6 +4,7 @@
 //   backward   dweight (V, C)[token] += dout (T, C), in the order of rows     parallel over columns: ids
 //   repeat
 #pragma once
+#include "kernels/cpu.h"
 #include "kernels/view.h"
 
 namespace ref {
@@ -24,5 +25,5 @@ void embedding_backward(Rows<T> dweight, Rows<const T> dout, const int* token, i
 
 namespace cpu {
 void embedding_forward(Tensor out, Tensor token, Tensor weight);
-void embedding_backward(Tensor dweight, Tensor dout, Tensor token);
+void embedding_backward(Context& context, Tensor dweight, Tensor dout, Tensor token);
 }  // namespace cpu

@@ -9,8 +9,10 @@
 // arXiv 1805.02867). The backward pass computes the logits again. weight may be BF16 in the forward pass.
 #pragma once
 #include <algorithm>
+#include <limits>
 #include <vector>
 
+#include "kernels/cpu.h"
 #include "kernels/view.h"
 
 namespace ref {
@@ -67,7 +69,32 @@ void head_backward(Rows<T> dhidden, Rows<T> dweight, const T* dlogprob, const T*
 }  // namespace ref
 
 namespace cpu {
-void head_logprob(Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight, Tensor target);
-void head_backward(Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse, Tensor hidden, Tensor weight,
-                   Tensor target);
+
+constexpr int HEAD_CHUNK = 256;  // of the vocabulary
+
+// softmax(x * scale) seen so far, relative to the largest x: sum of e = exp((x - max) * scale), and of e * (x
+// - max) * scale.
+struct SoftmaxSum {
+    float max = -std::numeric_limits<float>::infinity(), sum = 0, weighted = 0;
+
+    void merge(const SoftmaxSum& other, float scale) {
+        const float top = std::max(max, other.max);
+        for (int part = 0; part < 2; part++) {
+            const SoftmaxSum s = part ? other : *this;
+            const float shift = s.sum > 0 ? (s.max - top) * scale : 0, shrink = std::exp(shift);
+            sum = (part ? sum : 0) + s.sum * shrink;
+            weighted = (part ? weighted : 0) + (s.weighted + s.sum * shift) * shrink;
+        }
+        max = top;
+    }
+    float log_sum(float scale) const { return max * scale + std::log(sum); }
+    float entropy() const { return std::log(sum) - weighted / sum; }
+};
+// Of a whole row, chunk after chunk: the very numbers that head_logprob computes.
+SoftmaxSum softmax_sum(const Simd& simd, const float* logits, float scale, int V);
+
+void head_logprob(Context& context, Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight,
+                  Tensor target);
+void head_backward(Context& context, Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse,
+                   Tensor hidden, Tensor weight, Tensor target);
 }  // namespace cpu

@@ -6,6 +6,7 @@
 //              dweight (C) += sum_t dout inp rstd
 // Parallel over rows; dweight in a second pass parallel over columns, added in the order of rows.
 #pragma once
+#include "kernels/cpu.h"
 #include "kernels/view.h"
 
 namespace ref {
@@ -40,6 +41,7 @@ void rmsnorm_backward(Rows<T> dinp, T* dweight, Rows<const T> dout, const T* rst
 }  // namespace ref
 
 namespace cpu {
-void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps);
-void rmsnorm_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp, Tensor weight);
+void rmsnorm_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps);
+void rmsnorm_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
+                      Tensor weight);
 }  // namespace cpu

@@ -1,49 +1,69 @@
 #include "kernels/rope.h"
 
-#include <vector>
+#include <cstring>
 
 #include "kernels/parallel.h"
 
 namespace cpu {
 
-void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position, Tensor rope,
-                            int heads, float eps) {
+constexpr int MAX_HD = 1024;
+
+static const int* checked_positions(Tensor position, int64_t T, Tensor rope, int HD) {
+    CHECK(HD <= MAX_HD && rope.cols == HD, "head size %d, at most %d; the table has %lld columns", HD, MAX_HD,
+          (long long)rope.cols);
+    const int* p = vector_of<int>(position, T);
+    for (int64_t t = 0; t < T; t++)
+        CHECK(p[t] >= 0 && p[t] < rope.rows, "position %d, the table has %lld", p[t], (long long)rope.rows);
+    return p;
+}
+
+void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
+                            Tensor position, Tensor rope, int heads, float eps) {
+    const Simd& simd = context.simd;
     const int T = int(inp.rows), HD = int(inp.cols) / heads;
     const Rows<float> o = rows_of<float>(out), r = rows_of<float>(weight ? rstd : Tensor{});
     const Rows<const float> x = rows_of<const float>(inp), table = rows_of<const float>(rope);
     const float* w = vector_of<float>(weight, HD);
-    const int* p = vector_of<int>(position, T);
-    for (int t = 0; t < T; t++)
-        CHECK(p[t] >= 0 && p[t] < rope.rows, "position %d, the table has %lld", p[t], (long long)rope.rows);
-    parallel_for(T, 4 * inp.cols, [&](int64_t t) {
-        ref::head_norm_rope_forward<float>(o.from(t), w ? r.from(t) : r, x.from(t), w, p + t, table, 1, heads,
-                                           HD, eps);
+    const int* p = checked_positions(position, T, rope, HD);
+    parallel_for(T, inp.cols / 2, [&](int64_t t) {
+        for (int h = 0; h < heads; h++) {
+            const float* head = x[t] + h * HD;
+            const float scale = w ? 1 / std::sqrt(simd.dot(head, head, HD) / float(HD) + eps) : 1;
+            if (w) r[t][h] = scale;
+            simd.rope(o[t] + h * HD, head, scale, w, table[p[t]], 1, HD);
+        }
     });
 }
 
-void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp, Tensor weight,
-                             Tensor position, Tensor rope, int heads) {
-    constexpr int PARTS = 16, MAX_HD = 1024;
+void head_norm_rope_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd,
+                             Tensor inp, Tensor weight, Tensor position, Tensor rope, int heads) {
+    constexpr int PARTS = 16;
+    const Simd& simd = context.simd;
     const int T = int(dout.rows), HD = int(dout.cols) / heads;
-    CHECK(HD <= MAX_HD, "head size %d, at most %d", HD, MAX_HD);
     const Rows<float> dx = rows_of<float>(dinp);
     const Rows<const float> d = rows_of<const float>(dout),
-                            r = rows_of<const float>(weight ? rstd : Tensor{}), x = rows_of<const float>(inp),
+                            r = rows_of<const float>(weight ? rstd : Tensor{}),
+                            x = rows_of<const float>(weight ? inp : Tensor{}),
                             table = rows_of<const float>(rope);
     const float* w = vector_of<float>(weight, HD);
     float* dw = w ? vector_of<float>(dweight, HD) : nullptr;
-    const int* p = vector_of<int>(position, T);
+    const int* p = checked_positions(position, T, rope, HD);
+    if (T == 0) return;
     float part[PARTS][MAX_HD];
     const int grain = (T + PARTS - 1) / PARTS;
-    if (T == 0) return;
-    parallel_ranges(T, grain, 8 * dout.cols, [&](int64_t begin, int64_t end) {
+    parallel_ranges(T, grain, dout.cols, [&](int64_t begin, int64_t end) {
         float* mine = part[begin / grain];
-        for (int i = 0; i < HD; i++) mine[i] = 0;
-        ref::head_norm_rope_backward<float>(dx.from(begin), mine, d.from(begin), w ? r.from(begin) : r,
-                                            x.from(begin), w, p + begin, table, int(end - begin), heads, HD);
+        memset(mine, 0, size_t(HD) * sizeof(float));
+        for (int64_t t = begin; t < end; t++)
+            for (int h = 0; h < heads; h++) {
+                float dy[MAX_HD], *target = dx[t] + h * HD;
+                simd.rope(w ? dy : target, d[t] + h * HD, 1, nullptr, table[p[t]], -1, HD);
+                if (!w) continue;
+                memset(target, 0, size_t(HD) * sizeof(float));
+                simd.rmsnorm_backward(target, mine, dy, r[t][h], x[t] + h * HD, w, HD);
+            }
     });
-    for (int64_t begin = 0; begin < T && dw; begin += grain)
-        for (int i = 0; i < HD; i++) dw[i] += part[begin / grain][i];
+    for (int64_t begin = 0; begin < T && dw; begin += grain) simd.add(dw, part[begin / grain], 1, HD);
 }
 
 }  // namespace cpu

@@ -8,6 +8,7 @@
 // Parallel over rows; dweight through a fixed number of partial sums, so the number of threads does not
 // matter.
 #pragma once
+#include "kernels/cpu.h"
 #include "kernels/view.h"
 
 namespace ref {
@@ -66,8 +67,8 @@ void head_norm_rope_backward(Rows<T> dinp, T* dweight, Rows<const T> dout, Rows<
 }  // namespace ref
 
 namespace cpu {
-void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position, Tensor rope,
-                            int heads, float eps);
-void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp, Tensor weight,
-                             Tensor position, Tensor rope, int heads);
+void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
+                            Tensor position, Tensor rope, int heads, float eps);
+void head_norm_rope_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd,
+                             Tensor inp, Tensor weight, Tensor position, Tensor rope, int heads);
 }  // namespace cpu

@@ -1,5 +1,7 @@
 #include "kernels/rows.h"
 
+#include <cstring>
+
 #include "kernels/parallel.h"
 
 namespace cpu {
@@ -15,18 +17,18 @@ void gather_rows(Tensor out, Tensor inp, Tensor row) {
     const int* r = checked_rows(row, out.rows, inp.rows);
     const Rows<float> o = rows_of<float>(out);
     const Rows<const float> x = rows_of<const float>(inp);
-    const int C = int(out.cols);
-    parallel_for(out.rows, C, [&](int64_t n) { ref::gather_rows<float>(o.from(n), x, r + n, 1, C); });
+    parallel_for(out.rows, out.cols / 8,
+                 [&](int64_t n) { memcpy(o[n], x[r[n]], size_t(out.cols) * sizeof(float)); });
 }
 
-void gather_rows_backward(Tensor dinp, Tensor dout, Tensor row) {
-    const int T = int(dinp.rows), N = int(dout.rows);
+void gather_rows_backward(Context& context, Tensor dinp, Tensor dout, Tensor row) {
+    const int64_t T = dinp.rows, N = dout.rows;
     const int* r = checked_rows(row, N, T);
     const Rows<float> dx = rows_of<float>(dinp);
     const Rows<const float> d = rows_of<const float>(dout);
-    parallel_ranges(dinp.cols, 64, T + N, [&](int64_t begin, int64_t end) {
-        ref::gather_rows_backward<float>({dx.data + begin, dx.stride}, {d.data + begin, d.stride}, r, T, N,
-                                         int(end - begin));
+    parallel_ranges(dinp.cols, 64, (T + N) / 8, [&](int64_t begin, int64_t end) {
+        for (int64_t t = 0; t < T; t++) memset(dx[t] + begin, 0, size_t(end - begin) * sizeof(float));
+        for (int64_t n = 0; n < N; n++) context.simd.add(dx[r[n]] + begin, d[n] + begin, 1, int(end - begin));
     });
 }
 
@@ -34,8 +36,8 @@ void scatter_rows(Tensor out, Tensor inp, Tensor slot) {
     const int* s = checked_rows(slot, inp.rows, out.rows);
     const Rows<float> o = rows_of<float>(out);
     const Rows<const float> x = rows_of<const float>(inp);
-    const int C = int(inp.cols);
-    parallel_for(inp.rows, C, [&](int64_t t) { ref::scatter_rows<float>(o, x.from(t), s + t, 1, C); });
+    parallel_for(inp.rows, inp.cols / 8,
+                 [&](int64_t t) { memcpy(o[s[t]], x[t], size_t(inp.cols) * sizeof(float)); });
 }
 
 }  // namespace cpu

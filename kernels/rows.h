@@ -5,6 +5,7 @@
 //   repeat scatter           out (S, C)[slot (T)] = inp (T, C)                     parallel over rows; slots
 //   are distinct
 #pragma once
+#include "kernels/cpu.h"
 #include "kernels/view.h"
 
 namespace ref {
@@ -33,6 +34,6 @@ void scatter_rows(Rows<T> out, Rows<const T> inp, const int* slot, int n, int C)
 
 namespace cpu {
 void gather_rows(Tensor out, Tensor inp, Tensor row);
-void gather_rows_backward(Tensor dinp, Tensor dout, Tensor row);
+void gather_rows_backward(Context& context, Tensor dinp, Tensor dout, Tensor row);
 void scatter_rows(Tensor out, Tensor inp, Tensor slot);
 }  // namespace cpu

@@ -17,6 +17,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu.h"
 #include "kernels/ops.h"
 #include "kernels/view.h"
 #include "utils/philox.h"
@@ -89,6 +90,6 @@ inline Sampled sample(std::span<const float> logits, const SampleRow& row, int m
 }  // namespace ref
 
 namespace cpu {
-void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight,
-                 int mask_id, int n_ids);
+void head_sample(Context& context, std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden,
+                 Tensor weight, int mask_id, int n_ids);
 }

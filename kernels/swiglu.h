@@ -5,6 +5,7 @@
 //   (T, 2F) =
 // Parallel over rows.
 #pragma once
+#include "kernels/cpu.h"
 #include "kernels/view.h"
 
 namespace ref {
@@ -32,6 +33,6 @@ void swiglu_backward(Rows<T> dgate_up, Rows<const T> dout, Rows<const T> gate_up
 }  // namespace ref
 
 namespace cpu {
-void swiglu_forward(Tensor out, Tensor gate_up);
-void swiglu_backward(Tensor dgate_up, Tensor dout, Tensor gate_up);
+void swiglu_forward(Context& context, Tensor out, Tensor gate_up);
+void swiglu_backward(Context& context, Tensor dgate_up, Tensor dout, Tensor gate_up);
 }  // namespace cpu

@@ -4,6 +4,7 @@
 //   backward   dhidden (N, C) = dvalue (N) weight        dweight (1, C) += sum_n dvalue hidden
 // Parallel over rows; dweight parallel over columns, added in the order of rows.
 #pragma once
+#include "kernels/cpu.h"
 #include "kernels/view.h"
 
 namespace ref {
@@ -30,6 +31,7 @@ void value_head_backward(Rows<T> dhidden, T* dweight, const T* dvalue, Rows<cons
 }  // namespace ref
 
 namespace cpu {
-void value_head_forward(Tensor value, Tensor hidden, Tensor weight);
-void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden, Tensor weight);
+void value_head_forward(Context& context, Tensor value, Tensor hidden, Tensor weight);
+void value_head_backward(Context& context, Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
+                         Tensor weight);
 }  // namespace cpu

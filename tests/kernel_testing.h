@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/cpu.h"
 #include "kernels/ops.h"
 #include "kernels/view.h"
 #include "utils/philox.h"
@@ -139,6 +140,7 @@ inline std::vector<int> random_ints(size_t n, int limit, uint32_t seed) {
 // Every implementation this machine can run.
 inline std::vector<std::unique_ptr<Ops>> cpu_variants() {
     std::vector<std::unique_ptr<Ops>> out;
-    out.push_back(make_cpu_ops());
+    for (Isa isa : {Isa::Generic, Isa::Avx2, Isa::Avx512})
+        if (const Simd* found = simd(isa)) out.push_back(make_cpu_ops(*found));
     return out;
 }

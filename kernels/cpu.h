@@ -1,0 +1,38 @@
+// cpu.h -- what every CPU launcher is given: the inner kernels of this machine, and scratch memory.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "kernels/simd.h"
+
+namespace cpu {
+
+struct Candidate {
+    int id;
+    float logit;
+    double weight;  // exp((logit - largest) / temperature)
+};
+
+// What sampling one row needs beside its logits.
+struct RowScratch {
+    std::vector<Candidate> candidates;
+    std::vector<float> chunks;  // one number per chunk of the vocabulary
+};
+
+struct Context {
+    const Simd& simd;
+    std::vector<float> scratch = {};           // grows to what the largest call needed, then stays
+    std::vector<RowScratch> row_scratch = {};  // one per thread
+
+    float* floats(size_t n) {
+        if (scratch.size() < n) scratch.resize(n);
+        return scratch.data();
+    }
+};
+
+}  // namespace cpu
+
+// make_cpu_ops() takes the best instruction set there is; tests take each.
+std::unique_ptr<Ops> make_cpu_ops(const Simd& simd);

@@ -1,0 +1,472 @@
+// simd_kernels.h -- the inner kernels of simd.h for vectors of SIMD_LANES floats. Included once by each
+// simd_*.cpp.
+//
+// The vector type is GCC's extension; only what it cannot say (fused multiply-add, masks, shuffles) is
+// written per instruction set. Nothing here may include a standard template (see simd.h). Compiled with
+// -ffp-contract=off: where a multiply-add is fused is said, not left to the surroundings, so an element's
+// bits do not depend on its place in a vector.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#include "kernels/simd.h"
+
+namespace {
+
+constexpr int LANES = SIMD_LANES;
+constexpr int COLUMNS = SIMD_COLUMNS;  // vectors of a register tile's width
+constexpr int TILE_ROWS = 6;
+typedef float Vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t IVec __attribute__((vector_size(LANES * 4)));
+typedef float UnalignedVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+#define SIMD_INLINE inline __attribute__((always_inline))
+
+// ---- vectors: loads, stores, fused multiply-add
+
+SIMD_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
+SIMD_INLINE void store(float* p, Vec x) { *reinterpret_cast<UnalignedVec*>(p) = x; }
+SIMD_INLINE Vec all(float x) { return x - Vec{}; }
+SIMD_INLINE Vec max_of(Vec a, Vec b) { return a > b ? a : b; }
+
+#if SIMD_LANES == 16
+SIMD_INLINE __mmask16 mask_first(int n) { return __mmask16((1u << n) - 1); }
+SIMD_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+SIMD_INLINE Vec sqrt_of(Vec x) { return _mm512_sqrt_ps(x); }
+SIMD_INLINE Vec load(const float* p, int n) { return _mm512_maskz_loadu_ps(mask_first(n), p); }
+SIMD_INLINE void store(float* p, Vec x, int n) { _mm512_mask_storeu_ps(p, mask_first(n), x); }
+#else
+SIMD_INLINE Vec load(const float* p, int n) {
+    float x[LANES] = {};
+    for (int i = 0; i < n; i++) x[i] = p[i];
+    return load(x);
+}
+SIMD_INLINE void store(float* p, Vec v, int n) {
+    float x[LANES];
+    store(x, v);
+    for (int i = 0; i < n; i++) p[i] = x[i];
+}
+#if SIMD_LANES == 8
+SIMD_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+SIMD_INLINE Vec sqrt_of(Vec x) { return _mm256_sqrt_ps(x); }
+#else
+SIMD_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+SIMD_INLINE Vec sqrt_of(Vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
+    return x;
+}
+#endif
+#endif
+
+// The width of an access: a whole vector, known when compiling, or the first n lanes (the others read as
+// zero).
+struct Full {
+    SIMD_INLINE operator int() const { return LANES; }
+};
+SIMD_INLINE Vec load(const float* p, Full) { return load(p); }
+SIMD_INLINE void store(float* p, Vec x, Full) { store(p, x); }
+SIMD_INLINE Vec keep(Vec x, Full, float) { return x; }
+SIMD_INLINE Vec keep(Vec x, int n, float fill) {  // lanes from n on become fill
+    float e[LANES];
+    store(e, x);
+    for (int i = n; i < LANES; i++) e[i] = fill;
+    return load(e);
+}
+
+// f(i, width) over [0, n), with width Full but for a last, partial vector.
+template <class F>
+SIMD_INLINE void for_vectors(int n, F f) {
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) f(i, Full());
+    if (i < n) f(i, n - i);
+}
+
+SIMD_INLINE float sum_lanes(Vec x) {  // in one fixed order
+    float e[LANES];
+    store(e, x);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) e[i] += e[i + width];
+    return e[0];
+}
+SIMD_INLINE float max_lanes(Vec x) {
+    float e[LANES];
+    store(e, x);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) e[i] = e[i] > e[i + width] ? e[i] : e[i + width];
+    return e[0];
+}
+
+// exp to 2 units in the last place (polynomial of Cephes' expf); 0 below the smallest normal number, e^88
+// above it.
+SIMD_INLINE Vec exp_of(Vec x) {
+    const float LOG2E = 1.44269504088896341f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f,
+                SHIFTER = 12582912.0f;
+    const Vec lowest = all(-87.3365f), highest = all(88.0f);
+    const Vec clamped = x > highest ? highest : x;
+    const Vec shifted =
+        fma(clamped, all(LOG2E), all(SHIFTER));  // the low bits of its fraction are round(x / ln 2)
+    const Vec n = shifted - all(SHIFTER);
+    const Vec r = fma(n, all(-LN2_LOW), fma(n, all(-LN2_HIGH), clamped));
+    Vec p = all(1.9875691500e-4f);
+    p = fma(p, r, all(1.3981999507e-3f));
+    p = fma(p, r, all(8.3334519073e-3f));
+    p = fma(p, r, all(4.1665795894e-2f));
+    p = fma(p, r, all(1.6666665459e-1f));
+    p = fma(p, r, all(5.0000001201e-1f));
+    p = fma(p, r * r, r) + all(1);
+    const IVec power = (IVec)shifted << 23;  // the shifter's own low bits are zero
+    const Vec scale = (Vec)(power + (int32_t(127) << 23));
+    return x < lowest ? Vec{} : p * scale;
+}
+
+// ---- matrix products
+
+// One register tile of M rows by N vectors, of whose last one only `last` lanes exist where PARTIAL.
+template <int M, int N, bool PARTIAL>
+void tile(float* out, int64_t out_row, const float* a, int64_t a_row, int64_t a_depth, const float* b,
+          int64_t b_row, int D, bool accumulate, int last) {
+    const auto get = [last](const float* p, int j) {
+        return PARTIAL && j == N - 1 ? load(p + j * LANES, last) : load(p + j * LANES);
+    };
+    Vec sum[M][N];
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < N; j++) sum[m][j] = accumulate ? get(out + m * out_row, j) : Vec{};
+    for (int d = 0; d < D; d++) {
+        Vec bv[N];
+        for (int j = 0; j < N; j++) bv[j] = get(b, j);
+        for (int m = 0; m < M; m++) {
+            const Vec am = all(a[m * a_row]);
+            for (int j = 0; j < N; j++) sum[m][j] = fma(am, bv[j], sum[m][j]);
+        }
+        a += a_depth;
+        b += b_row;
+    }
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < N; j++) {
+            float* p = out + m * out_row + j * LANES;
+            if (PARTIAL && j == N - 1)
+                store(p, sum[m][j], last);
+            else
+                store(p, sum[m][j]);
+        }
+}
+
+typedef void (*Tile)(float*, int64_t, const float*, int64_t, int64_t, const float*, int64_t, int, bool, int);
+
+template <int M>
+Tile tile_of(int columns, bool partial) {
+    if (columns == 1) return partial ? tile<M, 1, true> : tile<M, 1, false>;
+    if (columns == 2) return partial ? tile<M, 2, true> : tile<M, 2, false>;
+    if constexpr (COLUMNS > 2) {
+        if (columns == 3) return partial ? tile<M, 3, true> : tile<M, 3, false>;
+        return partial ? tile<M, 4, true> : tile<M, 4, false>;
+    }
+    return nullptr;
+}
+
+Tile tile_of(int rows, int columns, bool partial) {
+    switch (rows) {
+        case 1:
+            return tile_of<1>(columns, partial);
+        case 2:
+            return tile_of<2>(columns, partial);
+        case 3:
+            return tile_of<3>(columns, partial);
+        case 4:
+            return tile_of<4>(columns, partial);
+        case 5:
+            return tile_of<5>(columns, partial);
+        default:
+            return tile_of<6>(columns, partial);
+    }
+}
+
+// Depth in blocks whose strip of b (DEPTH by a tile's width) stays in the first two cache levels while the
+// rows of a go by.
+void outer(float* out, int64_t out_row, const float* a, int64_t a_row, int64_t a_depth, const float* b,
+           int64_t b_row, int M, int N, int D, bool accumulate) {
+    constexpr int DEPTH = 256, WIDTH = COLUMNS * LANES;
+    const int tiles = (M + TILE_ROWS - 1) / TILE_ROWS;  // rows are split evenly: 8 as 4 + 4, not 6 + 2
+    int d = 0;
+    do {
+        const int depth = D - d < DEPTH ? D - d : DEPTH;
+        for (int n = 0; n < N; n += WIDTH) {
+            const int width = N - n < WIDTH ? N - n : WIDTH, columns = (width + LANES - 1) / LANES,
+                      last = width - (columns - 1) * LANES;
+            for (int i = 0; i < tiles; i++) {
+                const int m = int(int64_t(M) * i / tiles), rows = int(int64_t(M) * (i + 1) / tiles) - m;
+                tile_of(rows, columns, last < LANES)(
+                    out + m * out_row + n, out_row, a + m * a_row + d * a_depth, a_row, a_depth,
+                    b + d * b_row + n, b_row, depth, accumulate || d > 0, last);
+            }
+        }
+        d += depth;
+    } while (d < D);
+}
+
+#if SIMD_LANES == 16
+SIMD_INLINE Vec low_pairs(Vec a, Vec b) { return _mm512_unpacklo_ps(a, b); }
+SIMD_INLINE Vec high_pairs(Vec a, Vec b) { return _mm512_unpackhi_ps(a, b); }
+SIMD_INLINE Vec low_halves(Vec a, Vec b) { return (Vec)_mm512_unpacklo_pd((__m512d)a, (__m512d)b); }
+SIMD_INLINE Vec high_halves(Vec a, Vec b) { return (Vec)_mm512_unpackhi_pd((__m512d)a, (__m512d)b); }
+// Transposes LANES / 4 vectors of 128-bit lanes.
+SIMD_INLINE void transpose_lanes(Vec* out, int out_step, const Vec* v, int step) {
+    const Vec a = _mm512_shuffle_f32x4(v[0], v[step], 0x44),
+              b = _mm512_shuffle_f32x4(v[2 * step], v[3 * step], 0x44);
+    const Vec c = _mm512_shuffle_f32x4(v[0], v[step], 0xee),
+              d = _mm512_shuffle_f32x4(v[2 * step], v[3 * step], 0xee);
+    out[0] = _mm512_shuffle_f32x4(a, b, 0x88);
+    out[out_step] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    out[2 * out_step] = _mm512_shuffle_f32x4(c, d, 0x88);
+    out[3 * out_step] = _mm512_shuffle_f32x4(c, d, 0xdd);
+}
+#elif SIMD_LANES == 8
+SIMD_INLINE Vec low_pairs(Vec a, Vec b) { return _mm256_unpacklo_ps(a, b); }
+SIMD_INLINE Vec high_pairs(Vec a, Vec b) { return _mm256_unpackhi_ps(a, b); }
+SIMD_INLINE Vec low_halves(Vec a, Vec b) { return (Vec)_mm256_unpacklo_pd((__m256d)a, (__m256d)b); }
+SIMD_INLINE Vec high_halves(Vec a, Vec b) { return (Vec)_mm256_unpackhi_pd((__m256d)a, (__m256d)b); }
+SIMD_INLINE void transpose_lanes(Vec* out, int out_step, const Vec* v, int step) {
+    out[0] = _mm256_permute2f128_ps(v[0], v[step], 0x20);
+    out[out_step] = _mm256_permute2f128_ps(v[0], v[step], 0x31);
+}
+#else
+SIMD_INLINE Vec low_pairs(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{0, 4, 1, 5}); }
+SIMD_INLINE Vec high_pairs(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{2, 6, 3, 7}); }
+SIMD_INLINE Vec low_halves(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{0, 1, 4, 5}); }
+SIMD_INLINE Vec high_halves(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{2, 3, 6, 7}); }
+SIMD_INLINE void transpose_lanes(Vec* out, int, const Vec* v, int) { out[0] = v[0]; }
+#endif
+
+// LANES rows of LANES 32-bit elements (the first `width` of each) to as many columns: 4 by 4 inside the
+// 128-bit lanes, then the lanes. Whole cache lines are read at once: rows a power of two apart fall into one
+// cache set.
+template <class Width>
+SIMD_INLINE void transpose_tile(Vec* column, const char* const* row, int64_t offset, Width width) {
+    Vec v[LANES];
+    for (int i = 0; i < LANES; i += 4) {
+        Vec t[4];
+        for (int j = 0; j < 4; j++) t[j] = load(reinterpret_cast<const float*>(row[i + j] + offset), width);
+        const Vec a = low_pairs(t[0], t[1]), b = low_pairs(t[2], t[3]), c = high_pairs(t[0], t[1]),
+                  d = high_pairs(t[2], t[3]);
+        v[i] = low_halves(a, b);
+        v[i + 1] = high_halves(a, b);
+        v[i + 2] = low_halves(c, d);
+        v[i + 3] = high_halves(c, d);
+    }
+    for (int j = 0; j < 4; j++) transpose_lanes(column + j, 4, v + j, 4);
+}
+
+// The pointers of LANES rows from n0 on; beyond n the last one again.
+SIMD_INLINE void row_pointers(const char** row, const void* weight, int64_t row_bytes, int n0, int n) {
+    for (int i = 0; i < LANES; i++)
+        row[i] = static_cast<const char*>(weight) + (n0 + i < n ? n0 + i : n - 1) * row_bytes;
+}
+
+void transpose(float* packed, const float* weight, int64_t weight_row, int n, int K) {
+    for (int n0 = 0; n0 < n; n0 += LANES) {
+        const char* row[LANES];
+        row_pointers(row, weight, weight_row * 4, n0, n);
+        const int rows = n - n0 < LANES ? n - n0 : LANES;
+        for_vectors(K, [&](int k, auto w) {
+            Vec column[LANES];
+            transpose_tile(column, row, int64_t(k) * 4, w);
+            for (int i = 0; i < w; i++) {
+                float* p = packed + int64_t(k + i) * PANEL + n0;
+                if (rows == LANES)
+                    store(p, column[i]);
+                else
+                    store(p, column[i], rows);
+            }
+        });
+    }
+}
+
+// A bf16 is the upper half of a float, and two of them are transposed as one 32-bit element.
+void transpose_bf16(float* packed, const uint16_t* weight, int64_t weight_row, int n, int K) {
+    for (int n0 = 0; n0 < n; n0 += LANES) {
+        const char* row[LANES];
+        row_pointers(row, weight, weight_row * 2, n0, n);
+        const int rows = n - n0 < LANES ? n - n0 : LANES;
+        for_vectors(K / 2, [&](int pair, auto w) {
+            Vec column[LANES];
+            transpose_tile(column, row, int64_t(pair) * 4, w);
+            for (int i = 0; i < w; i++) {
+                float* p = packed + int64_t(2 * (pair + i)) * PANEL + n0;
+                const Vec even = (Vec)((IVec)column[i] << 16),
+                          odd = (Vec)((IVec)column[i] & int32_t(0xffff0000u));
+                if (rows == LANES)
+                    store(p, even), store(p + PANEL, odd);
+                else
+                    store(p, even, rows), store(p + PANEL, odd, rows);
+            }
+        });
+        for (int i = 0; i < rows && K % 2; i++) {
+            const uint32_t bits = uint32_t(weight[(n0 + i) * weight_row + K - 1]) << 16;
+            memcpy(&packed[int64_t(K - 1) * PANEL + n0 + i], &bits, 4);
+        }
+    }
+}
+
+void add_bias(float* out, const float* inp, const float* bias, const float* residual, int n) {
+    for_vectors(n, [&](int i, auto w) {
+        Vec x = load(inp + i, w);
+        if (bias) x += load(bias + i, w);
+        if (residual) x += load(residual + i, w);
+        store(out + i, x, w);
+    });
+}
+
+void add(float* out, const float* inp, float scale, int n) {
+    for_vectors(
+        n, [&](int i, auto w) { store(out + i, fma(all(scale), load(inp + i, w), load(out + i, w)), w); });
+}
+
+void multiply(float* x, float scale, int n) {
+    for_vectors(n, [&](int i, auto w) { store(x + i, load(x + i, w) * all(scale), w); });
+}
+
+// ---- softmax
+
+float max_element(const float* x, int n) {
+    Vec max = all(-INFINITY);
+    for_vectors(n, [&](int i, auto w) { max = max_of(max, keep(load(x + i, w), w, -INFINITY)); });
+    return max_lanes(max);
+}
+
+void softmax_stats(float* max, float* sum, float* weighted, const float* x, float scale, int n) {
+    const float top = max_element(x, n);
+    Vec s = {}, sx = {};
+    for_vectors(n, [&](int i, auto w) {
+        const Vec y = (load(x + i, w) - all(top)) * all(scale), e = keep(exp_of(y), w, 0);
+        s += e;
+        sx = fma(e, y, sx);
+    });
+    *max = top;
+    *sum = sum_lanes(s);
+    *weighted = sum_lanes(sx);
+}
+
+float exp_row(float* out, const float* x, float shift, float scale, int n) {
+    Vec sum = {};
+    for_vectors(n, [&](int i, auto w) {
+        const Vec e = exp_of((load(x + i, w) - all(shift)) * all(scale));
+        sum += keep(e, w, 0);
+        store(out + i, e, w);
+    });
+    return sum_lanes(sum);
+}
+
+void softmax_backward(float* score, float* dp, float lse, float D, int n) {
+    for_vectors(n, [&](int i, auto w) {
+        const Vec p = exp_of(load(score + i, w) - all(lse));
+        store(dp + i, p * (load(dp + i, w) - all(D)), w);
+        store(score + i, p, w);
+    });
+}
+
+// ---- rows
+
+float dot(const float* a, const float* b, int n) {
+    Vec sum[4] = {};  // four chains, to hide the latency of an addition
+    int i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (int j = 0; j < 4; j++) sum[j] = fma(load(a + i + j * LANES), load(b + i + j * LANES), sum[j]);
+    for_vectors(n - i, [&](int k, auto w) { sum[0] = fma(load(a + i + k, w), load(b + i + k, w), sum[0]); });
+    return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+
+float rmsnorm(float* out, const float* inp, const float* weight, float eps, int n) {
+    const float rstd = 1 / sqrtf(dot(inp, inp, n) / float(n) + eps);
+    for_vectors(
+        n, [&](int i, auto w) { store(out + i, load(inp + i, w) * all(rstd) * load(weight + i, w), w); });
+    return rstd;
+}
+
+void rmsnorm_backward(float* dinp, float* dweight, const float* dout, float rstd, const float* inp,
+                      const float* weight, int n) {
+    Vec sum = {};
+    for_vectors(
+        n, [&](int i, auto w) { sum = fma(load(dout + i, w) * load(weight + i, w), load(inp + i, w), sum); });
+    const float scale = rstd * rstd * sum_lanes(sum) / float(n);
+    for_vectors(n, [&](int i, auto w) {
+        const Vec x = load(inp + i, w), d = load(dout + i, w);
+        if (dweight) store(dweight + i, fma(d * x, all(rstd), load(dweight + i, w)), w);
+        store(dinp + i, fma(all(rstd), d * load(weight + i, w) - x * all(scale), load(dinp + i, w)), w);
+    });
+}
+
+void multiply_add(float* out, const float* a, const float* b, float scale, int n) {
+    for_vectors(n, [&](int i, auto w) {
+        store(out + i, fma(load(a + i, w) * load(b + i, w), all(scale), load(out + i, w)), w);
+    });
+}
+
+void rope(float* out, const float* inp, float scale, const float* weight, const float* table, float sign,
+          int HD) {
+    const int half = HD / 2;
+    for_vectors(half, [&](int i, auto w) {
+        Vec a = load(inp + i, w), b = load(inp + half + i, w);
+        if (weight) a = a * all(scale) * load(weight + i, w), b = b * all(scale) * load(weight + half + i, w);
+        const Vec c = load(table + i, w), s = load(table + half + i, w) * all(sign);
+        store(out + i, a * c - b * s, w);
+        store(out + half + i, b * c + a * s, w);
+    });
+}
+
+SIMD_INLINE Vec sigmoid(Vec x) { return all(1) / (all(1) + exp_of(-x)); }
+
+void swiglu(float* out, const float* gate, const float* up, int n) {
+    for_vectors(n, [&](int i, auto w) {
+        const Vec g = load(gate + i, w);
+        store(out + i, g * sigmoid(g) * load(up + i, w), w);
+    });
+}
+
+void swiglu_backward(float* dgate, float* dup, const float* dout, const float* gate, const float* up, int n) {
+    for_vectors(n, [&](int i, auto w) {
+        const Vec g = load(gate + i, w), u = load(up + i, w), d = load(dout + i, w), s = sigmoid(g);
+        store(dgate + i, d * u * (s + g * s * (all(1) - s)), w);
+        store(dup + i, d * g * s, w);
+    });
+}
+
+void adamw(float* param, float* m, float* v, const float* grad, int n, const Simd::AdamStep& o) {
+    for_vectors(n, [&](int i, auto w) {
+        const Vec g = all(o.grad_scale) * load(grad + i, w), p = load(param + i, w);
+        const Vec m1 = all(o.beta1) * load(m + i, w) + all(o.one_minus_beta1) * g;
+        const Vec v1 = all(o.beta2) * load(v + i, w) + all(o.one_minus_beta2) * g * g;
+        store(m + i, m1, w);
+        store(v + i, v1, w);
+        const Vec step =
+            m1 / all(o.correct1) / (sqrt_of(v1 / all(o.correct2)) + all(o.eps)) + all(o.weight_decay) * p;
+        store(param + i, p - all(o.lr) * step, w);
+    });
+}
+
+}  // namespace
+
+extern const Simd SIMD_TABLE;
+const Simd SIMD_TABLE = {
+    .name = SIMD_NAME,
+    .lanes = LANES,
+    .outer = outer,
+    .transpose = transpose,
+    .transpose_bf16 = transpose_bf16,
+    .add_bias = add_bias,
+    .add = add,
+    .multiply = multiply,
+    .softmax_stats = softmax_stats,
+    .max = max_element,
+    .exp = exp_row,
+    .softmax_backward = softmax_backward,
+    .dot = dot,
+    .rmsnorm = rmsnorm,
+    .rmsnorm_backward = rmsnorm_backward,
+    .multiply_add = multiply_add,
+    .rope = rope,
+    .swiglu = swiglu,
+    .swiglu_backward = swiglu_backward,
+    .adamw = adamw,
+};
