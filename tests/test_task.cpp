@@ -53,7 +53,9 @@ TEST_P(GeneratedTask, RewardsItsOwnSolutionAndNotThatOfAnother) {
 
 INSTANTIATE_TEST_SUITE_P(All, GeneratedTask,
                          testing::Values("arithmetic", "arithmetic:digits=2,operations=+-*",
-                                         "arithmetic:digits=9,working=off"));
+                                         "arithmetic:digits=9,working=off", "countdown",
+                                         "countdown:numbers=5,largest=30,operations=+-*/,largest_target=999",
+                                         "sudoku4", "sudoku4:holes=11,partial=on"));
 
 TEST(Arithmetic, ShowsTheWorkingColumnByColumn) {
     const Task task = make_task("arithmetic:operations=+-*", 3);
@@ -85,6 +87,70 @@ TEST(Arithmetic, AnswerIsWhatFollowsTheLastSemicolon) {
     EXPECT_EQ(task.reward(p, "933;"), 0);
     EXPECT_EQ(task.reward(p, "0933"), 0);
     EXPECT_EQ(task.reward(p, "7+6+0=13;932"), 0);
+}
+
+TEST(Countdown, TheExpressionAloneCounts) {
+    const Task task = make_task("countdown", 3);
+    const Problem p{"24 from 3,7,6:", "7-3=4;4*6=24;(7-3)*6", "24"};
+    for (const char* right :
+         {"(7-3)*6", "x;6*(7-3)", "7-3=4;4*6=24;(7-3)*6\n", " ( 7 - 3 ) * 6 ", "6/(3/(7+5))"}) {
+        EXPECT_EQ(task.reward(p, right), std::string_view(right).find('5') == std::string_view::npos)
+            << right;
+    }
+    for (const char* wrong :
+         {"24", "7*3+6-3", "(7-3)*6;", "7-3*6", "(7-3)*6*1", "(7-3)6", "((7-3)*6", "(7-3)*6)", "-3+7*6",
+          "3*6+7", "(7-3)*06 0", "6*7/0", "", "(", "99999999999999999999", "6*(7-3)+0*6"}) {
+        EXPECT_EQ(task.reward(p, wrong), 0) << wrong;
+    }
+    EXPECT_EQ(task.reward(p, std::string(100000, '(')), 0);
+    const Problem fraction{"10 from 3,5,6:", "", "10"};  // through a fraction
+    EXPECT_EQ(task.reward(fraction, "5/3*6"), 1);
+}
+
+TEST(Countdown, NumbersInAnotherOrderAreTheSameProblem) {
+    const Task task = make_task("countdown:numbers=2,largest=6,held_out=0.4", 3);
+    const auto key = [](const Problem& p) {
+        int target, a, b;
+        EXPECT_EQ(sscanf(p.prompt.c_str(), "%d from %d,%d:", &target, &a, &b), 3);
+        return std::vector<int>{target, std::min(a, b), std::max(a, b)};
+    };
+    std::set<std::vector<int>> train;
+    for (int i = 0; i < 500; i++) train.insert(key(task.problem(Split::Train, i)));
+    for (int i = 0; i < 500; i++) EXPECT_EQ(train.count(key(task.problem(Split::HeldOut, i))), 0u);
+}
+
+TEST(Sudoku4, GridsAreSolvedAndHeldOutWhole) {
+    const Task task = make_task("sudoku4", 3);
+    std::set<std::string> train, seen;
+    for (int i = 0; i < 3000; i++) train.insert(task.problem(Split::Train, i).answer);
+    for (int i = 0; i < 300; i++) {
+        const Problem p = task.problem(Split::HeldOut, i);
+        EXPECT_EQ(train.count(p.answer), 0u);
+        EXPECT_EQ(std::count(p.prompt.begin(), p.prompt.end(), '.'), 8);
+        int rows[4] = {}, columns[4] = {}, quarters[4] = {};
+        for (size_t i = 0; i < 16; i++) {
+            const size_t at = i / 4 * 5 + i % 4;
+            EXPECT_TRUE(p.prompt[at] == '.' || p.prompt[at] == p.answer[at]);
+            const int bit = 1 << (p.answer[at] - '0');
+            rows[i / 4] |= bit;
+            columns[i % 4] |= bit;
+            quarters[i / 8 * 2 + i % 4 / 2] |= bit;
+        }
+        for (size_t k = 0; k < 4; k++)
+            EXPECT_TRUE(rows[k] == 30 && columns[k] == 30 && quarters[k] == 30) << p.answer;
+    }
+    EXPECT_GT(train.size(), 240u);  // nearly all of the nine tenths of 288 grids
+}
+
+TEST(Sudoku4, PartialCreditStaysBelowOne) {
+    const Task task = make_task("sudoku4:holes=4,partial=on", 3);
+    const Problem p = task.problem(Split::Train, 0);
+    std::string answer = p.solution;
+    EXPECT_EQ(task.reward(p, answer), 1);
+    answer[p.prompt.find('.')] = '0';
+    EXPECT_DOUBLE_EQ(task.reward(p, answer), 3.0 / 5);
+    EXPECT_DOUBLE_EQ(task.reward(p, p.solution + "1"), 4.0 / 5);
+    EXPECT_EQ(task.reward(p, p.prompt), 0);
 }
 
 TEST(TaskSpec, FaultsAreNamed) {

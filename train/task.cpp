@@ -15,6 +15,8 @@ struct Entry {
 };
 const Entry TABLE[] = {
     {"arithmetic", make_arithmetic},
+    {"countdown", make_countdown},
+    {"sudoku4", make_sudoku4},
 };
 
 std::string join(const std::vector<std::string>& words) {

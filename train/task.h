@@ -60,6 +60,8 @@ class TaskOptions {
 };
 
 Task make_arithmetic(TaskOptions& options, uint64_t seed);
+Task make_countdown(TaskOptions& options, uint64_t seed);
+Task make_sudoku4(TaskOptions& options, uint64_t seed);
 
 // The split of a problem: `key` is what must not be shared, e.g. the operands in sorted order. `share` of all
 // keys are held out.
