@@ -6,7 +6,7 @@
 CXX      ?= g++
 SAN      ?=
 BUILD    ?= build$(if $(SAN),-$(SAN))
-OPT      ?= -O2
+OPT      ?= $(if $(SAN),-O1,-O2)
 Q        := $(if $(V),,@)
 comma    := ,
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN:address=address$(comma)undefined -fno-sanitize-recover=undefined) -fno-omit-frame-pointer)
@@ -39,13 +39,14 @@ deps:
 	    echo "This is no Debian or Ubuntu: install CLI11, nlohmann-json, utf8proc and GoogleTest, with their headers, and type make again."; exit 1; fi; \
 	[ "$$missing" ] || { echo "All packages are installed: $(PACKAGES)"; exit 0; }; \
 	[ "$$(id -u)" = 0 ] && sudo="" || sudo="sudo "; \
+	command="$${sudo}apt-get update && $${sudo}apt-get install -y$$missing"; \
 	if [ "$(DEPS)" = 0 ] || { [ "$$sudo" ] && ! sudo -n true 2>/dev/null; }; then \
 	    echo "These packages are missing:$$missing. Type this, then make again:"; \
-	    echo "    $${sudo}apt-get install -y$$missing"; exit 1; fi; \
+	    echo "    $$command"; exit 1; fi; \
 	echo "Installing$$missing with apt-get (make DEPS=0 forbids this) ..."; mkdir -p $(BUILD); \
 	$${sudo}apt-get update >$(BUILD)/deps.log 2>&1; \
 	$${sudo}env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing >>$(BUILD)/deps.log 2>&1 \
-	    || { tail -5 $(BUILD)/deps.log; echo "apt-get failed (all of it: $(BUILD)/deps.log). When it can work, type:"; echo "    $${sudo}apt-get install -y$$missing"; exit 1; }
+	    || { tail -5 $(BUILD)/deps.log; echo "apt-get failed (all of it: $(BUILD)/deps.log). When it can work, type:"; echo "    $$command"; exit 1; }
 
 have_all:
 	@$(HAVE_ALL) || { $(MAKE) --no-print-directory deps; }
