@@ -49,9 +49,11 @@ class Packer {
             const int first = copy.causal ? add_causal(s) : add_copy(copy, clean);
             const int back = copy.causal || shift_ ? 1 : 0;
             for (const int position : copy.target) {
-                CHECK(position - back >= copy.begin && position < int(s.token.size()),
+                CHECK(position >= back * copy.causal + copy.begin && position < int(s.token.size()),
                       "target %d of copy %d of sequence %d", position, c, index);
-                out_.batch.target_row.push_back(first + position - back - copy.begin);
+                // Dream's own code lets the first row predict the first position, too.
+                const int row = std::max(position - back, copy.begin);
+                out_.batch.target_row.push_back(first + row - copy.begin);
                 out_.target.push_back({index, c, position});
             }
         }

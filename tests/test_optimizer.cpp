@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "tests/random_model.h"
+#include "tests/temporary_folder.h"
 #include "train/optimizer.h"
 
 namespace {
@@ -123,7 +124,8 @@ TEST(Optimizer, SkipsWhatIsNotFinite) {
 }
 
 TEST(Optimizer, StateSurvivesAFileBitForBit) {
-    const std::string path = testing::TempDir() + "/optimizer.safetensors";
+    const TemporaryFolder folder;
+    const std::string path = folder.file("optimizer.safetensors");
     const OptimizerOptions o = {
         .lr = 0.01, .schedule = Schedule::Cosine, .warmup_steps = 2, .total_steps = 9, .weight_decay = 0.01};
     Trained straight, stopped;
@@ -155,7 +157,8 @@ TEST(Optimizer, ResetForgets) {
 }
 
 TEST(Optimizer, RefusesAnotherModelsState) {
-    const std::string path = testing::TempDir() + "/optimizer.safetensors";
+    const TemporaryFolder folder;
+    const std::string path = folder.file("optimizer.safetensors");
     Trained t;
     t.optimizer.save(path);
     ModelConfig wider = random_model_config();

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "tests/temporary_folder.h"
 #include "train/record.h"
 #include "train/sft_example.h"
 #include "utils/error.h"
@@ -12,10 +13,11 @@ namespace {
 
 constexpr RecordLimits LIMITS = {.V = 20, .max_positions = 16, .block = 4, .has_value_model = false};
 
+// A file with this text, until the next one.
 std::string file_of(const std::string& text) {
-    const std::string path = testing::TempDir() + "/record_test.jsonl";
-    std::ofstream(path) << text;
-    return path;
+    static const TemporaryFolder folder;
+    std::ofstream(folder.file("records.jsonl")) << text;
+    return folder.file("records.jsonl");
 }
 
 // The message, or "" where the file was accepted.

@@ -1,7 +1,6 @@
 #include "train/replay.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "train/sft_example.h"
 #include "utils/timer.h"
@@ -72,12 +71,6 @@ bool dry_run(const ReplayRequest& request, const std::vector<const ReplayNetwork
         }
     printf("%-24s %10.1f MiB\n", "sum", double(sum) / (1 << 20));
     return true;
-}
-
-std::vector<int> all_responses(const Rollout& rollout) {
-    std::vector<int> out(rollout.sequences.size());
-    std::iota(out.begin(), out.end(), 0);
-    return out;
 }
 
 Json responses_json(const std::vector<Record>& records, const Rollout& rollout, const UpdateReport& report,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "utils/error.h"
 
@@ -60,6 +61,12 @@ Rollout prepare(std::span<const Record> records, const MaskShape& shape, const R
         out.record.push_back(int(i));
         out.sequences.push_back(std::move(s));
     }
+    return out;
+}
+
+std::vector<int> all_responses(const Rollout& rollout) {
+    std::vector<int> out(rollout.sequences.size());
+    std::iota(out.begin(), out.end(), 0);
     return out;
 }
 

@@ -40,6 +40,8 @@ struct Rollout {
 Rollout prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& options,
                 bool has_value_model, Rng& rng);
 
+std::vector<int> all_responses(const Rollout& rollout);  // 0 ... size() - 1: one update of everything
+
 // Fills in the old log-probs (and values, where `value` is given) of responses that have none, from the
 // current weights, on exactly the states that are trained. Needed before the first of several updates.
 void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value);

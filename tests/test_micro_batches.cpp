@@ -1,0 +1,110 @@
+// How sequences are cut into micro-batches, and what of a rollout is kept.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/dense_pass.h"
+#include "tests/random_records.h"
+#include "train/rl_update.h"
+
+TEST(MicroBatches, EveryResponseOnceWithinTheBudget) {
+    Rng rng(16, Stream::Mask);
+    const ModelConfig c = random_model_config();
+    std::vector<Sequence> sequences;
+    std::vector<std::vector<int>> prompts;
+    for (int g = 0; g < 5; g++) prompts.push_back(random_record(rng, c, 4, 13, 1).prompt_ids);
+    for (int k = 0; k < 40; k++) {
+        Record r = random_record(rng, c, 4, 13, 1 + int(rng.below(14)));
+        r.prompt_ids = prompts[size_t(k % 5)];  // groups interleaved
+        sequences.push_back(trace_sequence(r, {4, c.mask_id}, 1));
+    }
+    const MicroBatchLimits limits = {150, 60};
+    std::set<int> seen;
+    size_t cuts = 0;
+    for (const std::vector<int>& members : cut_micro_batches(sequences, 4, limits)) {
+        std::vector<Sequence> micro;
+        for (const int i : members) {
+            EXPECT_TRUE(seen.insert(i).second);
+            micro.push_back(sequences[size_t(i)]);
+        }
+        const PackedBatch packed = pack(micro, 4, false);
+        EXPECT_LE(packed.batch.T(), limits.max_tokens);
+        EXPECT_LE(packed.batch.n_targets(), limits.max_targets);
+        cuts++;
+    }
+    EXPECT_EQ(seen.size(), sequences.size());
+    EXPECT_GT(cuts, 5u);
+    // With room for everything each prompt is forwarded once.
+    const auto one = cut_micro_batches(sequences, 4, {100000, 100000});
+    ASSERT_EQ(one.size(), 1u);
+    int last = -1;
+    std::set<int> finished;
+    for (const int i : one[0]) {  // groups stand together
+        if (i % 5 != last) {
+            EXPECT_TRUE(finished.insert(i % 5).second);
+        }
+        last = i % 5;
+    }
+}
+
+TEST(MicroBatches, AResponseBeyondTheBudgetIsAnErrorWithNumbers) {
+    Rng rng(17, Stream::Mask);
+    const ModelConfig c = random_model_config();
+    const std::vector<Sequence> sequences = {
+        trace_sequence(random_record(rng, c, 4, 4, 2), {4, c.mask_id}, 1),
+        trace_sequence(random_record(rng, c, 4, 4, 30), {4, c.mask_id}, 1)};
+    const int need = int(packed_tokens({&sequences[1], 1}, 4));
+    try {
+        cut_micro_batches(sequences, 4, {need - 1, 1000});
+        FAIL();
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code, Exit::Usage);
+        for (const std::string& part : {std::string("response 2"), format("%d tokens", need),
+                                        format("%d", need - 1), std::string("--micro-batch-tokens")})
+            EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+    }
+    EXPECT_EQ(needed_limits(sequences, 4).max_tokens, need);
+    EXPECT_EQ(cut_micro_batches(sequences, 4, needed_limits(sequences, 4)).size(), 2u);
+}
+
+TEST(Rollout, DroppedGroupsAndNothingKept) {
+    Rng rng(18, Stream::Mask);
+    const ModelConfig c = random_model_config();
+    const RandomModel model(c);
+    std::vector<Record> records;
+    for (int k = 0; k < 6; k++) {
+        records.push_back(random_record(rng, c, 4, 5, 4));
+        records.back().group = k / 2;
+        records.back().reward = k == 3 ? 1.0 : 0.0;  // groups: equal, mixed, equal
+    }
+    RlOptions o;
+    Rollout rollout = prepare(records, {4, c.mask_id}, o, false, rng);
+    EXPECT_EQ(rollout.record, (std::vector<int>{2, 3}));
+    EXPECT_EQ(rollout.n_dropped, 4);
+    o.keep.low = 0.6;
+    rollout = prepare(records, {4, c.mask_id}, o, false, rng);
+    EXPECT_EQ(rollout.size(), 0);
+    TrainingNetwork network(*model.ops, c, model.weights, Head::Policy, 4, {64, 64});
+    network.allocate();
+    const UpdateReport report = accumulate(rollout, {}, network, nullptr, o);
+    EXPECT_EQ(report.loss, 0);
+    network.gradients().for_each_stored(
+        [&](const std::string&, const Tensor& t) { EXPECT_EQ(model.ops->sum_of_squares(t), 0); });
+}
+
+TEST(Rollout, OldLogProbsAreFilledInWhereMissing) {
+    Rng rng(19, Stream::Mask);
+    const ModelConfig c = random_model_config();
+    const RandomModel model(c);
+    std::vector<Record> records = {random_record(rng, c, 4, 5, 4), random_record(rng, c, 4, 5, 7)};
+    records[0].reward = 1, records[1].reward = 0;
+    records[1].old_logprobs.clear();
+    const RlOptions o;
+    Rollout rollout = prepare(records, {4, c.mask_id}, o, false, rng);
+    TrainingNetwork network(*model.ops, c, model.weights, Head::Policy, 4, {256, 256});
+    network.allocate();
+    const std::vector<double> given = rollout.old_logprob[0];
+    evaluate_old(rollout, network, nullptr);
+    EXPECT_EQ(rollout.old_logprob[0], given);
+    expect_near(rollout.old_logprob[1], network.evaluate(rollout.sequences)[1]);
+}
