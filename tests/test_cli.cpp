@@ -11,7 +11,7 @@
 struct Demo {
     Common common;
     int steps = 4;
-    float temperature = 1;
+    float temperature = 1, ratio = 0;
     double lr = 1e-6;
     int64_t slots = 0;
     bool ignore_eos = false, shuffle = true;
@@ -29,6 +29,7 @@ struct Demo {
         options.section("Decoding rules");
         options.add("--steps,-s S", &steps, "steps").range(1, 64);
         options.add("--temperature T", &temperature, "of the softmax").range(0, INFINITY);
+        options.add("--ratio X", &ratio, "a share").range(0, 0.1);
         options.add("--lr X", &lr, "learning rate");
         options.add("--kv-slots N", &slots, "slots");
         options.add("--ignore-eos", &ignore_eos, "go on");
@@ -131,6 +132,8 @@ TEST(Cli, DefaultsStayAndLastWins) {
 }
 
 TEST(Cli, FaultsOfTheCommandLine) {
+    EXPECT_EQ(Demo().fault({"--ratio", "0.1"}), "") << "0.1 as a float is above 0.1 as a double";
+    EXPECT_EQ(Demo().fault({"--ratio", "0.11"}), "--ratio 0.11: expected a number from 0 to 0.1");
     EXPECT_EQ(Demo().fault({"--temprature", "1"}),
               "unknown option --temprature; did you mean --temperature?");
     EXPECT_EQ(Demo().fault({"--xyzzy=4"}), "unknown option --xyzzy; --help lists the options");

@@ -2,18 +2,17 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <map>
 #include <new>
-#include <type_traits>
 
 #include "utils/files.h"
 #include "utils/log.h"
+#include "utils/option_entry.h"
 #include "utils/progress.h"
 #include "utils/signals.h"
 #include "utils/threads.h"
 #include "utils/toml.h"
+#include "utils/words.h"
 
 constexpr const char* VERSION = "0.1";
 
@@ -24,295 +23,6 @@ void Faults::add(const char* fmt, ...) {
     va_end(args);
 }
 
-namespace {
-// ---- from text to values and back. A fault is returned as what was expected ("an integer"); "" is none.
-
-template <class T>
-struct is_vector : std::false_type {};
-template <class T>
-struct is_vector<std::vector<T>> : std::true_type {};
-template <class T>
-struct is_optional : std::false_type {};
-template <class T>
-struct is_optional<std::optional<T>> : std::true_type {};
-
-template <class T>
-const char* type_text() {
-    if constexpr (is_vector<T>::value || is_optional<T>::value) return type_text<typename T::value_type>();
-    if constexpr (std::is_same_v<T, bool>) return "true or false";
-    if constexpr (std::is_same_v<T, uint64_t>) return "an integer, 0 or more";
-    if constexpr (std::is_integral_v<T>) return "an integer";
-    if constexpr (std::is_floating_point_v<T>) return "a number";
-    return "a string";
-}
-
-template <class T>
-std::string from_text(const std::string& text, T& out) {
-    if constexpr (is_optional<T>::value) {
-        typename T::value_type value{};
-        std::string fault = from_text(text, value);
-        if (fault.empty()) out = value;
-        return fault;
-    } else if constexpr (std::is_same_v<T, std::string>) {
-        out = text;
-        return "";
-    } else if constexpr (std::is_same_v<T, bool>) {
-        if (text != "true" && text != "false") return type_text<T>();
-        out = text == "true";
-        return "";
-    } else {
-        const char* begin = text.c_str() + (text.starts_with('+') ? 1 : 0);
-        const char* end = text.c_str() + text.size();
-        T value{};
-        const auto [stop, error] = std::from_chars(begin, end, value);
-        if (error == std::errc::result_out_of_range) return std::string(type_text<T>()) + " that fits";
-        if (error != std::errc() || stop != end) return type_text<T>();
-        if constexpr (std::is_floating_point_v<T>)
-            if (std::isnan(value)) return type_text<T>();
-        out = value;
-        return "";
-    }
-}
-
-template <class T>
-std::string to_text(const T& value, bool as_toml) {
-    if constexpr (is_vector<T>::value) {
-        std::string text;
-        for (const auto& item : value)
-            text += (text.empty() ? "" : as_toml ? ", " : ",") + to_text(item, as_toml);
-        return as_toml ? "[" + text + "]" : text;
-    } else if constexpr (is_optional<T>::value) {
-        return value ? to_text(*value, as_toml) : "";
-    } else if constexpr (std::is_same_v<T, std::string>) {
-        return as_toml ? toml_string(value) : value;
-    } else if constexpr (std::is_same_v<T, bool>) {
-        return value ? "true" : "false";
-    } else {
-        char text[64];
-        return std::string(
-            text, std::to_chars(text, text + sizeof text, value).ptr);  // the shortest that reads back
-    }
-}
-
-std::vector<std::string> split(const std::string& text, char separator) {
-    std::vector<std::string> parts(1);
-    for (const char c : text) {
-        if (c == separator)
-            parts.emplace_back();
-        else
-            parts.back() += c;
-    }
-    return parts;
-}
-
-std::string hyphens(std::string name) {
-    std::replace(name.begin(), name.end(), '_', '-');
-    return name;
-}
-std::string underscores(std::string name) {
-    std::replace(name.begin(), name.end(), '-', '_');
-    return name;
-}
-
-size_t edit_distance(const std::string& a, const std::string& b) {
-    std::vector<size_t> row(b.size() + 1);
-    for (size_t j = 0; j <= b.size(); j++) row[j] = j;
-    for (size_t i = 1; i <= a.size(); i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b.size(); j++) {
-            const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-        }
-    }
-    return row[b.size()];
-}
-
-// ---- one option
-
-struct Entry : Option {
-    std::string section, help, metavar;
-    std::string name;                 // without dashes: "top-k"
-    std::vector<std::string> dashed;  // "--top-k", "-k"; empty for a positional
-    Options::Target target;
-    std::optional<std::pair<double, double>> limits;
-    std::vector<std::string> allowed;
-    bool is_required = false, in_config = true, set = false;
-    std::string default_text;
-    std::vector<std::string> arguments;  // as the command line gave them
-    bool on_command_line = false;
-
-    Option& range(double low, double high) override {
-        limits = {low, high};
-        return *this;
-    }
-    Option& choices(std::vector<std::string> values) override {
-        allowed = std::move(values);
-        return *this;
-    }
-    Option& required() override {
-        is_required = true;
-        return *this;
-    }
-    Option& not_in_config() override {
-        in_config = false;
-        return *this;
-    }
-
-    bool is_flag() const { return std::holds_alternative<bool*>(target); }
-    std::string shown() const { return dashed.empty() ? metavar : "--" + name; }
-
-    std::string limits_text() const {
-        const auto bound = [](double x) { return to_text(x, false); };
-        return std::isinf(limits->second) ? bound(limits->first) + " or more"
-                                          : "from " + bound(limits->first) + " to " + bound(limits->second);
-    }
-
-    template <class T>
-    std::string check_value(const T& value) const {
-        if constexpr (is_optional<T>::value) {
-            return value ? check_value(*value) : "";
-        } else if constexpr (std::is_same_v<T, std::string>) {
-            if (allowed.empty() || std::find(allowed.begin(), allowed.end(), value) != allowed.end())
-                return "";
-            return choices_text(allowed);
-        } else if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) {
-            if (!limits || (double(value) >= limits->first && double(value) <= limits->second)) return "";
-            return std::string(type_text<T>()) + " " + limits_text();
-        } else {
-            return "";
-        }
-    }
-
-    static std::string choices_text(const std::vector<std::string>& names) {
-        std::string text = "one of ";
-        for (const std::string& name : names) text += (name == names.front() ? "" : ", ") + name;
-        return text;
-    }
-
-    // Sets the variable; returns what was expected instead, or "".
-    std::string assign(const std::vector<std::string>& texts) {
-        return std::visit([&](auto& to) { return assign_to(to, texts); }, target);
-    }
-
-    template <class T>
-    std::string assign_to(T* to, const std::vector<std::string>& texts) {
-        T value{};
-        if constexpr (is_vector<T>::value) {
-            for (const std::string& text : texts) {
-                typename T::value_type item{};
-                std::string fault = from_text(text, item);
-                if (fault.empty()) fault = check_value(item);
-                if (!fault.empty()) return fault;
-                value.push_back(item);
-            }
-        } else {
-            std::string fault = from_text(texts.back(), value);
-            if (fault.empty()) fault = check_value(value);
-            if (!fault.empty()) return fault;
-        }
-        *to = value;
-        return "";
-    }
-
-    std::string assign_to(Options::Choice& to, const std::vector<std::string>& texts) {
-        const auto it = std::find(to.names.begin(), to.names.end(), texts.back());
-        if (it == to.names.end()) return choices_text(to.names);
-        to.set(size_t(it - to.names.begin()));
-        return "";
-    }
-
-    // The current value; "" for an optional one that is not set.
-    std::string value_text(bool as_toml) const {
-        return std::visit(
-            [&](const auto& to) -> std::string {
-                if constexpr (std::is_pointer_v<std::decay_t<decltype(to)>>) {
-                    return to_text(*to, as_toml);
-                } else {
-                    const size_t i = to.get();
-                    const std::string value = i < to.names.size() ? to.names[i] : "";
-                    return as_toml ? toml_string(value) : value;
-                }
-            },
-            target);
-    }
-
-    // The command line's words: lists of numbers are split at commas.
-    std::vector<std::string> words() const {
-        const bool numbers = std::holds_alternative<std::vector<int>*>(target) ||
-                             std::holds_alternative<std::vector<double>*>(target);
-        if (!numbers) return arguments;
-        std::vector<std::string> all;
-        for (const std::string& argument : arguments)
-            if (!argument.empty())
-                for (std::string& part : split(argument, ',')) all.push_back(std::move(part));
-        return all;
-    }
-
-    // TOML's value as words, or what was expected.
-    std::string from_toml(const TomlValue& value, std::vector<std::string>& out) const {
-        return std::visit(
-            [&](const auto& to) -> std::string {
-                using Held = std::decay_t<decltype(to)>;
-                if constexpr (std::is_pointer_v<Held>) {
-                    using T = std::remove_pointer_t<Held>;
-                    const bool is_list = is_vector<T>::value;
-                    if (!is_list && value.kind == TomlValue::Array) return type_text<T>();
-                    const std::vector<TomlValue> one = {value};
-                    for (const TomlValue& item : value.kind == TomlValue::Array ? value.items : one) {
-                        if (!kind_fits<T>(item.kind))
-                            return std::string(is_list ? "a list, each " : "") + type_text<T>();
-                        out.push_back(item.text);
-                    }
-                } else {
-                    if (value.kind != TomlValue::String) return choices_text(to.names);
-                    out.push_back(value.text);
-                }
-                return "";
-            },
-            target);
-    }
-
-    template <class T>
-    static bool kind_fits(TomlValue::Kind kind) {
-        if constexpr (is_vector<T>::value || is_optional<T>::value)
-            return kind_fits<typename T::value_type>(kind);
-        if constexpr (std::is_same_v<T, bool>) return kind == TomlValue::Bool;
-        if constexpr (std::is_integral_v<T>) return kind == TomlValue::Integer;
-        if constexpr (std::is_floating_point_v<T>)
-            return kind == TomlValue::Integer || kind == TomlValue::Float;
-        return kind == TomlValue::String;
-    }
-};
-
-std::string toml_words(const TomlValue& value) {
-    if (value.kind == TomlValue::String) return toml_string(value.text.substr(0, 60));
-    if (value.kind != TomlValue::Array) return value.text;
-    std::string text = "[";
-    for (size_t i = 0; i < value.items.size() && i < 8; i++)
-        text += (i ? ", " : "") + toml_words(value.items[i]);
-    return text + (value.items.size() > 8 ? ", ...]" : "]");
-}
-
-std::string wrap(const std::string& text, size_t indent, size_t width) {
-    std::string out;
-    size_t column = indent;
-    for (const std::string& word : split(text, ' ')) {
-        if (column > indent && column + 1 + word.size() > width) {
-            out += "\n" + std::string(indent, ' ');
-            column = indent;
-        } else if (column > indent) {
-            out += ' ';
-            column++;
-        }
-        out += word;
-        column += word.size();
-    }
-    return out;
-}
-}  // namespace
-
 // ---- Options
 
 struct Options::State {
@@ -321,7 +31,7 @@ struct Options::State {
     bool version = false;
     CLI::App app;
     State* parent = nullptr;
-    std::vector<std::unique_ptr<Entry>> entries;
+    std::vector<std::unique_ptr<OptionEntry>> entries;
     std::vector<std::function<void(Faults&)>> checks;
     std::vector<std::unique_ptr<Options>> commands;
 
@@ -331,22 +41,22 @@ struct Options::State {
         return nullptr;
     }
     // The options in force: the program's and the chosen command's.
-    std::vector<Entry*> in_force() {
-        std::vector<Entry*> all;
+    std::vector<OptionEntry*> in_force() {
+        std::vector<OptionEntry*> all;
         if (State* command = chosen())
             for (const auto& entry : command->entries) all.push_back(entry.get());
         for (const auto& entry : entries) all.push_back(entry.get());
         return all;
     }
-    Entry* find(const std::string& key) {
-        for (Entry* entry : in_force())
+    OptionEntry* find(const std::string& key) {
+        for (OptionEntry* entry : in_force())
             if (entry->name == key) return entry;
         return nullptr;
     }
     std::string suggestion(const std::string& key, const char* dashes, bool as_key) {
-        const Entry* best = nullptr;
+        const OptionEntry* best = nullptr;
         size_t best_distance = key.size() < 4 ? 2 : key.size() / 3 + 2;  // and less than that
-        for (const Entry* entry : in_force()) {
+        for (const OptionEntry* entry : in_force()) {
             if (entry->dashed.empty()) continue;
             const bool part = key.size() > 3 && entry->name.find(key) != std::string::npos;
             const size_t distance = part ? 1 : edit_distance(key, entry->name);
@@ -373,7 +83,7 @@ Options::Options(std::string name, std::string summary) : state_(std::make_uniqu
 Options::~Options() = default;
 
 Option& Options::add(const std::string& names, Target target, const std::string& help) {
-    auto entry = std::make_unique<Entry>();
+    auto entry = std::make_unique<OptionEntry>();
     entry->section = state_->current_section;
     entry->help = help;
     entry->target = std::move(target);
@@ -399,7 +109,7 @@ Option& Options::add(const std::string& names, Target target, const std::string&
     }
     CHECK(!entry->name.empty(), "option '%s' has no long name", names.c_str());
     entry->default_text = entry->value_text(false);
-    Entry* e = entry.get();
+    OptionEntry* e = entry.get();
     if (e->is_flag()) {
         state_->app.add_flag_function(cli_names, [e](int64_t count) {
             e->on_command_line = true;
@@ -443,7 +153,7 @@ std::string Options::chosen() const {
 
 bool Options::given(const std::string& name) const {
     State* root = state_->parent ? state_->parent : state_.get();
-    const Entry* entry = root->find(name.substr(name.find_first_not_of('-')));
+    const OptionEntry* entry = root->find(name.substr(name.find_first_not_of('-')));
     CHECK(entry, "no option %s", name.c_str());
     return entry->set;
 }
@@ -472,9 +182,9 @@ void Options::add_common(Common& common) {
 std::string Options::State::help(const std::string& program) {
     std::string text = "Usage: " + program;
     if (!commands.empty() && !chosen()) text += " COMMAND";
-    std::vector<const Entry*> all;
+    std::vector<const OptionEntry*> all;
     for (const auto& entry : entries) all.push_back(entry.get());
-    for (const Entry* entry : all)
+    for (const OptionEntry* entry : all)
         if (entry->dashed.empty()) text += " " + entry->metavar;
     text += " [OPTION]...\n" + wrap(summary, 0, 100) + "\n";
     if (!commands.empty()) {
@@ -486,7 +196,7 @@ std::string Options::State::help(const std::string& program) {
     if (parent)
         for (const auto& entry : parent->entries) all.push_back(entry.get());
     const std::string* section = nullptr;
-    for (const Entry* entry : all) {
+    for (const OptionEntry* entry : all) {
         if (!section || *section != entry->section) {
             section = &entry->section;
             text += "\n" + (section->empty() ? "Options" : *section) + ":\n";
@@ -513,7 +223,7 @@ std::string Options::State::help(const std::string& program) {
 std::string Options::to_toml() const {
     std::vector<std::string>
         sections;  // the common ones first: keys without a section must come before any section
-    for (const Entry* entry : state_->in_force()) {
+    for (const OptionEntry* entry : state_->in_force()) {
         const std::string& s = entry->section;
         if (s != "Common" && !s.empty() && std::find(sections.begin(), sections.end(), s) == sections.end())
             sections.push_back(s);
@@ -526,7 +236,7 @@ std::string Options::to_toml() const {
             for (char& c : key) c = isalnum(static_cast<unsigned char>(c)) ? char(tolower(c)) : '_';
             text += "\n[" + key + "]\n";
         }
-        for (const Entry* entry : state_->in_force()) {
+        for (const OptionEntry* entry : state_->in_force()) {
             if (!entry->in_config || (entry->section == "Common" ? "" : entry->section) != section) continue;
             const std::string value = entry->value_text(true);
             const std::string line = underscores(entry->name) + " = " + value;
@@ -550,7 +260,7 @@ void Options::State::read_config(Faults& faults) {
     std::map<std::string, int> seen;
     for (const TomlItem& item : items) {
         const std::string key = hyphens(item.key);
-        Entry* entry = find(key);
+        OptionEntry* entry = find(key);
         if (!entry || !entry->in_config) {
             faults.add("%s:%d: unknown key '%s'%s", config.c_str(), item.line, item.key.c_str(),
                        entry ? "; it belongs on the command line" : suggestion(key, "", true).c_str());
@@ -566,7 +276,7 @@ void Options::State::read_config(Faults& faults) {
         if (fault.empty()) fault = entry->assign(words);
         if (!fault.empty())
             faults.add("%s:%d: %s = %s: expected %s", config.c_str(), item.line, item.key.c_str(),
-                       toml_words(item.value).c_str(), fault.c_str());
+                       shorten(item.value).c_str(), fault.c_str());
         entry->set = true;
     }
 }
@@ -580,7 +290,8 @@ void Options::State::read_command_line(const std::vector<std::string>& arguments
     } catch (const std::exception&) {  // a flag's value that is no boolean
         for (const std::string& word : arguments)
             if (const size_t equals = word.find('='); word.starts_with("--") && equals != word.npos)
-                if (const Entry* flag = find(hyphens(word.substr(2, equals - 2))); flag && flag->is_flag())
+                if (const OptionEntry* flag = find(hyphens(word.substr(2, equals - 2)));
+                    flag && flag->is_flag())
                     faults.add("%s: expected true or false", word.c_str());
     }
     const std::vector<std::string> unknown = app.remaining(true);
@@ -608,8 +319,8 @@ bool Options::parse(const std::vector<std::string>& arguments) {
         return false;
     }
     s.read_command_line(arguments, faults);
-    const std::vector<Entry*> entries = s.in_force();
-    for (Entry* entry : entries)  // first what says where the rest is
+    const std::vector<OptionEntry*> entries = s.in_force();
+    for (OptionEntry* entry : entries)  // first what says where the rest is
         if (entry->on_command_line && (entry->name == "config" || entry->name == "version"))
             entry->assign(entry->words());
     if (s.version) {
@@ -617,7 +328,7 @@ bool Options::parse(const std::vector<std::string>& arguments) {
         return false;
     }
     if (!s.config.empty()) s.read_config(faults);
-    for (Entry* entry : entries) {
+    for (OptionEntry* entry : entries) {
         if (entry->on_command_line) {
             const std::string fault = entry->assign(entry->words());
             std::string given = entry->arguments.empty() ? "" : entry->arguments.back();
