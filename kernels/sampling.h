@@ -23,7 +23,7 @@
 #include "utils/philox.h"
 
 // Uniform in [0, 1) with 53 bits: a vocabulary holds probabilities far below the 2^-24 of a float draw.
-inline double sample_uniform(const SampleRow& row) {
+constexpr double sample_uniform(const SampleRow& row) {
     const auto bits = philox(row.seed, {row.position, row.step, uint32_t(Stream::Sample), row.sequence});
     return double((uint64_t(bits[0]) << 32 | bits[1]) >> 11) * 0x1p-53;
 }

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-inline std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> counter) {
+constexpr std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> counter) {
     uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
     for (int round = 0; round < 10; round++) {
         const uint64_t a = uint64_t(0xD2511F53) * counter[0], b = uint64_t(0xCD9E8D57) * counter[2];
@@ -20,7 +20,7 @@ inline std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> coun
 }
 
 // Uniform in [0, 1) with 24 bits; exact in fp32.
-inline float uniform(uint32_t bits) { return float(bits >> 8) * 0x1p-24f; }
+constexpr float uniform(uint32_t bits) { return float(bits >> 8) * 0x1p-24f; }
 
 // The purposes that share a seed; each has a stream of its own.
 enum class Stream : uint32_t { Sample = 0, Init = 1, Shuffle = 2, Mask = 3, Task = 4, Noise = 5 };

@@ -151,7 +151,8 @@ inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
 
 // ---- numbers
 // -----------------------------------------------------------------------------------------------------
-inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+using std::max;
+using std::min;
 inline unsigned __float_as_uint(float f) {
     unsigned u;
     memcpy(&u, &f, 4);
@@ -211,8 +212,22 @@ inline cudaError_t cudaFree(void* p) {
     free(p);
     return cudaSuccess;
 }
-inline cudaError_t cudaMallocHost(void** p, size_t bytes) { return cudaMalloc(p, bytes); }
-inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
+inline cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
+    *free_bytes = *total = 0;
+    return cudaSuccess;
+}
+// No device to choose: who wants the emulation makes it, nobody gets it by accident.
+inline cudaError_t cudaGetDeviceCount(int* n) {
+    *n = 0;
+    return cudaSuccess;
+}
+struct cudaDeviceProp {
+    char name[256];
+};
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+    strcpy(properties->name, "CUDA emulated on the CPU");
+    return cudaSuccess;
+}
 inline cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {
     memcpy(dst, src, bytes);
     return cudaSuccess;

@@ -1,5 +1,7 @@
 // device.h -- the one include of every kernel file: real CUDA under nvcc, the host emulation under g++.
 #pragma once
+#include <type_traits>
+
 #include "utils/error.h"
 #include "utils/tensor.h"
 
@@ -65,10 +67,19 @@ __device__ inline void store_pack(T* p, const Pack<T, N>& pack) {
 template <class T>
 constexpr int FULL_PACK = int(16 / sizeof(T));
 
+// Rows of a strided tensor, as a kernel sees them.
+template <class T>
+struct DeviceRows {
+    T* data;
+    int64_t stride;
+    __host__ __device__ T* operator[](int64_t r) const { return data + r * stride; }
+};
+
 // ---- reductions ----
 
 // Every lane gets the same bits: the butterfly adds the same pairs in every lane.
-__device__ inline float warp_sum(float v) {
+template <class T>
+__device__ inline T warp_sum(T v) {
     for (int o = WARP / 2; o > 0; o /= 2) v += __shfl_xor_sync(FULL_WARP, v, o);
     return v;
 }
@@ -78,13 +89,14 @@ __device__ inline float warp_max(float v) {
 }
 
 // Over the whole block (whole warps of threads), the same bits in every thread.
-__device__ inline float block_sum(float v) {
-    __shared__ float partial[32];
+template <class T>
+__device__ inline T block_sum(T v) {
+    __shared__ T partial[32];
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
     v = warp_sum(v);
     if (lane == 0) partial[warp] = v;
     __syncthreads();  // every warp's part is written before anybody reads it
-    v = warp_sum(lane < warps ? partial[lane] : 0.0f);
+    v = warp_sum(lane < warps ? partial[lane] : T(0));
     __syncthreads();  // everybody has read the parts before the next reduction overwrites them
     return v;
 }
@@ -121,4 +133,13 @@ inline bool packs(const Tensor& t) {
     const int64_t size = int64_t(size_of(t.dtype));
     return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.cols * size % 16 == 0 &&
            (t.rows <= 1 || t.stride * size % 16 == 0);
+}
+template <class T>
+DeviceRows<T> device_rows(const Tensor& t) {
+    return {t.as<std::remove_const_t<T>>(), t.stride};
+}
+// The data of a contiguous tensor that may be absent.
+template <class T>
+T* optional(const Tensor& t) {
+    return t ? t.as<std::remove_const_t<T>>() : nullptr;
 }

@@ -2,9 +2,6 @@
 # where there is nvcc, for the GPU.
 KERNELS_CU := $(wildcard kernels/*.cu)
 TESTS_CU   := $(wildcard tests/test_*.cu)
-ifneq ($(OPENMP),1)
-  CXXFLAGS += -Wno-unknown-pragmas
-endif
 
 # ---- the emulation: .cu as C++, one fiber per CUDA thread. Matrix products by matmul.cu in place of cuBLASLt ----
 EMULATED_CU   := $(filter-out kernels/matmul_cublaslt.cu,$(KERNELS_CU)) $(TESTS_CU)
@@ -18,3 +15,24 @@ $(BUILD)/kernels/device/cpu_device.o: kernels/device/cpu_device.cpp
 	@mkdir -p $(@D)
 	@echo "CXX  $<"
 	$(Q)$(CXX) -std=c++20 $(OPT) -g -Wall -Wextra -Wno-unknown-pragmas -I. -MMD -MP -c $< -o $@
+
+# ---- the GPU: machine code for every CUDA_ARCH, and PTX of the first for what comes after them ----
+NVCCFLAGS = -std=c++20 -O3 -lineinfo -I. --expt-relaxed-constexpr -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode \
+    arch=compute_$(a),code=$(if $(filter $(firstword $(CUDA_ARCH)),$(a)),[sm_$(a)$(comma)compute_$(a)],sm_$(a)))
+ifeq ($(CUDA),1)
+  CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+  CUDA_OBJ  := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(filter-out kernels/matmul.cu,$(KERNELS_CU)))
+  CUDA_LIBS := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread
+endif
+$(BUILD)/cuda/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "NVCC $<"
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c $< -o $@
+
+# Registers and spills of every kernel.
+ptxas: $(KERNELS_CU:%=ptxas-%)
+ptxas-%.cu:
+	@$(NVCC) $(NVCCFLAGS) -Xptxas -v -c $*.cu -o /dev/null 2>&1 | c++filt -t | awk '/Compiling entry/ { split($$0, a, "'\''"); name = a[2]; \
+	    arch = a[4] } /bytes stack frame/ { spill = $$6 } /Used/ { for (i = 1; i < NF; i++) if ($$i == "Used") \
+	    printf "%-7s %4d registers %5d bytes spilled   %s\n", arch, $$(i + 1), spill, name }'
+.PHONY: ptxas

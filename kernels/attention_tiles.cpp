@@ -1,0 +1,94 @@
+#include "kernels/attention_tiles.h"
+
+#include <algorithm>
+
+#include "utils/error.h"
+
+static int64_t seen_by_both(const AttentionSpans& a, const AttentionSpans& b) {
+    int64_t sum = 0;
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 3; j++)
+            sum += std::max(0, std::min(a.end[i], b.end[j]) - std::max(a.begin[i], b.begin[j]));
+    return sum;
+}
+
+static std::vector<AttentionTiles::QueryTile> cut_tokens(std::span<const AttentionSpans> see,
+                                                         int tile_tokens) {
+    std::vector<AttentionTiles::QueryTile> tiles;
+    for (int t = 0; t < int(see.size()); t++) {
+        const bool fits = !tiles.empty() && t - tiles.back().begin < tile_tokens;
+        if (fits) {
+            const AttentionSpans &first = see[size_t(tiles.back().begin)], &now = see[size_t(t)];
+            if (2 * seen_by_both(first, now) >= seen_by_both(first, first)) {
+                tiles.back().end = t + 1;
+                continue;
+            }
+        }
+        tiles.push_back({t, t + 1, 0, 0});
+    }
+    return tiles;
+}
+
+// Slots of key tile k that `a` sees.
+static int seen_in_tile(const AttentionSpans& a, int k) {
+    int sum = 0;
+    for (int i = 0; i < 3; i++)
+        sum += std::max(0, std::min(a.end[i], (k + 1) * KEY_TILE) - std::max(a.begin[i], k * KEY_TILE));
+    return sum;
+}
+
+// The key tiles that any of the tokens sees, ascending.
+static std::vector<AttentionTiles::Visit> visits_of(std::span<const AttentionSpans> tokens) {
+    std::vector<std::pair<int, int>> ranges;  // of key tiles
+    for (const AttentionSpans& a : tokens)
+        for (int i = 0; i < 3; i++)
+            if (a.begin[i] < a.end[i])
+                ranges.push_back({a.begin[i] / KEY_TILE, (a.end[i] + KEY_TILE - 1) / KEY_TILE});
+    std::sort(ranges.begin(), ranges.end());
+    std::vector<AttentionTiles::Visit> visits;
+    int next = 0;
+    for (const auto& [begin, end] : ranges)
+        for (int k = std::max(begin, next); k < end; k++, next = k) {
+            const bool full = std::all_of(tokens.begin(), tokens.end(), [&](const AttentionSpans& a) {
+                return seen_in_tile(a, k) == KEY_TILE;
+            });
+            visits.push_back({k, full});
+        }
+    return visits;
+}
+
+AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_slots, int tile_tokens,
+                                     int split) {
+    AttentionTiles r;
+    for (const AttentionSpans& a : see)
+        for (int i = 0; i < 3; i++)
+            CHECK(a.begin[i] >= a.end[i] || (a.begin[i] >= 0 && a.end[i] <= n_slots),
+                  "a token sees slots %d to %d of %d", a.begin[i], a.end[i], n_slots);
+    r.query_tiles = cut_tokens(see, tile_tokens);
+    std::vector<std::vector<AttentionTiles::Visit>> by_key(size_t((n_slots + KEY_TILE - 1) / KEY_TILE));
+    for (int q = 0; q < int(r.query_tiles.size()); q++) {
+        AttentionTiles::QueryTile& tile = r.query_tiles[size_t(q)];
+        tile.first_visit = int(r.keys.size());
+        for (const AttentionTiles::Visit& visit :
+             visits_of(see.subspan(size_t(tile.begin), size_t(tile.end - tile.begin)))) {
+            r.keys.push_back(visit);
+            by_key[size_t(visit.tile)].push_back({q, visit.full});
+        }
+        tile.end_visit = int(r.keys.size());
+        const int n = tile.end_visit - tile.first_visit;
+        if (split == 0 || n <= split) {
+            r.pieces.push_back({q, tile.first_visit, tile.end_visit, -1});
+            continue;
+        }
+        r.joins.push_back({q, r.parts, 0});
+        for (int v = tile.first_visit; v < tile.end_visit; v += split)
+            r.pieces.push_back({q, v, std::min(v + split, tile.end_visit), r.parts++});
+        r.joins.back().end_part = r.parts;
+    }
+    r.first_query.push_back(0);
+    for (const auto& queries : by_key) {
+        r.queries.insert(r.queries.end(), queries.begin(), queries.end());
+        r.first_query.push_back(int(r.queries.size()));
+    }
+    return r;
+}

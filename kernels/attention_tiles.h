@@ -1,0 +1,45 @@
+// attention_tiles.h -- which tiles of (query rows x slots) span attention has to look at. Host only, from the
+// spans alone.
+//
+// Slots are cut into key tiles of KEY_TILE at multiples of KEY_TILE; tokens, in order, into query tiles of at
+// most tile_tokens, and sooner where a token sees less than half of what the tile's first token sees (another
+// sequence of a decoding batch). A query tile lists the key tiles that any of its tokens sees; a key tile
+// lists its query tiles, in order, for a backward pass without atomics.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/ops.h"
+
+constexpr int KEY_TILE = 64;
+
+struct AttentionTiles {
+    struct Visit {  // of a key tile by a query tile
+        int tile;   // the other side's
+        int full;   // every token of the query tile sees every slot of the key tile: no mask is needed
+    };
+    struct QueryTile {
+        int begin, end;              // tokens
+        int first_visit, end_visit;  // of `keys`
+    };
+    struct Piece {  // of a query tile's visits, the work of one block
+        int query_tile, first_visit, end_visit;
+        int part;  // where its result goes among the partial results; -1: the tile is not split
+    };
+    struct Join {  // of a split tile
+        int query_tile, first_part, end_part;
+    };
+    std::vector<QueryTile> query_tiles;
+    std::vector<Visit> keys;       // of all query tiles, tile = key tile
+    std::vector<int> first_query;  // (key tiles + 1) into `queries`
+    std::vector<Visit> queries;    // of all key tiles, tile = query tile
+    std::vector<Piece> pieces;
+    std::vector<Join> joins;
+    int parts = 0;
+    int n_key_tiles() const { return int(first_query.size()) - 1; }
+};
+
+// split: a query tile's visits are cut into pieces of at most that many; 0: never.
+AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_slots, int tile_tokens,
+                                     int split);

@@ -1,0 +1,60 @@
+// cuda_indices.h -- what the host knows of index arrays it has uploaded, and what it makes of them.
+//
+// Backward passes without atomics and attention that skips tiles need lists made from the indices. They are
+// made on the host, from the copy kept at the upload, once per batch however many layers use them.
+#pragma once
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "kernels/cuda_kernels.h"
+
+namespace cuda {
+
+// Device memory that only grows: after the largest batch nothing is allocated any more.
+class DeviceBuffer {
+  public:
+    DeviceBuffer() = default;
+    ~DeviceBuffer();
+    DeviceBuffer(const DeviceBuffer&) = delete;
+    DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+    char* at_least(size_t bytes);
+
+  private:
+    void* data_ = nullptr;
+    size_t bytes_ = 0;
+};
+
+class IndexMirrors {
+  public:
+    explicit IndexMirrors(cudaStream_t stream) : stream_(stream) {}
+    // A tensor of I32 has been uploaded from `host`.
+    void remember(const Tensor& t, const void* host);
+    // Something else has been written to, or happened to, this memory.
+    void forget(const void* begin, size_t bytes);
+
+    DeviceRowGroups row_groups(const Tensor& destination);
+    DeviceTiles attention_tiles(const Tensor& see, int n_slots, int tile_tokens, int warps, int split);
+
+  private:
+    struct Groups {
+        DeviceBuffer buffer;
+        bool valid = false;
+        DeviceRowGroups device;
+    };
+    struct Tiles {
+        DeviceBuffer buffer;
+        bool valid = false;
+        DeviceTiles device;
+    };
+    struct Mirror {
+        std::vector<int> values;
+        Groups groups;
+        std::map<std::tuple<int, int, int>, Tiles> tiles;  // by slots, tokens, split
+    };
+    Mirror& mirror_of(const Tensor& t);
+    cudaStream_t stream_;
+    std::map<const char*, Mirror> mirrors_;  // by device address
+};
+
+}  // namespace cuda

@@ -1,0 +1,241 @@
+// cuda_ops.cu -- Ops on a CUDA device: every method is its stem's launcher, on one stream.
+#include "kernels/cuda_indices.h"
+#include "kernels/cuda_kernels.h"
+#include "kernels/cuda_ops.h"
+
+namespace {
+
+constexpr int DECODE_SPLIT = 4;  // key tiles per piece when query tiles have few rows: 256 keys
+
+class CudaOps : public Ops {
+  public:
+    CudaOps(int device, size_t workspace_bytes)
+        : stream_(open(device)), indices_(stream_), workspace_(nullptr, 0) {
+        cudaDeviceProp properties;
+        CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+        name_ = properties.name;
+        block_ = allocate(workspace_bytes);
+        workspace_ = cuda::Workspace(block_, workspace_bytes);
+        matmul_state_ = cuda::create_matmul_state();
+    }
+    ~CudaOps() override {
+        cudaStreamSynchronize(stream_);
+        cuda::destroy_matmul_state(matmul_state_);
+        cudaFree(block_);
+        cudaStreamDestroy(stream_);
+    }
+
+    // ---- memory
+    void* allocate(size_t bytes) override {
+        void* block = nullptr;
+        const cudaError_t error = cudaMalloc(&block, bytes);
+        if (error != cudaSuccess) {
+            cudaGetLastError();  // the next launch is not to report it again
+            size_t free_bytes = 0, total = 0;
+            cudaMemGetInfo(&free_bytes, &total);
+            fail(Exit::NoMemory,
+                 "%s has %.1f MiB of memory free, %.1f MiB are wanted (%s); use a smaller model or token "
+                 "budget",
+                 name_.c_str(), double(free_bytes) / (1 << 20), double(bytes) / (1 << 20),
+                 cudaGetErrorString(error));
+        }
+        CUDA_CHECK(cudaMemsetAsync(block, 0, bytes, stream_));
+        return block;
+    }
+    void release(void* block, size_t bytes) override {
+        indices_.forget(block, bytes);
+        cudaFree(block);
+    }
+    std::string device_name() const override { return name_; }
+    void upload(Tensor device, const void* host) override {
+        CHECK(device.contiguous(), "upload into a strided tensor");
+        if (device.size() == 0) return;
+        CUDA_CHECK(cudaMemcpyAsync(device.data, host, device.bytes(), cudaMemcpyHostToDevice, stream_));
+        if (device.dtype == DType::I32)
+            indices_.remember(device, host);
+        else
+            indices_.forget(device.data, device.bytes());
+    }
+    void download(void* host, Tensor device) override {
+        CHECK(device.contiguous(), "download of a strided tensor");
+        if (device.size() == 0) return;
+        CUDA_CHECK(cudaMemcpyAsync(host, device.data, device.bytes(), cudaMemcpyDeviceToHost, stream_));
+        CUDA_CHECK(cudaStreamSynchronize(stream_));
+    }
+    void zero(Tensor t) override {
+        if (t.size() == 0) return;
+        const size_t size = size_of(t.dtype), width = size_t(t.cols) * size;
+        if (t.dtype == DType::I32) indices_.forget(t.data, size_t(t.rows) * size_t(t.stride) * size);
+        if (t.contiguous())
+            CUDA_CHECK(cudaMemsetAsync(t.data, 0, t.bytes(), stream_));
+        else
+            CUDA_CHECK(cudaMemset2DAsync(t.data, size_t(t.stride) * size, 0, width, size_t(t.rows), stream_));
+    }
+    void copy(Tensor out, Tensor inp) override {
+        CHECK(out.rows == inp.rows, "copy of %lld rows to %lld", (long long)inp.rows, (long long)out.rows);
+        cuda::copy_rows(context(), out, nullptr, inp, nullptr, inp.rows);
+    }
+
+    // ---- rows
+    void embedding_forward(Tensor out, Tensor token, Tensor weight) override {
+        cuda::copy_rows(context(), out, nullptr, weight, token.as<int>(), out.rows);
+    }
+    void embedding_backward(Tensor dweight, Tensor dout, Tensor token) override {
+        if (dout.rows) cuda::add_rows(context(), dweight, dout, indices_.row_groups(token));
+    }
+    void gather_rows(Tensor out, Tensor inp, Tensor row) override {
+        cuda::copy_rows(context(), out, nullptr, inp, row.as<int>(), out.rows);
+    }
+    void gather_rows_backward(Tensor dinp, Tensor dout, Tensor row) override {
+        zero(dinp);
+        if (dout.rows) cuda::add_rows(context(), dinp, dout, indices_.row_groups(row));
+    }
+    void scatter_rows(Tensor out, Tensor inp, Tensor slot) override {
+        cuda::copy_rows(context(), out, slot.as<int>(), inp, nullptr, inp.rows);
+    }
+
+    // ---- normalisation
+    void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) override {
+        cuda::rmsnorm_forward(context(), out, rstd, inp, weight, eps);
+    }
+    void rmsnorm_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
+                          Tensor weight) override {
+        cuda::rmsnorm_backward(context(), dinp, dweight, dout, rstd, inp, weight);
+    }
+
+    // ---- matrix products
+    void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual) override {
+        cuda::linear_forward(context(), out, inp, weight, bias, residual);
+    }
+    void linear_backward(Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,
+                         Tensor weight) override {
+        cuda::linear_backward(context(), dinp, dweight, dbias, dout, inp, weight);
+    }
+
+    // ---- q/k norm + RoPE
+    void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position,
+                                Tensor rope, int heads, float eps) override {
+        cuda::head_norm_rope_forward(context(), out, rstd, inp, weight, position, rope, heads, eps);
+    }
+    void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
+                                 Tensor weight, Tensor position, Tensor rope, int heads) override {
+        cuda::head_norm_rope_backward(context(), dinp, dweight, dout, rstd, inp, weight, position, rope,
+                                      heads);
+    }
+
+    // ---- span attention
+    void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
+                           int kv_heads) override {
+        if (q.rows == 0) return;
+        const cuda::Attention a{q, k, v, see, heads, kv_heads};
+        if (!cuda::attention_on_tensor_cores(a)) return cuda::attention_forward_rows(context(), out, lse, a);
+        cuda::DeviceTiles tiles = indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 4), 4, 0);
+        if (q.rows * a.group() <=
+            int64_t(tiles.n_query_tiles) * 16)  // a warp's rows hold the average tile: decoding
+            tiles = indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 1), 1, DECODE_SPLIT);
+        cuda::attention_forward_tiles(context(), out, lse, a, tiles);
+    }
+    void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
+                            Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
+                            int kv_heads) override {
+        if (q.rows == 0) {
+            zero(dk);
+            zero(dv);
+            return;
+        }
+        const cuda::Attention a{q, k, v, see, heads, kv_heads};
+        cuda::attention_row_sums(context(), scratch, dout, out, heads);
+        if (cuda::attention_on_tensor_cores(a) && packs(dout))
+            cuda::attention_backward_tiles(
+                context(), dq, dk, dv, scratch, dout, lse, a,
+                indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 4), 4, 0));
+        else
+            cuda::attention_backward_rows(context(), dq, dk, dv, scratch, dout, lse, a);
+    }
+
+    // ---- MLP
+    void swiglu_forward(Tensor out, Tensor gate_up) override {
+        cuda::swiglu_forward(context(), out, gate_up);
+    }
+    void swiglu_backward(Tensor dgate_up, Tensor dout, Tensor gate_up) override {
+        cuda::swiglu_backward(context(), dgate_up, dout, gate_up);
+    }
+
+    // ---- heads
+    void head_logprob(Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight,
+                      Tensor target) override {
+        cuda::head_logprob(context(), logprob, lse, entropy, hidden, weight, target);
+    }
+    void head_backward(Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse, Tensor hidden,
+                       Tensor weight, Tensor target) override {
+        cuda::head_backward(context(), dhidden, dweight, dlogprob, lse, hidden, weight, target);
+    }
+    void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight,
+                     int mask_id, int n_ids) override {
+        CHECK(int64_t(rows.size()) == hidden.rows && out.size() == rows.size(),
+              "%zu rows to sample, %lld hidden states", rows.size(), (long long)hidden.rows);
+        if (rows.empty()) return;
+        const cuda::Context ctx = context();
+        Sampled* sampled = ctx.workspace.take<Sampled>(out.size());
+        SampleRow* options = ctx.workspace.take<SampleRow>(rows.size());
+        CUDA_CHECK(cudaMemcpyAsync(options, rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
+        cuda::head_sample(ctx, sampled, options, hidden, weight, mask_id, n_ids);
+        CUDA_CHECK(cudaMemcpyAsync(out.data(), sampled, out.size_bytes(), cudaMemcpyDeviceToHost, stream_));
+        CUDA_CHECK(cudaStreamSynchronize(stream_));
+    }
+    void value_head_forward(Tensor value, Tensor hidden, Tensor weight) override {
+        cuda::value_head_forward(context(), value, hidden, weight);
+    }
+    void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
+                             Tensor weight) override {
+        cuda::value_head_backward(context(), dhidden, dweight, dvalue, hidden, weight);
+    }
+
+    // ---- optimizer
+    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) override {
+        cuda::adamw(context(), param, m, v, grad, options);
+    }
+    double sum_of_squares(Tensor t) override {
+        const cuda::Context ctx = context();
+        double *result = ctx.workspace.take<double>(1), host = 0;
+        cuda::sum_of_squares(ctx, result, t);
+        CUDA_CHECK(cudaMemcpyAsync(&host, result, sizeof host, cudaMemcpyDeviceToHost, stream_));
+        CUDA_CHECK(cudaStreamSynchronize(stream_));
+        return host;
+    }
+
+  private:
+    static cudaStream_t open(int device) {
+        cudaStream_t stream;
+        CUDA_CHECK(cudaSetDevice(device));
+        CUDA_CHECK(cudaStreamCreate(&stream));
+        return stream;
+    }
+    // Of one operation: all of the workspace is free.
+    cuda::Context context() {
+        workspace_.reset();
+        return {stream_, workspace_, matmul_state_};
+    }
+
+    cudaStream_t stream_;
+    cuda::IndexMirrors indices_;
+    std::string name_;
+    void* block_ = nullptr;
+    cuda::Workspace workspace_;
+    cuda::MatmulState* matmul_state_ = nullptr;
+};
+
+}  // namespace
+
+bool built_with_cuda() { return true; }
+
+int cuda_device_count() {
+    int n = 0;
+    if (cudaGetDeviceCount(&n) == cudaSuccess) return n;
+    cudaGetLastError();  // no driver is no error
+    return 0;
+}
+
+std::unique_ptr<Ops> make_cuda_ops(int device, size_t workspace_bytes) {
+    return std::make_unique<CudaOps>(device, workspace_bytes);
+}

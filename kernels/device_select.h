@@ -1,0 +1,13 @@
+// device_select.h -- the one place where a program chooses what it computes on.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "kernels/ops.h"
+
+// wish: "auto", "cpu", "cuda" or "cuda:I", as --device has it.
+//   auto    the first GPU, else the CPU; `note` then says why there is none (empty where a GPU was found)
+//   cpu     the CPU
+//   cuda    that GPU, or Error(NoMemory) saying what is missing
+// Anything else: Error(Usage).
+std::unique_ptr<Ops> make_ops(const std::string& wish, std::string* note = nullptr);

@@ -1,0 +1,168 @@
+// lm_head.cu -- see lm_head.h. Logits exist only as tiles (rows x a chunk of the vocabulary) of the
+// workspace: made by a matrix product, read once by a kernel with a block per row.
+//
+// Forward keeps a maximum m, a sum s of exp(x - m) and a sum t of exp(x - m) (x - m) per row; a new chunk's
+// are joined to them in the order of chunks. Backward turns a tile into its gradient in place (bf16: into a
+// second tile) and multiplies it twice; dhidden is summed over chunks in fp32.
+#include <algorithm>
+
+#include "kernels/cuda_kernels.h"
+
+namespace cuda {
+
+constexpr int MOST_THREADS = 512, MOST_ROWS = 4096, SMALLEST_CHUNK = 64;
+
+// ---- kernels ----
+
+struct HeadState {  // of one row
+    float m, s, t, target_logit;
+};
+
+__global__ void head_statistics_kernel(HeadState* state, const float* logits, const int* target, int first_id,
+                                       int chunk) {
+    const float* x = logits + int64_t(blockIdx.x) * chunk;
+    float m = -INFINITY;
+    for (int v = int(threadIdx.x); v < chunk; v += int(blockDim.x)) m = fmaxf(m, x[v]);
+    m = block_max(m);
+    float s = 0, t = 0;
+    for (int v = int(threadIdx.x); v < chunk; v += int(blockDim.x)) {
+        const float d = x[v] - m, e = expf(d);
+        s += e;
+        t += e > 0 ? e * d : 0.0f;  // exp(-inf) (-inf) counts nothing
+    }
+    s = block_sum(s);
+    t = block_sum(t);
+    if (threadIdx.x != 0) return;
+    HeadState now{m, s, t, 0};
+    const int at = target[blockIdx.x] - first_id;
+    if (at >= 0 && at < chunk) now.target_logit = x[at];
+    if (first_id > 0) {
+        const HeadState was = state[blockIdx.x];
+        const float top = fmaxf(was.m, m), old_scale = expf(was.m - top), new_scale = expf(m - top);
+        now.t = (was.t + was.s * (was.m - top)) * old_scale + (t + s * (m - top)) * new_scale;
+        now.s = was.s * old_scale + s * new_scale;
+        now.m = top;
+        now.target_logit += was.target_logit;
+    }
+    state[blockIdx.x] = now;
+}
+
+__global__ void head_finish_kernel(float* logprob, float* lse, float* entropy, const HeadState* state,
+                                   int N) {
+    const int n = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (n >= N) return;
+    const HeadState h = state[n];
+    const float log_s = logf(h.s);
+    lse[n] = h.m + log_s;
+    logprob[n] = h.target_logit - h.m - log_s;
+    if (entropy) entropy[n] = log_s - h.t / h.s;
+}
+
+// dlogits may be the logits themselves.
+template <class T>
+__global__ void head_dlogits_kernel(T* dlogits, const float* logits, const float* dlogprob, const float* lse,
+                                    const int* target, int first_id, int chunk) {
+    const int n = int(blockIdx.x), at = target[n] - first_id;
+    const float d = dlogprob[n], l = lse[n];
+    for (int v = int(threadIdx.x); v < chunk; v += int(blockDim.x)) {
+        const int64_t i = int64_t(n) * chunk + v;
+        dlogits[i] = from_float<T>(d * ((v == at ? 1.0f : 0.0f) - expf(logits[i] - l)));
+    }
+}
+
+// ---- launchers ----
+
+struct HeadTiles {
+    int rows, chunk;
+};
+// Tiles that fit in what the workspace has left: whole rows of the vocabulary if possible, else as many rows
+// as possible.
+static HeadTiles head_tiles(const Context& ctx, int64_t N, int64_t V, int64_t bytes_per_logit,
+                            int64_t bytes_per_row) {
+    int64_t rows = std::min<int64_t>(N, MOST_ROWS);
+    const int64_t reserve = 33 << 20, bytes = int64_t(ctx.workspace.left());
+    const int64_t available =
+        bytes > 4 * reserve ? bytes - reserve : bytes * 3 / 4;  // the products want scratch of their own
+    const auto chunk_for = [&](int64_t r) {
+        return (available / r - bytes_per_row) / bytes_per_logit / 8 * 8;
+    };
+    while (rows > 1 && chunk_for(rows) < std::min<int64_t>(V, SMALLEST_CHUNK)) rows = (rows + 1) / 2;
+    const int64_t chunk = std::min(V, chunk_for(rows));
+    if (chunk < std::min<int64_t>(V, 8))
+        fail(Exit::NoMemory, "a CUDA workspace of %lld bytes is too small for the LM head", (long long)bytes);
+    return {int(rows), int(chunk)};
+}
+
+static Tensor logits_of(const Context& ctx, float* tile, Tensor hidden, Tensor weight) {
+    const Tensor logits = tensor(tile, hidden.rows, weight.rows);
+    matmul(ctx, {.out = logits, .a = hidden, .b = weight, .b_transposed = true});
+    return logits;
+}
+
+void head_logprob(const Context& ctx, Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden,
+                  Tensor weight, Tensor target) {
+    const int N = int(hidden.rows), V = int(weight.rows);
+    if (N == 0) return;
+    const HeadTiles tiles = head_tiles(ctx, N, V, sizeof(float), sizeof(HeadState) + 8);
+    HeadState* state = ctx.workspace.take<HeadState>(size_t(tiles.rows));
+    float* tile = ctx.workspace.take<float>(size_t(tiles.rows) * size_t(tiles.chunk));
+    for (int n = 0; n < N; n += tiles.rows) {
+        const int rows = std::min(tiles.rows, N - n);
+        for (int v = 0; v < V; v += tiles.chunk) {
+            const int chunk = std::min(tiles.chunk, V - v);
+            logits_of(ctx, tile, hidden.row_range(n, n + rows), weight.row_range(v, v + chunk));
+            launch(head_statistics_kernel, unsigned(rows), threads_for(chunk, MOST_THREADS), 0, ctx.stream,
+                   state, static_cast<const float*>(tile), static_cast<const int*>(target.as<int>() + n), v,
+                   chunk);
+        }
+        launch(head_finish_kernel, ceil_div(rows, 256), 256, 0, ctx.stream, logprob.as<float>() + n,
+               lse.as<float>() + n, entropy ? entropy.as<float>() + n : nullptr,
+               static_cast<const HeadState*>(state), rows);
+    }
+}
+
+template <class T>
+static void head_backward_typed(const Context& ctx, Tensor dhidden, Tensor dweight, Tensor dlogprob,
+                                Tensor lse, Tensor hidden, Tensor weight, Tensor target) {
+    constexpr bool IN_PLACE = std::is_same_v<T, float>;
+    const int N = int(hidden.rows), V = int(weight.rows), C = int(hidden.cols);
+    const HeadTiles tiles =
+        head_tiles(ctx, N, V, sizeof(float) + (IN_PLACE ? 0 : sizeof(T)), C * int(sizeof(float)) + 8);
+    float* tile = ctx.workspace.take<float>(size_t(tiles.rows) * size_t(tiles.chunk));
+    T* dtile = IN_PLACE ? reinterpret_cast<T*>(tile)
+                        : ctx.workspace.take<T>(size_t(tiles.rows) * size_t(tiles.chunk));
+    float* dhidden_sum = ctx.workspace.take<float>(size_t(tiles.rows) * size_t(C));
+    for (int n = 0; n < N; n += tiles.rows) {
+        const int rows = std::min(tiles.rows, N - n);
+        const Tensor part = hidden.row_range(n, n + rows), dpart = tensor(dhidden_sum, rows, C);
+        for (int v = 0; v < V; v += tiles.chunk) {
+            const int chunk = std::min(tiles.chunk, V - v);
+            const Tensor w = weight.row_range(v, v + chunk);
+            logits_of(ctx, tile, part, w);
+            launch(head_dlogits_kernel<T>, unsigned(rows), threads_for(chunk, MOST_THREADS), 0, ctx.stream,
+                   dtile, static_cast<const float*>(tile),
+                   static_cast<const float*>(dlogprob.as<float>() + n),
+                   static_cast<const float*>(lse.as<float>() + n),
+                   static_cast<const int*>(target.as<int>() + n), v, chunk);
+            const Tensor dlogits = tensor(dtile, rows, chunk, dtype_of<T>());
+            matmul(ctx, {.out = dpart, .a = dlogits, .b = w, .accumulate = v > 0});
+            if (dweight)
+                matmul(ctx, {.out = dweight.row_range(v, v + chunk),
+                             .a = dlogits,
+                             .b = part,
+                             .a_transposed = true,
+                             .accumulate = true});
+        }
+        copy_rows(ctx, dhidden.row_range(n, n + rows), nullptr, dpart, nullptr, rows);
+    }
+}
+
+void head_backward(const Context& ctx, Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse,
+                   Tensor hidden, Tensor weight, Tensor target) {
+    if (hidden.rows == 0) return;
+    with_type(hidden.dtype, "hidden", [&](auto x) {
+        head_backward_typed<decltype(x)>(ctx, dhidden, dweight, dlogprob, lse, hidden, weight, target);
+    });
+}
+
+}  // namespace cuda

@@ -1,0 +1,131 @@
+// The lists of tiles against the dense mask they stand for.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "kernels/attention_tiles.h"
+#include "utils/philox.h"
+
+namespace {
+
+bool sees(const AttentionSpans& see, int slot) {
+    for (int r = 0; r < 3; r++)
+        if (slot >= see.begin[r] && slot < see.end[r]) return true;
+    return false;
+}
+
+// Every visible (token, slot) is visited exactly once, by tiles and by pieces; `full` says the truth; nothing
+// that nobody sees is visited.
+void expect_tiles_match(const std::vector<AttentionSpans>& see, int n_slots, int tile_tokens, int split) {
+    const AttentionTiles tiles = build_attention_tiles(see, n_slots, tile_tokens, split);
+    int next = 0;
+    for (const auto& q : tiles.query_tiles) {
+        ASSERT_EQ(q.begin, next);
+        ASSERT_LE(q.end - q.begin, tile_tokens);
+        ASSERT_LT(q.begin, q.end);
+        next = q.end;
+    }
+    ASSERT_EQ(next, int(see.size()));
+    std::vector<std::set<int>> visited(tiles.query_tiles.size());
+    const auto count = [&](int q, int key, int* visible) {
+        *visible = 0;
+        for (int t = tiles.query_tiles[size_t(q)].begin; t < tiles.query_tiles[size_t(q)].end; t++)
+            for (int s = key * KEY_TILE; s < (key + 1) * KEY_TILE; s++) *visible += sees(see[size_t(t)], s);
+    };
+    for (int q = 0; q < int(tiles.query_tiles.size()); q++) {
+        const auto& tile = tiles.query_tiles[size_t(q)];
+        for (int v = tile.first_visit; v < tile.end_visit; v++) {
+            const auto& visit = tiles.keys[size_t(v)];
+            ASSERT_TRUE(visited[size_t(q)].insert(visit.tile).second) << "visited twice";
+            int visible;
+            count(q, visit.tile, &visible);
+            EXPECT_GT(visible, 0);
+            EXPECT_EQ(visit.full, visible == (tile.end - tile.begin) * KEY_TILE);
+        }
+        for (int key = 0; key < tiles.n_key_tiles(); key++) {
+            int visible;
+            count(q, key, &visible);
+            EXPECT_EQ(visible > 0, visited[size_t(q)].contains(key));
+        }
+    }
+    // the other direction holds the same pairs, in the order of query tiles
+    size_t pairs = 0;
+    for (int key = 0; key < tiles.n_key_tiles(); key++)
+        for (int v = tiles.first_query[size_t(key)]; v < tiles.first_query[size_t(key) + 1]; v++, pairs++) {
+            EXPECT_TRUE(visited[size_t(tiles.queries[size_t(v)].tile)].contains(key));
+            if (v > tiles.first_query[size_t(key)]) {
+                EXPECT_GT(tiles.queries[size_t(v)].tile, tiles.queries[size_t(v) - 1].tile);
+            }
+        }
+    EXPECT_EQ(pairs, tiles.keys.size());
+    // pieces and joins
+    std::vector<int> covered(tiles.keys.size());
+    std::set<int> parts;
+    for (const auto& piece : tiles.pieces) {
+        if (split) {
+            EXPECT_LE(piece.end_visit - piece.first_visit, split);
+        }
+        for (int v = piece.first_visit; v < piece.end_visit; v++) covered[size_t(v)]++;
+        const auto& tile = tiles.query_tiles[size_t(piece.query_tile)];
+        EXPECT_GE(piece.first_visit, tile.first_visit);
+        EXPECT_LE(piece.end_visit, tile.end_visit);
+        if (piece.part < 0) {
+            EXPECT_EQ(piece.end_visit - piece.first_visit, tile.end_visit - tile.first_visit);
+        } else {
+            EXPECT_TRUE(parts.insert(piece.part).second);
+        }
+    }
+    for (const int n : covered) EXPECT_EQ(n, 1);
+    EXPECT_EQ(int(parts.size()), tiles.parts);
+    int joined = 0;
+    for (const auto& join : tiles.joins) joined += join.end_part - join.first_part;
+    EXPECT_EQ(joined, tiles.parts);
+}
+
+}  // namespace
+
+TEST(AttentionTiles, AreTheDenseMask) {
+    Rng rng(1, Stream::Noise);
+    for (int round = 0; round < 60; round++) {
+        const int T = 1 + int(rng.below(40)), S = 1 + int(rng.below(500));
+        std::vector<AttentionSpans> see;
+        for (int t = 0; t < T; t++) {
+            if (t && rng.below(3)) {
+                see.push_back(see.back());
+                continue;
+            }
+            AttentionSpans a;
+            int at = 0;
+            for (int r = 0; r < 3; r++) {
+                a.begin[r] = at + int(rng.below(uint32_t(S - at + 1)));
+                a.end[r] = a.begin[r] + (rng.below(3) ? int(rng.below(uint32_t(S - a.begin[r] + 1))) : 0);
+                at = a.end[r];
+            }
+            see.push_back(a);
+        }
+        for (const int split : {0, 1, 3}) expect_tiles_match(see, S, 1 + int(rng.below(20)), split);
+    }
+}
+
+// Two sequences of a decoding batch do not share a tile, blocks of one sequence do.
+TEST(AttentionTiles, SequencesDoNotShareATile) {
+    std::vector<AttentionSpans> see;
+    for (int sequence = 0; sequence < 3; sequence++)
+        for (int row = 0; row < 4; row++)
+            see.push_back({{0, 1000 * sequence, 1000 * sequence + 300},
+                           {0, 1000 * sequence + 300, 1000 * sequence + 304}});
+    const AttentionTiles tiles = build_attention_tiles(see, 3000, 16, 0);
+    ASSERT_EQ(tiles.query_tiles.size(), 3u);
+    for (int q = 0; q < 3; q++) EXPECT_EQ(tiles.query_tiles[size_t(q)].begin, 4 * q);
+    // a causal text does share
+    see.clear();
+    for (int t = 0; t < 32; t++) see.push_back({{0, 0, 0}, {100 + t, 0, 0}});
+    EXPECT_EQ(build_attention_tiles(see, 200, 16, 0).query_tiles.size(), 2u);
+}
+
+TEST(AttentionTiles, RefusesSlotsThatAreNotThere) {
+    for (const auto& [begin, end] : {std::pair{-1, 3}, {0, 9}}) {
+        const std::vector<AttentionSpans> see = {{{begin, 0, 0}, {end, 0, 0}}};
+        EXPECT_THROW(build_attention_tiles(see, 8, 4, 0), Error);
+    }
+}

@@ -1,0 +1,145 @@
+// The LM head and the sampler on CUDA against the references, with a workspace that cuts rows and vocabulary
+// into many tiles.
+#include "tests/cuda_testing.h"
+// after the references' scalar
+#include "kernels/lm_head.h"
+#include "kernels/sampling.h"
+
+namespace {
+
+struct Shape {
+    DType dtype;
+    int N, C, V;
+    size_t workspace;
+};
+void PrintTo(const Shape& s, std::ostream* out) {
+    *out << name_of(s.dtype) << " " << s.N << "x" << s.C << "x" << s.V;
+}
+
+class CudaHead : public testing::TestWithParam<Shape> {};
+
+constexpr int NO_MASK = -1;
+
+// head_sample on logits as they are: hidden is 1 (C = 1), the weight is the logits.
+std::vector<Sampled> sample_logits(Ops& ops, const std::vector<float>& logits,
+                                   const std::vector<SampleRow>& rows, int mask_id, int n_ids) {
+    const DeviceMatrix hidden(ops, int64_t(rows.size()), 1, DType::F32,
+                              std::vector<float>(rows.size(), 1.0f));
+    const DeviceMatrix weight(ops, int64_t(logits.size()), 1, DType::F32, logits);
+    std::vector<Sampled> out(rows.size());
+    ops.head_sample(out, rows, hidden, weight, mask_id, n_ids);
+    return out;
+}
+
+}  // namespace
+
+TEST_P(CudaHead, LogprobAndGradient) {
+    const auto [dtype, N, C, V, workspace] = GetParam();
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(workspace);
+    const DeviceMatrix x(*ops, N, C, dtype, random_floats(size_t(N * C), 1)),
+        w(*ops, V, C, dtype, random_floats(size_t(V * C), 2));
+    const DeviceMatrix d(*ops, 1, N, DType::F32, random_floats(size_t(N), 3));
+    const std::vector<int> target = random_ints(size_t(N), V, 4);
+    const DeviceInts device_target(*ops, target);
+    DeviceMatrix logprob(*ops, 1, N, DType::F32), lse(*ops, 1, N, DType::F32),
+        entropy(*ops, 1, N, DType::F32);
+    DeviceMatrix dx(*ops, N, C, dtype), dx_alone(*ops, N, C, dtype),
+        dw(*ops, V, C, DType::F32, random_floats(size_t(V * C), 5));
+    const Expected want(dtype, [&, N = N, C = C, V = V]<class X>(X) {
+        std::vector<X> p(static_cast<size_t>(N)), l(p), e(p), gx(size_t(N * C)), gw = dw.values<X>();
+        const auto xs = x.values<X>(), ws = w.values<X>(), ds = d.values<X>();
+        ref::head_logprob<X>(p.data(), l.data(), e.data(), rows(xs, C), rows(ws, C), target.data(), N, C, V);
+        ref::head_backward<X>(rows(gx, C), rows(gw, C), ds.data(), l.data(), rows(xs, C), rows(ws, C),
+                              target.data(), N, C, V);
+        return Vectors<X>{p, l, e, gx, gw};
+    });
+    ops->head_logprob(logprob, lse, entropy, x, w, device_target);
+    ops->head_backward(dx, dw, d, lse, x, w, device_target);
+    ops->head_backward(dx_alone, {}, d, lse, x, w, device_target);
+    want.check(logprob, 0, "logprob", false);
+    want.check(lse, 1, "lse", false);
+    want.check(entropy, 2, "entropy", false);
+    want.check(dx, 3, "dhidden");
+    want.check(dw, 4, "dweight", false);
+    EXPECT_EQ(dx.read(), dx_alone.read());
+    // logits are fp32 sums of exact products, whatever the type: what is logged as a mismatch must not come
+    // from here
+    for (int i = 0; i < N; i++) EXPECT_NEAR(logprob.read()[size_t(i)], want.exact(0)[size_t(i)], 2e-5);
+}
+INSTANTIATE_TEST_SUITE_P(
+    Ragged, CudaHead,
+    testing::Values(Shape{DType::F32, 1, 3, 2, 64 << 10}, Shape{DType::F32, 7, 20, 33, 64 << 10},
+                    Shape{DType::F32, 37, 12, 301, 16 << 10}, Shape{DType::BF16, 1, 8, 5, 64 << 10},
+                    Shape{DType::BF16, 9, 32, 97, 64 << 10}, Shape{DType::BF16, 41, 24, 200, 20 << 10}));
+
+struct Case {
+    const char* name;
+    SampleRow row;
+    int V, mask_id, n_ids;
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+class CudaSampling : public testing::TestWithParam<Case> {};
+
+TEST_P(CudaSampling, DrawsWhatTheReferenceDraws) {
+    const Case c = GetParam();
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(16 << 10);
+    std::vector<float> logits = random_floats(size_t(c.V), 1, 2);
+    for (int i = 4; i < c.V; i += 5) logits[size_t(i)] = logits[size_t(i - 3)];  // ties
+    std::vector<SampleRow> rows(20, c.row);
+    for (size_t i = 0; i < rows.size(); i++)
+        rows[i].seed = 42, rows[i].sequence = uint32_t(i), rows[i].position = uint32_t(i * 7);
+    const std::vector<Sampled> got = sample_logits(*ops, logits, rows, c.mask_id, c.n_ids);
+    for (size_t i = 0; i < rows.size(); i++) {
+        const Sampled want = ref::sample(logits, rows[i], c.mask_id, c.n_ids);
+        ASSERT_EQ(got[i].token, want.token) << "row " << i;
+        EXPECT_NEAR(got[i].confidence, want.confidence, 2e-6);
+        EXPECT_NEAR(got[i].logprob, want.logprob, 1e-5);
+        EXPECT_NEAR(got[i].entropy, want.entropy, 1e-5);
+    }
+}
+INSTANTIATE_TEST_SUITE_P(
+    Filters, CudaSampling,
+    testing::Values(
+        Case{"greedy", {}, 67, 3, 60}, Case{"greedy_one_id", {.confidence = Confidence::Filtered}, 3, 0, 2},
+        Case{"plain_draw", {.temperature = 1}, 13, NO_MASK, 13},
+        Case{"hot", {.temperature = 2.5f, .confidence = Confidence::Plain}, 67, 3, 60},
+        Case{"cold", {.temperature = 0.3f, .confidence = Confidence::Filtered}, 67, 3, 60},
+        Case{"top_k", {.temperature = 1, .top_k = 7, .confidence = Confidence::Filtered}, 130, 5, 120},
+        Case{"top_k_one", {.temperature = 1, .top_k = 1, .confidence = Confidence::Filtered}, 31, 5, 31},
+        Case{"top_k_of_more_than_there_are", {.temperature = 1, .top_k = 99}, 31, 5, 31},
+        Case{"top_p", {.temperature = 1.3f, .top_p = 0.8f, .confidence = Confidence::Filtered}, 130, 5, 120},
+        Case{"top_p_small",
+             {.temperature = 1, .top_p = 0.01f, .confidence = Confidence::Filtered},
+             65,
+             NO_MASK,
+             65},
+        Case{"top_k_and_top_p", {.temperature = 0.8f, .top_k = 20, .top_p = 0.9f}, 130, 5, 120},
+        Case{"top_p_off_the_end",
+             {.temperature = 1, .top_k = 3, .top_p = 0.9999f, .confidence = Confidence::Plain},
+             31,
+             NO_MASK,
+             31}),
+    [](const auto& info) { return info.param.name; });
+
+// A crowd of equal logits: exactly k of them stay, those of the lowest ids; top-p keeps the share it names.
+TEST(CudaSampling, TiesGoToTheLowestIds) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    std::vector<float> logits(100, 0.5f);
+    logits[50] = 1;
+    std::vector<SampleRow> top_k, top_p;
+    for (uint32_t position = 0; position < 100; position++) {
+        top_k.push_back({.position = position, .temperature = 1, .top_k = 4});
+        top_p.push_back({.position = position, .temperature = 1, .top_p = 0.05f});
+    }
+    for (const auto& [rows, what] : {std::pair{top_k, "top-k"}, {top_p, "top-p"}}) {
+        const std::vector<Sampled> got = sample_logits(*ops, logits, rows, 1, 100);
+        for (size_t i = 0; i < rows.size(); i++)
+            ASSERT_EQ(got[i].token, ref::sample(logits, rows[i], 1, 100).token) << what << ", row " << i;
+    }
+}
+
+TEST(CudaSampling, RefusesWhereNothingMayBeDrawn) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    EXPECT_THROW(sample_logits(*ops, {1, 2}, {SampleRow{}}, 0, 1), Error);
+    EXPECT_THROW(sample_logits(*ops, {1, 2}, {SampleRow{}}, NO_MASK, 0), Error);
+}

@@ -1,0 +1,322 @@
+// The CUDA kernels of single operations against the references, at ragged shapes, in fp32 and bf16.
+#include "tests/cuda_testing.h"
+// after the references' scalar
+#include "kernels/adamw.h"
+#include "kernels/embedding.h"
+#include "kernels/linear.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/rope.h"
+#include "kernels/rows.h"
+#include "kernels/sum_of_squares.h"
+#include "kernels/swiglu.h"
+#include "kernels/value_head.h"
+
+namespace {
+
+struct Shape {
+    DType dtype;
+    int T, C, gap;
+};
+void PrintTo(const Shape& s, std::ostream* out) {
+    *out << name_of(s.dtype) << " " << s.T << "x" << s.C << (s.gap ? " with gaps" : "");
+}
+
+class CudaOpsTest : public testing::TestWithParam<Shape> {
+  protected:
+    std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    const Shape shape = GetParam();
+    const DType dtype = shape.dtype;
+    const int T = shape.T, C = shape.C, gap = shape.gap;
+
+    DeviceMatrix random(int rows, int cols, uint32_t seed, double scale = 1, double mean = 0) {
+        return {*ops, rows, cols, dtype, random_floats(size_t(rows * cols), seed, scale, mean), gap};
+    }
+    DeviceMatrix random_vector(int n, uint32_t seed, double scale = 1, double mean = 0) {
+        return {*ops, 1, n, dtype, random_floats(size_t(n), seed, scale, mean)};
+    }
+    // A parameter gradient that is not zero before: fp32.
+    DeviceMatrix gradient(int rows, int cols, uint32_t seed) {
+        return {*ops, rows, cols, DType::F32, random_floats(size_t(rows * cols), seed), gap};
+    }
+    DeviceMatrix gradient_vector(int n, uint32_t seed) {
+        return {*ops, 1, n, DType::F32, random_floats(size_t(n), seed)};
+    }
+    DeviceMatrix statistic(int64_t n) { return {*ops, 1, n, DType::F32}; }
+};
+
+}  // namespace
+
+TEST_P(CudaOpsTest, Rmsnorm) {
+    DeviceMatrix x = random(T, C, 1, 2, 0.5), w = random_vector(C, 2, 0.3, 1), d = random(T, C, 3);
+    DeviceMatrix dx = random(T, C, 4), dw = gradient_vector(C, 5), out(*ops, T, C, dtype, gap),
+                 rstd = statistic(T);
+    const Expected want(dtype, [&]<class X>(X) {
+        std::vector<X> o(size_t(T * C)), r(static_cast<size_t>(T)), gx = dx.values<X>(), gw = dw.values<X>();
+        const auto xs = x.values<X>(), ws = w.values<X>(), ds = d.values<X>();
+        ref::rmsnorm_forward<X>(rows(o, C), r.data(), rows(xs, C), ws.data(), T, C, 1e-6);
+        ref::rmsnorm_backward<X>(rows(gx, C), gw.data(), rows(ds, C), r.data(), rows(xs, C), ws.data(), T, C);
+        return Vectors<X>{o, r, gx, gw};
+    });
+    ops->rmsnorm_forward(out, rstd, x, w, 1e-6f);
+    ops->rmsnorm_backward(dx, dw, d, rstd, x, w);
+    want.check(out, 0, "out");
+    want.check(rstd, 1, "rstd", false);
+    want.check(dx, 2, "dinp");
+    want.check(dw, 3, "dweight", false);
+}
+
+TEST_P(CudaOpsTest, HeadNormAndRope) {
+    const int heads = 3, HD = C / 2 * 2, POSITIONS = 9, CQ = heads * HD;
+    if (HD == 0 || HD > 256) GTEST_SKIP() << "no head is of that size";
+    const std::vector<int> position = random_ints(size_t(T), POSITIONS, 6);
+    const DeviceInts device_position(*ops, position);
+    const DeviceMatrix rope(*ops, POSITIONS, HD, DType::F32, random_floats(size_t(POSITIONS * HD), 7));
+    for (const bool norm : {true, false}) {
+        DeviceMatrix x = random(T, CQ, 1, 2), w = random_vector(HD, 2, 0.3, 1), d = random(T, CQ, 3);
+        DeviceMatrix out(*ops, T, CQ, dtype, gap), dx(*ops, T, CQ, dtype, gap),
+            rstd(*ops, T, heads, DType::F32);
+        DeviceMatrix dw = gradient_vector(HD, 5);
+        const Tensor weight = norm ? Tensor(w) : Tensor{}, saved = norm ? Tensor(rstd) : Tensor{};
+        const Expected want(dtype, [&]<class X>(X) {
+            std::vector<X> o(size_t(T * CQ)), r(size_t(T * heads)), gx(size_t(T * CQ)), gw = dw.values<X>();
+            const auto xs = x.values<X>(), ws = w.values<X>(), ds = d.values<X>(), table = rope.values<X>();
+            ref::head_norm_rope_forward<X>(rows(o, CQ), rows(r, heads), rows(xs, CQ),
+                                           norm ? ws.data() : nullptr, position.data(), rows(table, HD), T,
+                                           heads, HD, 1e-6);
+            ref::head_norm_rope_backward<X>(rows(gx, CQ), gw.data(), rows(ds, CQ), rows(r, heads),
+                                            rows(xs, CQ), norm ? ws.data() : nullptr, position.data(),
+                                            rows(table, HD), T, heads, HD);
+            return Vectors<X>{o, r, gx, gw};
+        });
+        ops->head_norm_rope_forward(out, saved, x, weight, device_position, rope, heads, 1e-6f);
+        ops->head_norm_rope_backward(dx, norm ? Tensor(dw) : Tensor{}, d, saved, x, weight, device_position,
+                                     rope, heads);
+        want.check(out, 0, "out");
+        want.check(dx, 2, "dinp");
+        if (!norm) continue;
+        want.check(rstd, 1, "rstd", false);
+        want.check(dw, 3, "dweight", false);
+    }
+}
+
+TEST_P(CudaOpsTest, Swiglu) {
+    DeviceMatrix gate_up = random(T, 2 * C, 1, 2), d = random(T, C, 2), out(*ops, T, C, dtype, gap),
+                 dgate_up(*ops, T, 2 * C, dtype, gap);
+    const Expected want(dtype, [&]<class X>(X) {
+        std::vector<X> o(size_t(T * C)), g(size_t(2 * T * C));
+        const auto xs = gate_up.values<X>(), ds = d.values<X>();
+        ref::swiglu_forward<X>(rows(o, C), rows(xs, 2 * C), T, C);
+        ref::swiglu_backward<X>(rows(g, 2 * C), rows(ds, C), rows(xs, 2 * C), T, C);
+        return Vectors<X>{o, g};
+    });
+    ops->swiglu_forward(out, gate_up);
+    ops->swiglu_backward(dgate_up, d, gate_up);
+    want.check(out, 0, "out");
+    want.check(dgate_up, 1, "dgate_up");
+}
+
+TEST_P(CudaOpsTest, Embedding) {
+    const int V = 7;
+    std::vector<int> token = random_ints(size_t(T), V, 1);
+    for (int t = 0; t < T; t++)
+        if (t % 3) token[size_t(t)] = V - 1;  // the mask token: many rows of one id
+    const DeviceInts device_token(*ops, token);
+    DeviceMatrix w = random(V, C, 2), d = random(T, C, 3), out(*ops, T, C, dtype, gap),
+                 dw = gradient(V, C, 4);
+    const Expected want(dtype, [&]<class X>(X) {
+        std::vector<X> o(size_t(T * C)), gw = dw.values<X>();
+        const auto ws = w.values<X>(), ds = d.values<X>();
+        ref::embedding_forward<X>(rows(o, C), token.data(), rows(ws, C), T, C);
+        ref::embedding_backward<X>(rows(gw, C), rows(ds, C), token.data(), T, C);
+        return Vectors<X>{o, gw};
+    });
+    ops->embedding_forward(out, device_token, w);
+    ops->embedding_backward(dw, d, device_token);
+    want.check(out, 0, "out");
+    want.check(dw, 1, "dweight", false);
+}
+
+TEST_P(CudaOpsTest, GatherAndScatter) {
+    const int N = T + 3;
+    const std::vector<int> row = random_ints(size_t(N), T, 1);  // rows repeat
+    std::vector<int> slot;
+    for (int t = 0; t < T; t++) slot.push_back((T - 1 - t) * 2);
+    const DeviceInts device_row(*ops, row), device_slot(*ops, slot);
+    DeviceMatrix x = random(T, C, 2), d = random(N, C, 3), out(*ops, N, C, dtype, gap),
+                 dx(*ops, T, C, dtype, gap);
+    DeviceMatrix cache(*ops, 2 * T, C, dtype, random_floats(size_t(2 * T * C), 4), gap);
+    const Expected want(dtype, [&]<class X>(X) {
+        std::vector<X> o(size_t(N * C)), gx(size_t(T * C)), kept = cache.values<X>();
+        const auto xs = x.values<X>(), ds = d.values<X>();
+        ref::gather_rows<X>(rows(o, C), rows(xs, C), row.data(), N, C);
+        ref::gather_rows_backward<X>(rows(gx, C), rows(ds, C), row.data(), T, N, C);
+        ref::scatter_rows<X>(rows(kept, C), rows(xs, C), slot.data(), T, C);
+        return Vectors<X>{o, gx, kept};
+    });
+    ops->gather_rows(out, x, device_row);
+    ops->gather_rows_backward(dx, d, device_row);
+    ops->scatter_rows(cache, x, device_slot);
+    want.check(out, 0, "gathered");
+    want.check(dx, 1, "gathered back");
+    want.check(cache, 2, "scattered");
+}
+
+TEST_P(CudaOpsTest, CopyAndCast) {
+    DeviceMatrix x = random(T, C, 1), same(*ops, T, C, dtype, gap), half(*ops, T, C, DType::BF16, gap),
+                 single(*ops, T, C, DType::F32);
+    ops->copy(same, x);
+    ops->copy(half, x);
+    ops->copy(single, half);
+    const std::vector<double> xs = x.values(), s = same.read(), h = half.read(), f = single.read();
+    for (size_t i = 0; i < xs.size(); i++) {
+        ASSERT_EQ(s[i], xs[i]);
+        ASSERT_EQ(h[i], double(to_float(to_bf16(float(xs[i])))));
+        ASSERT_EQ(f[i], h[i]);
+    }
+    ops->zero(same);
+    for (const double e : same.read()) ASSERT_EQ(e, 0);
+}
+
+TEST_P(CudaOpsTest, Linear) {
+    const int N = 2 * C + 5;
+    DeviceMatrix x = random(T, C, 1), w = random(N, C, 2), b = random_vector(N, 3), r = random(T, N, 4),
+                 d = random(T, N, 5);
+    DeviceMatrix out(*ops, T, N, dtype, gap), bare(*ops, T, N, dtype, gap), dx(*ops, T, C, dtype, gap);
+    DeviceMatrix dw = gradient(N, C, 6), db = gradient_vector(N, 7);
+    const Expected want(dtype, [&]<class X>(X) {
+        std::vector<X> o(size_t(T * N)), o2(size_t(T * N)), gx(size_t(T * C)), gw = dw.values<X>(),
+                                                                               gb = db.values<X>();
+        const auto xs = x.values<X>(), ws = w.values<X>(), bs = b.values<X>(), rs = r.values<X>(),
+                   ds = d.values<X>();
+        ref::linear_forward<X>(rows(o, N), rows(xs, C), rows(ws, C), bs.data(), rows(rs, N), T, N, C);
+        ref::linear_forward<X>(rows(o2, N), rows(xs, C), rows(ws, C), nullptr, {}, T, N, C);
+        ref::linear_backward<X>(rows(gx, C), rows(gw, C), gb.data(), rows(ds, N), rows(xs, C), rows(ws, C), T,
+                                N, C);
+        return Vectors<X>{o, o2, gx, gw, gb};
+    });
+    ops->linear_forward(bare, x, w);
+    ops->linear_forward(out, x, w, b, r);
+    ops->linear_backward(dx, dw, db, d, x, w);
+    want.check(out, 0, "out");
+    want.check(bare, 1, "out without bias and residual");
+    want.check(dx, 2, "dinp");
+    want.check(dw, 3, "dweight", false);
+    want.check(db, 4, "dbias", false);
+    ops->linear_forward(r, x, w, b, r);  // onto the residual itself
+    want.check(r, 0, "out in place");
+    ops->linear_backward({}, {}, {}, d, x, w);
+}
+
+TEST_P(CudaOpsTest, ValueHead) {
+    DeviceMatrix x = random(T, C, 1), w = random_vector(C, 2), value = statistic(T),
+                 dx(*ops, T, C, dtype, gap);
+    DeviceMatrix dw = gradient_vector(C, 3), dvalue(*ops, 1, T, DType::F32, random_floats(size_t(T), 4));
+    const Expected want(dtype, [&]<class X>(X) {
+        std::vector<X> v(static_cast<size_t>(T)), gx(size_t(T * C)), gw = dw.values<X>();
+        const auto xs = x.values<X>(), ws = w.values<X>(), ds = dvalue.values<X>();
+        ref::value_head_forward<X>(v.data(), rows(xs, C), ws.data(), T, C);
+        ref::value_head_backward<X>(rows(gx, C), gw.data(), ds.data(), rows(xs, C), ws.data(), T, C);
+        return Vectors<X>{v, gx, gw};
+    });
+    ops->value_head_forward(value, x, w);
+    ops->value_head_backward(dx, dw, dvalue, x, w);
+    want.check(value, 0, "value", false);
+    want.check(dx, 1, "dhidden");
+    want.check(dw, 2, "dweight", false);
+}
+
+TEST_P(CudaOpsTest, SumOfSquares) {
+    DeviceMatrix x = random(T, C, 1);
+    const std::vector<double> xs = x.values();
+    EXPECT_NEAR(ops->sum_of_squares(x), ref::sum_of_squares(xs.data(), int64_t(xs.size())), 1e-12 * T * C);
+}
+
+TEST_P(CudaOpsTest, AdamW) {
+    if (gap) GTEST_SKIP() << "parameters are contiguous";
+    for (const DType param_type : {DType::F32, dtype}) {
+        DeviceMatrix p(*ops, T, C, param_type, random_floats(size_t(T * C), 1)), g = random(T, C, 2);
+        DeviceMatrix m(*ops, T, C, DType::F32, random_floats(size_t(T * C), 3, 0.1));
+        DeviceMatrix v(*ops, T, C, DType::F32, random_floats(size_t(T * C), 4, 0.01, 0.5));
+        const AdamW options{.lr = 0.01f, .weight_decay = 0.1f, .step = 3, .grad_scale = 0.7f};
+        const Expected want(param_type, [&]<class X>(X) {
+            // fp32 arithmetic whatever the parameter's type
+            using Y = std::conditional_t<std::is_same_v<X, Rounded>, float, X>;
+            auto ps = p.values<Y>(), ms = m.values<Y>(), vs = v.values<Y>();
+            const auto gs = g.values<Y>();
+            ref::adamw<Y>(ps.data(), ms.data(), vs.data(), gs.data(), T * C, options);
+            return Vectors<Y>{ps, ms, vs};
+        });
+        ops->adamw(p, m, v, g, options);
+        if (param_type == DType::F32) {
+            want.check(p, 0, "param");
+        } else {  // rounded to one of its neighbours: less than a spacing away
+            const std::vector<double> got = p.read();
+            for (size_t i = 0; i < got.size(); i++)
+                ASSERT_NEAR(got[i], want.exact(0)[i], std::abs(want.exact(0)[i]) * 0x1p-7 + 1e-6)
+                    << "param, element " << i;
+        }
+        want.check(m, 1, "m", false);
+        want.check(v, 2, "v", false);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ragged, CudaOpsTest,
+                         testing::Values(Shape{DType::F32, 1, 1, 0}, Shape{DType::F32, 5, 12, 0},
+                                         Shape{DType::F32, 3, 31, 3}, Shape{DType::F32, 67, 33, 1},
+                                         Shape{DType::F32, 2, 260, 0}, Shape{DType::F32, 131, 8, 4},
+                                         Shape{DType::BF16, 1, 2, 0}, Shape{DType::BF16, 5, 24, 0},
+                                         Shape{DType::BF16, 3, 31, 3}, Shape{DType::BF16, 66, 32, 8},
+                                         Shape{DType::BF16, 2, 264, 0}, Shape{DType::BF16, 131, 8, 8}));
+
+// bf16 moments move on average by what fp32 ones do, though a step changes them by less than half their
+// spacing.
+TEST(CudaAdamW, Bf16MomentsAreRoundedWithoutBias) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    const int n = 4000;
+    DeviceMatrix p(*ops, 1, n, DType::F32, std::vector<float>(n, 0.0f)),
+        g(*ops, 1, n, DType::F32, std::vector<float>(n, 1.0f));
+    DeviceMatrix m(*ops, 1, n, DType::BF16, std::vector<float>(n, 1.0f)),
+        v(*ops, 1, n, DType::BF16, std::vector<float>(n, 0.5f));
+    for (int step = 1; step <= 3; step++) ops->adamw(p, m, v, g, {.lr = 0.001f, .step = step});
+    double mean = 0;
+    for (const double x : v.read()) mean += x / n;
+    // v goes from 0.5 towards 1 by a thousandth of the way per step; a sample's deviation is below one
+    // spacing (2^-8 / 2)
+    EXPECT_NEAR(mean, 1 - 0.5 * 0.999 * 0.999 * 0.999, 5 * 0.002 / std::sqrt(double(n)));
+    for (const double x : m.read()) ASSERT_EQ(x, 1);  // what is exact stays
+}
+
+// A second call gives the same bits: no atomics, no dependence on the order of threads.
+TEST(CudaOps, GradientsAreReproducible) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    const int T = 70, C = 40, V = 5;
+    const DeviceInts token(*ops, random_ints(T, V, 1));
+    const DeviceMatrix d(*ops, T, C, DType::BF16, random_floats(T * C, 2)),
+        x(*ops, T, C, DType::BF16, random_floats(T * C, 3));
+    const DeviceMatrix w(*ops, 1, C, DType::BF16, random_floats(C, 4)),
+        rstd(*ops, 1, T, DType::F32, random_floats(T, 5));
+    std::vector<std::vector<double>> first;
+    for (int run = 0; run < 2; run++) {
+        DeviceMatrix dw(*ops, V, C, DType::F32, std::vector<float>(V * C)),
+            dnorm(*ops, 1, C, DType::F32, std::vector<float>(C));
+        DeviceMatrix dx(*ops, T, C, DType::BF16, std::vector<float>(T * C));
+        ops->embedding_backward(dw, d, token);
+        ops->rmsnorm_backward(dx, dnorm, d, rstd, x, w);
+        const std::vector<std::vector<double>> now = {dw.read(), dnorm.read(), dx.read()};
+        if (run == 0)
+            first = now;
+        else
+            EXPECT_EQ(now, first);
+    }
+}
+
+TEST(CudaOps, RefusesWhatItCannotDo) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    const DeviceMatrix x(*ops, 2, 8, DType::BF16, std::vector<float>(16)),
+        w(*ops, 3, 8, DType::F32, std::vector<float>(24));
+    DeviceMatrix out(*ops, 2, 3, DType::BF16);
+    EXPECT_THROW(ops->linear_forward(out, x, w), Error);  // types that differ
+    const DeviceMatrix narrow(*ops, 3, 7, DType::BF16, std::vector<float>(21));
+    EXPECT_THROW(ops->linear_forward(out, x, narrow), Error);
+    EXPECT_THROW(ops->copy(out, x), Error);
+}
