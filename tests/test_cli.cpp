@@ -28,7 +28,7 @@ struct Demo {
         options.add("--model DIR", &model, "a folder");
         options.section("Decoding rules");
         options.add("--steps,-s S", &steps, "steps").range(1, 64);
-        options.add("--temperature T", &temperature, "of the softmax").range(0, INFINITY);
+        options.add("--temperature,--temp T", &temperature, "of the softmax").range(0, INFINITY);
         options.add("--ratio X", &ratio, "a share").range(0, 0.1);
         options.add("--lr X", &lr, "learning rate");
         options.add("--kv-slots N", &slots, "slots");
@@ -240,6 +240,7 @@ TEST(Cli, HostileConfig) {
           std::string("steps = 1__0")})
         EXPECT_NE(Demo().fault({"--config", config_file(text)}), "") << text.substr(0, 40);
     EXPECT_EQ(Demo().fault({"--config", config_file("")}), "");
+    EXPECT_EQ(Demo().fault({"--config", config_file("temp = 0.5")}), "") << "an alias";
     EXPECT_EQ(Demo().fault({"--config", config_file("\xef\xbb\xbfsteps = 3")}), "");
 }
 
@@ -307,8 +308,9 @@ TEST(Cli, HelpShowsNamesMetavarsAndDefaults) {
     testing::internal::CaptureStdout();
     EXPECT_FALSE(d.options.parse({"--steps", "x", "--help"}));
     const std::string help = testing::internal::GetCapturedStdout();
-    for (const char* expected : {"Usage: demo [OPTION]...", "Decoding rules:", "  --steps, -s S", "steps (4)",
-                                 "(0.2,0.8)", "(dynamic)", "--keep-accuracy LO,HI", "--dry-run"})
+    for (const char* expected :
+         {"Usage: demo [OPTION]...", "Decoding rules:", "  --steps, -s S", "steps (4)", "(0.2,0.8)",
+          "rule: static, dynamic (dynamic)", "(dynamic)", "--keep-accuracy LO,HI", "--dry-run"})
         EXPECT_NE(help.find(expected), std::string::npos) << expected << "\nnot in\n" << help;
     EXPECT_EQ(help.find("kv_slots"), std::string::npos);
 }

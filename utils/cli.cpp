@@ -28,7 +28,7 @@ void Faults::add(const char* fmt, ...) {
 struct Options::State {
     std::string name, summary, epilog_text, current_section;
     std::string config, dump_config;
-    bool version = false;
+    bool version = false, help_wanted = false;
     CLI::App app;
     State* parent = nullptr;
     std::vector<std::unique_ptr<OptionEntry>> entries;
@@ -50,7 +50,7 @@ struct Options::State {
     }
     OptionEntry* find(const std::string& key) {
         for (OptionEntry* entry : in_force())
-            if (entry->name == key) return entry;
+            if (entry->has_name(key)) return entry;
         return nullptr;
     }
     std::string suggestion(const std::string& key, const char* dashes, bool as_key) {
@@ -176,6 +176,7 @@ void Options::add_common(Common& common) {
     add("--quiet,-q", &common.quiet, "say nothing but results, warnings and errors");
     add("--dry-run", &common.dry_run, "check everything, print the plan with its memory, and stop")
         .not_in_config();
+    add("--help,-h", &state_->help_wanted, "print this and stop").not_in_config();
     add("--version", &state_->version, "print the version and stop").not_in_config();
 }
 
@@ -208,7 +209,7 @@ std::string Options::State::help(const std::string& program) {
             left += entry->metavar;
         else if (!entry->metavar.empty())
             left += " " + entry->metavar;
-        std::string right = entry->help;
+        std::string right = entry->help + entry->choices_help();
         const std::string usual = entry->default_text;
         if (!usual.empty() && !(entry->is_flag() && usual == "false")) right += " (" + usual + ")";
         constexpr size_t INDENT = 28;
@@ -266,7 +267,7 @@ void Options::State::read_config(Faults& faults) {
                        entry ? "; it belongs on the command line" : suggestion(key, "", true).c_str());
             continue;
         }
-        if (!seen.emplace(key, item.line).second) {
+        if (!seen.emplace(entry->name, item.line).second) {
             faults.add("%s:%d: '%s' is set twice (line %d)", config.c_str(), item.line, item.key.c_str(),
                        seen[key]);
             continue;

@@ -167,6 +167,22 @@ Option& OptionEntry::not_in_config() {
     return *this;
 }
 
+bool OptionEntry::has_name(const std::string& key) const {
+    return name == key || std::find(dashed.begin(), dashed.end(), "--" + key) != dashed.end();
+}
+
+std::string OptionEntry::choices_help() const {
+    const auto* choice = std::get_if<Options::Choice>(&target);
+    const std::vector<std::string>& names = choice ? choice->names : allowed;
+    std::string text;
+    bool all_named = true;
+    for (const std::string& name : names) {
+        text += (text.empty() ? ": " : ", ") + name;
+        all_named = all_named && help.find(name) != std::string::npos;
+    }
+    return all_named ? "" : text;
+}
+
 std::string OptionEntry::assign(const std::vector<std::string>& words) {
     return std::visit([&](auto& to) { return assign_to(to, words, *this); }, target);
 }

@@ -27,6 +27,8 @@ struct OptionEntry : Option {
     Option& not_in_config() override;
 
     bool is_flag() const { return std::holds_alternative<bool*>(target); }
+    bool has_name(const std::string& key) const;  // "top-k", or an alias
+    std::string choices_help() const;  // ": a, b, c"; "" where the help names them, or anything goes
     std::string shown() const { return dashed.empty() ? metavar : "--" + name; }
 
     // Faults are returned as what was expected instead ("an integer from 1 to 64"); "" is none.
