@@ -27,6 +27,7 @@ class Engine::Implementation {
     }
 
     std::vector<Trajectory> generate(std::span<const Request> requests, const Callbacks& callbacks);
+    void check(const Request& request, size_t index) const;
     void forget() {
         if (kept_.size) slots_.release(kept_.slot, kept_.size);
         kept_ = {};
@@ -43,7 +44,6 @@ class Engine::Implementation {
     int64_t forward_passes_ = 0, forwarded_rows_ = 0;
 
   private:
-    void check(const Request& request, size_t index) const;
     void run(Pass& pass, std::vector<Sampled>& sampled);
     static Trajectory finish(const Active& a);
 };
@@ -54,6 +54,9 @@ Engine::Engine(Ops& ops, const ModelConfig& config, const Parameters& weights, c
 Engine::~Engine() = default;
 std::vector<Trajectory> Engine::generate(std::span<const Request> requests, const Callbacks& callbacks) {
     return implementation_->generate(requests, callbacks);
+}
+void Engine::check(std::span<const Request> requests) const {
+    for (size_t i = 0; i < requests.size(); i++) implementation_->check(requests[i], i);
 }
 void Engine::forget() { implementation_->forget(); }
 int64_t Engine::forward_passes() const { return implementation_->forward_passes_; }

@@ -70,6 +70,9 @@ class Engine {
     // with the numbers where it cannot fit the limits.
     std::vector<Trajectory> generate(std::span<const Request> requests, const Callbacks& callbacks = {});
 
+    // Throws what generate() would for these requests, without any work.
+    void check(std::span<const Request> requests) const;
+
     void forget();                   // drops what keep_last kept: call it when the weights change
     int64_t forward_passes() const;  // of the engine, since it was made
     int64_t forwarded_rows() const;  // rows of all of them

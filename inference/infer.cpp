@@ -1,9 +1,17 @@
 // infer.cpp -- the `infer` program: a model folder and prompts in, text or trajectories out.
-#include "inference/engine.h"
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "inference/chat.h"
+#include "inference/generation.h"
 #include "inference/infer_output.h"
 #include "inference/infer_plan.h"
 #include "inference/logits.h"
+#include "inference/trace_page.h"
+#include "inference/visual.h"
 #include "tokenizer/encode_file.h"
+#include "utils/files.h"
 #include "utils/log.h"
 #include "utils/progress.h"
 #include "utils/signals.h"
@@ -37,70 +45,126 @@ void check_cache(Cache cache, const ModelConfig& config) {
         fail(Exit::Usage, "--cache none: is for full-attention models; a block model's cache is exact");
 }
 
-std::vector<Request> requests_of(const std::vector<Prompt>& prompts, const GenerateOptions& options,
-                                 int samples, std::vector<Asked>& asked) {
-    std::vector<Request> out;
-    for (const Prompt& p : prompts)
-        for (int s = 0; s < samples; s++) {
-            asked.push_back({&p, s});
-            out.push_back({p.ids, uint32_t(out.size()), options});
-        }
-    return out;
+Exit encode(const InferOptions& o) {
+    const auto tokenizer = load_tokenizer(o.tokenizer.empty() ? o.model : o.tokenizer);
+    encode_jsonl(o.encode, *tokenizer, choose_chat_template(o.chat_template, "", *tokenizer), stdout);
+    return Exit::Ok;
 }
 
-Exit infer(const InferOptions& o, const Common& common, const Options& flags) {
-    if (!o.encode.empty()) {
-        const auto tokenizer = load_tokenizer(o.tokenizer.empty() ? o.model : o.tokenizer);
-        encode_jsonl(o.encode, *tokenizer, choose_chat_template(o.chat_template, "", *tokenizer), stdout);
-        return Exit::Ok;
-    }
+// Everything that a run has, whatever it does with it.
+struct Run {
+    const InferOptions& o;
+    const Common& common;
+    const std::string path;
+    std::unique_ptr<Ops> ops;
+    Model model;
+    TextModel text;
+    GenerateOptions options;
     Timer timer;
-    const std::string path = o.model.empty() ? default_model_folder() : o.model;
-    const std::unique_ptr<Ops> ops = make_cpu_ops();
-    Model model(path, *ops, common.dtype == "bf16" ? DType::BF16 : DType::F32);
-    const ModelConfig& config = model.config();
-    check_cache(o.cache, config);
-    const TextModel text = load_text_model(o.tokenizer, o.chat_template, path, config);
-    const GenerateOptions options = o.decoding.resolve(flags, config, text.eos_ids, common.seed);
-    const std::vector<Prompt> prompts = read_prompts(o, text, path);
-    if (!o.logits.empty()) {
-        model.load(*ops);
-        write_logits(o.logits, prompts[0].ids, options.block, *ops, config, model.weights);
-        return Exit::Ok;
-    }
-    std::vector<Asked> asked;
-    const std::vector<Request> requests = requests_of(prompts, options, o.num_samples, asked);
-    const EngineLimits limits = plan_limits(requests, config, o.max_active, o.max_rows, o.kv_slots);
-    Arena arena("engine", *ops);
-    Engine engine(*ops, config, model.weights, limits, text.n_ids, arena);
-    const Arena* arenas[] = {&model.arena, &arena};
-    if (common.dry_run) {
-        if (common.json)
-            printf("%s\n", dump(plan_json(arenas, limits)).c_str());
-        else
-            print_plan(stdout, arenas, limits, !common.quiet);
-    }
-    check_memory(arenas);
-    if (common.dry_run) return Exit::Ok;
-    model.load(*ops);
-    arena.allocate();
-    const double load_s = timer.restart();
 
-    AnswerPrinter printer(stdout, asked, text, common.json, load_s);
+    Run(const InferOptions& o, const Common& common, const Options& flags)
+        : o(o),
+          common(common),
+          path(o.model.empty() ? default_model_folder() : o.model),
+          ops(make_cpu_ops()),
+          model(path, *ops, common.dtype == "bf16" ? DType::BF16 : DType::F32),
+          text(load_text_model(o.tokenizer, o.chat_template, path, model.config())),
+          options(o.decoding.resolve(flags, model.config(), text.eos_ids, common.seed)) {
+        check_cache(o.cache, model.config());
+    }
+    const ModelConfig& config() const { return model.config(); }
+
+    // With --dry-run prints the plan; false then. Otherwise loads the weights and allocates.
+    bool ready(Arena& arena, const EngineLimits& limits) {
+        const Arena* arenas[] = {&model.arena, &arena};
+        if (common.dry_run && common.json) printf("%s\n", dump(plan_json(arenas, limits)).c_str());
+        if (common.dry_run && !common.json) print_plan(stdout, arenas, limits, !common.quiet);
+        check_memory(arenas);
+        if (common.dry_run) return false;
+        model.load(*ops);
+        arena.allocate();
+        return true;
+    }
+
+    Exit write_logits();
+    Exit chat();
+    Exit answer();
+};
+
+Exit Run::write_logits() {
+    const std::vector<Prompt> prompts = read_prompts(o, text, path);
+    model.load(*ops);
+    ::write_logits(o.logits, prompts[0].ids, options.block, *ops, config(), model.weights);
+    return Exit::Ok;
+}
+
+Exit Run::chat() {
+    if (!text.tokenizer)
+        fail(Exit::Usage, "--chat: the model has no tokenizer; name one with --tokenizer DIR");
+    const Geometry geometry = geometry_of(config());
+    const int slots = o.kv_slots ? o.kv_slots : std::min(4096, config().max_positions);
+    const int rows = geometry == Geometry::Canvas ? slots : std::max(512, 2 * options.block);
+    const EngineLimits limits = {
+        .max_active = 1, .max_rows = o.max_rows ? o.max_rows : rows, .kv_slots = slots, .keep_last = true};
+    Arena arena("engine", *ops);
+    Engine engine(*ops, config(), model.weights, limits, text.n_ids, arena);
+    if (!ready(arena, limits)) return Exit::Ok;
+    Chat chat(engine, text, config(), options, o.system, o.thinking, stdout);
+    chat.should_stop = [] { return take_interrupt() || interrupted(); };
+    const bool terminal = isatty(STDIN_FILENO);
+    if (terminal) log_info("%s; /help lists the commands, /bye ends", path.c_str());
+    chat_loop(chat, stdin, terminal ? ">>> " : "");
+    return interrupt_code();
+}
+
+Exit Run::answer() {
+    const std::vector<Prompt> prompts = read_prompts(o, text, path);
+    std::vector<Asked> asked;
+    std::vector<Request> requests;
+    for (const Prompt& p : prompts)
+        for (int s = 0; s < o.num_samples; s++) {
+            asked.push_back({&p, s});
+            requests.push_back({p.ids, uint32_t(requests.size()), options});
+        }
+    const EngineLimits limits = plan_limits(requests, config(), o.max_active, o.max_rows, o.kv_slots);
+    Arena arena("engine", *ops);
+    Engine engine(*ops, config(), model.weights, limits, text.n_ids, arena);
+    engine.check(requests);
+    if (!ready(arena, limits)) return Exit::Ok;
+
+    AnswerPrinter printer(stdout, asked, text, common.json, timer.restart());
+    std::optional<BlockView> view;
     std::optional<ProgressBar> progress;
+    const bool terminal = isatty(STDOUT_FILENO);
+    if (o.visual) view.emplace(stdout, text.tokenizer.get(), terminal, terminal_width(), 0.06);
     if (requests.size() > 1)
         progress.emplace("answers", int64_t(requests.size()), progress_style(common.progress));
     Callbacks callbacks;
     callbacks.should_stop = interrupted;
-    callbacks.on_reveal = [&](int, const PartialResponse& so_far) { printer.reveal(so_far, options); };
+    callbacks.on_reveal = [&](int, const PartialResponse& so_far) {
+        view ? view->show(so_far) : printer.reveal(so_far, options);
+    };
     callbacks.on_finish = [&](int request, const Trajectory& t) {
-        printer.finish(request, t);
+        view ? view->finish() : printer.finish(request, t);
         if (progress) progress->update(printer.n_finished());
     };
     const std::vector<Trajectory> done = engine.generate(requests, callbacks);
     if (progress) progress->finish();
     log_info("%s", summary(done, engine.forward_passes(), timer.seconds()).c_str());
+    if (!o.trace_html.empty()) {
+        Json traces = Json::array();
+        for (size_t i = 0; i < done.size(); i++)
+            traces.push_back(trace_json(done[i], asked[i], text, options.block, config().full_attention));
+        write_file_atomic(o.trace_html, trace_page(traces, path));
+    }
     return interrupt_code();
+}
+
+Exit infer(const InferOptions& o, const Common& common, const Options& flags) {
+    if (!o.encode.empty()) return encode(o);
+    Run run(o, common, flags);
+    if (!o.logits.empty()) return run.write_logits();
+    return o.chat ? run.chat() : run.answer();
 }
 
 }  // namespace

@@ -23,6 +23,11 @@ void catch_signals() {
 
 bool interrupted() { return received.load(std::memory_order_relaxed) != 0; }
 
+bool take_interrupt() {
+    int number = SIGINT;
+    return received.compare_exchange_strong(number, 0);
+}
+
 Exit interrupt_code() {
     const int number = received.load();
     return number == 0 ? Exit::Ok : number == SIGINT ? Exit::Interrupted : Exit::Terminated;

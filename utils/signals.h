@@ -4,4 +4,5 @@
 
 void catch_signals();   // from now on the first SIGINT or SIGTERM only sets a flag
 bool interrupted();     // cheap: asked between two steps
+bool take_interrupt();  // true, once, where SIGINT has come: a chat ends an answer and goes on
 Exit interrupt_code();  // Interrupted (130) or Terminated (143), Ok where no signal has come
