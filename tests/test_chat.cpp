@@ -1,0 +1,119 @@
+#include <gtest/gtest.h>
+
+#include "inference/chat.h"
+#include "tests/text_engine.h"
+#include "utils/files.h"
+
+namespace {
+
+constexpr EngineLimits LIMITS = {.max_active = 1, .max_rows = 64, .kv_slots = 120, .keep_last = true};
+
+struct TestChat {
+    TextEngine e{LIMITS};
+    Captured out;
+    Chat chat;
+    TestChat() : chat(e.engine, e.text, e.model.config, options(), "", true, out.file()) {}
+    static GenerateOptions options() {
+        GenerateOptions o;
+        o.gen_length = 12;
+        o.temperature = 1;
+        o.stop_ids = {BYTE_IM_END};
+        return o;
+    }
+};
+
+}  // namespace
+
+TEST(Chat, AnswersAndRemembers) {
+    TestChat t;
+    EXPECT_TRUE(t.chat.take("hello"));
+    ASSERT_EQ(t.chat.messages().size(), 2u);
+    EXPECT_EQ(t.chat.messages()[0].content, "hello");
+    EXPECT_EQ(t.chat.messages()[1].role, "assistant");
+    EXPECT_EQ(t.out.text(), t.chat.messages()[1].content + "\n");
+    EXPECT_TRUE(t.chat.take(""));
+    EXPECT_EQ(t.chat.messages().size(), 2u);
+    t.chat.take("again");
+    EXPECT_EQ(t.chat.messages().size(), 4u);
+    EXPECT_FALSE(t.chat.take("/bye"));
+}
+
+TEST(Chat, UndoRetryClear) {
+    TestChat t;
+    t.chat.take("/undo");  // nothing there: an error message, no more
+    t.chat.take("one");
+    const std::string first = t.chat.messages()[1].content;
+    t.chat.take("/retry");  // another random stream
+    ASSERT_EQ(t.chat.messages().size(), 2u);
+    EXPECT_NE(t.chat.messages()[1].content, first);
+    t.chat.take("two");
+    t.chat.take("/undo");
+    EXPECT_EQ(t.chat.messages().size(), 2u);
+    t.chat.take("/clear");
+    EXPECT_TRUE(t.chat.messages().empty());
+    t.chat.take("/retry");
+    EXPECT_TRUE(t.chat.messages().empty());
+}
+
+TEST(Chat, SettingsAreChecked) {
+    TestChat t;
+    t.chat.take("/set temperature 0.25");
+    EXPECT_EQ(t.chat.options().temperature, 0.25f);
+    t.chat.take("/set temperature -1");
+    t.chat.take("/set temperature much");
+    t.chat.take("/set");
+    t.chat.take("/nonsense");
+    EXPECT_EQ(t.chat.options().temperature, 0.25f);
+    t.chat.take("/set remasking sequential");
+    EXPECT_EQ(t.chat.options().remasking, Remasking::Sequential);
+    t.chat.take("/set steps 9");  // more than the block has
+    EXPECT_EQ(t.chat.options().steps, 0);
+    EXPECT_TRUE(t.chat.messages().empty());
+}
+
+TEST(Chat, WhatDoesNotFitTheCacheIsNotSaid) {
+    TestChat t;
+    t.chat.take(std::string(150, 'a'));
+    EXPECT_TRUE(t.chat.messages().empty());
+    t.chat.take("short");
+    EXPECT_EQ(t.chat.messages().size(), 2u);
+}
+
+TEST(Chat, SavesAndLoads) {
+    const std::string path = testing::TempDir() + "chat.json";
+    TestChat a, b;
+    a.chat.take("/system be brief");
+    a.chat.take("hi \"there\"");
+    a.chat.take("/save " + path);
+    b.chat.take("/load " + path);
+    ASSERT_EQ(b.chat.messages().size(), 2u);
+    EXPECT_EQ(b.chat.messages()[0].content, "hi \"there\"");
+    EXPECT_EQ(read_json(path)["messages"][0]["content"], "be brief");
+    write_file_atomic(path, "{}");
+    b.chat.take("/load " + path);
+    EXPECT_EQ(b.chat.messages().size(), 2u);
+    remove(path.c_str());
+}
+
+TEST(Chat, AnInterruptEndsTheAnswerOnly) {
+    TestChat t;
+    int passes = 0;
+    t.chat.should_stop = [&] { return passes++ == 6; };
+    EXPECT_TRUE(t.chat.take("hello"));
+    ASSERT_EQ(t.chat.messages().size(), 2u);
+    t.chat.take("go on");
+    EXPECT_EQ(t.chat.messages().size(), 4u);
+}
+
+TEST(ChatLoop, ReadsLinesAndBlocksOfLines) {
+    TestChat t;
+    std::string typed =
+        "one\r\n\"\"\"\ntwo\nlines\n\"\"\"\n\"\"\"three\"\"\"\n/undo\nlast";  // no newline at the end
+    FILE* in = fmemopen(typed.data(), typed.size(), "r");
+    chat_loop(t.chat, in, "");
+    fclose(in);
+    std::vector<std::string> said;
+    for (const Message& m : t.chat.messages())
+        if (m.role == "user") said.push_back(m.content);
+    EXPECT_EQ(said, (std::vector<std::string>{"one", "two\nlines", "last"}));
+}
