@@ -1,6 +1,5 @@
 #include "model/config.h"
 
-#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -206,11 +205,12 @@ Family parse_family(const Json& json, const std::string& where) {
 
 void read_sizes(Reader& read, const FieldNames& names, ModelConfig& c) {
     c.V = read.integer(names.V, 1, MAX_VOCABULARY);
+    if (!read.faults().empty()) c.V = MAX_VOCABULARY;  // no id is to blame for it
     c.C = read.integer(names.C, 1, MAX_WIDTH);
     c.L = read.integer(names.L, 1, MAX_LAYERS);
     c.NH = read.integer(names.NH, 1, MAX_HEADS);
     c.NKV = read.integer_or(names.NKV, 1, MAX_HEADS, c.NH);
-    if (c.NH % c.NKV)
+    if (read.faults().empty() && c.NH % c.NKV)
         read.fault(format("%s %d is not a multiple of %s %d", names.NH, c.NH, names.NKV, c.NKV));
     c.max_positions = read.integer_or(names.positions, 1, MAX_POSITIONS, c.max_positions);
     c.tied = read.boolean(names.tied, c.family == Family::Llada);
@@ -218,7 +218,7 @@ void read_sizes(Reader& read, const FieldNames& names, ModelConfig& c) {
 
 void read_head_size(Reader& read, const FieldNames& names, ModelConfig& c) {
     if (c.family != Family::Llada) c.HD = read.integer_or("head_dim", 1, MAX_HEAD_SIZE, 0);
-    if (c.HD == 0) {
+    if (c.HD == 0 && read.faults().empty()) {
         if (c.C % c.NH)
             return read.fault(format("%s %d is not a multiple of %s %d, and there is no head_dim", names.C,
                                      c.C, names.NH, c.NH));
@@ -408,7 +408,7 @@ static Json llada_json(const ModelConfig& c) {
     Json j;
     j["d_model"] = c.C;
     j["mlp_hidden_size"] = c.F;
-    j["mlp_ratio"] = std::max(1, c.F / c.C);
+    j["mlp_ratio"] = 4;  // the published value; mlp_hidden_size is what counts
     j["n_layers"] = c.L;
     j["n_heads"] = c.NH;
     j["n_kv_heads"] = c.NKV;
@@ -468,8 +468,9 @@ Json config_to_json(const ModelConfig& c) {
     if (c.family == Family::Sdar) j["block_size"] = c.B;
     if (c.mask_id >= 0) j["mask_token_id"] = c.mask_id;
     if (!c.eos_ids.empty()) {
-        // The configuration classes want one id; generation_config.json takes all of them.
-        j["bos_token_id"] = j["eos_token_id"] = j["pad_token_id"] = c.eos_ids[0];
+        // The configuration classes want one id, the end of a text; generation_config.json takes all of them,
+        // the end of a turn first.
+        j["bos_token_id"] = j["eos_token_id"] = j["pad_token_id"] = c.eos_ids.back();
     }
     return j;
 }

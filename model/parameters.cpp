@@ -1,7 +1,9 @@
 #include "model/parameters.h"
 
+#include <array>
 #include <cmath>
 
+#include "kernels/parallel.h"
 #include "utils/philox.h"
 
 void Parameters::plan(Arena& arena, const ModelConfig& c, Head head, DType dtype) {
@@ -99,22 +101,45 @@ static uint32_t name_stream(const std::string& name) {
     return hash;
 }
 
-void initialize(const Parameters& parameters, const ModelConfig& config, uint64_t seed) {
-    const float residual_scale = 1.0f / std::sqrt(2.0f * float(config.L));
-    parameters.for_each(config, [&](const std::string& name, const Tensor& t) {
-        const bool norm = name.find("norm.weight") != std::string::npos;
-        const bool zero = name.ends_with(".bias") || name.starts_with("value_head");
-        const float scale =
-            0.02f *
-            (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") ? residual_scale : 1);
-        Rng rng(seed, Stream::Init, name_stream(name));
-        for (int64_t r = 0; r < t.rows; r++)
-            for (int64_t c = 0; c < t.cols; c++) {
-                const float x = norm ? 1.0f : zero ? 0.0f : scale * rng.normal();
-                if (t.dtype == DType::BF16)
-                    t.row<Bf16>(r)[c] = to_bf16(x);
-                else
-                    t.row<float>(r)[c] = x;
-            }
+// Four normal numbers from one block of random bits (Box-Muller, both of each pair): number i of a tensor can
+// be had without those before it.
+static std::array<float, 4> normals(uint64_t seed, uint32_t stream, uint64_t block) {
+    const auto bits = philox(seed, {uint32_t(block), uint32_t(block >> 32), uint32_t(Stream::Init), stream});
+    std::array<float, 4> out;
+    for (size_t i = 0; i < 4; i += 2) {
+        const float radius = std::sqrt(-2.0f * std::log(1.0f - uniform(bits[i])));  // of (0, 1]: finite
+        const float angle = 6.28318530718f * uniform(bits[i + 1]);
+        out[i] = radius * std::cos(angle);
+        out[i + 1] = radius * std::sin(angle);
+    }
+    return out;
+}
+
+static void store(const Tensor& t, int64_t r, int64_t c, float x) {
+    if (t.dtype == DType::BF16)
+        t.row<Bf16>(r)[c] = to_bf16(x);
+    else
+        t.row<float>(r)[c] = x;
+}
+
+void initialize_rows(const std::string& name, const Tensor& rows, int64_t first_row,
+                     const ModelConfig& config, uint64_t seed) {
+    const bool norm = name.find("norm.weight") != std::string::npos;
+    const bool zero = name.ends_with(".bias") || name.starts_with("value_head");
+    const bool to_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+    const float scale = to_residual ? 0.02f / std::sqrt(2.0f * float(config.L)) : 0.02f;
+    const uint32_t stream = name_stream(name);
+    parallel_for(rows.rows, 32 * rows.cols, [&](int64_t r) {
+        std::array<float, 4> four{};
+        for (int64_t c = 0; c < rows.cols; c++) {
+            const uint64_t i = uint64_t(first_row + r) * uint64_t(rows.cols) + uint64_t(c);
+            if (!norm && !zero && (c == 0 || i % 4 == 0)) four = normals(seed, stream, i / 4);
+            store(rows, r, c, norm ? 1.0f : zero ? 0.0f : scale * four[i % 4]);
+        }
     });
+}
+
+void initialize(const Parameters& parameters, const ModelConfig& config, uint64_t seed) {
+    parameters.for_each(
+        config, [&](const std::string& name, const Tensor& t) { initialize_rows(name, t, 0, config, seed); });
 }

@@ -50,3 +50,7 @@ bool is_vector(const std::string& name);
 // residual stream scaled by 1/sqrt(2 L). A value head is zero. The numbers depend on the seed and the tensor
 // alone.
 void initialize(const Parameters& parameters, const ModelConfig& config, uint64_t seed);
+// The same for some rows of one tensor, `rows` being those from first_row on: a model too big for memory is
+// made piece by piece. BF16 gets the same numbers, rounded.
+void initialize_rows(const std::string& name, const Tensor& rows, int64_t first_row,
+                     const ModelConfig& config, uint64_t seed);

@@ -254,7 +254,7 @@ TEST(Config, WrittenAndReadBack) {
         EXPECT_EQ(c.family, d.family);
         EXPECT_EQ(c.rms_eps, d.rms_eps);
         EXPECT_EQ(c.rope_theta, d.rope_theta);
-        EXPECT_EQ(d.eos_ids, std::vector<int>({c.eos_ids[0]}));
+        EXPECT_EQ(d.eos_ids, std::vector<int>({c.eos_ids.back()}));
         EXPECT_TRUE(d.notices.empty()) << d.notices[0];
     }
 }

@@ -181,14 +181,14 @@ TEST(ModelFolder, ValueModelsAndPoliciesAreNotConfused) {
 TEST(ModelFolder, StopIdsOfGenerationConfigReplaceConfigs) {
     const TemporaryFolder folder;
     write_file_atomic(folder.file("config.json"), dump(config_to_json(small_config(Family::Sdar))));
-    EXPECT_EQ(read_model_config(folder.path()).eos_ids, std::vector<int>({34}));
+    EXPECT_EQ(read_model_config(folder.path()).eos_ids, std::vector<int>({35}));
     write_file_atomic(folder.file("generation_config.json"),
                       R"({"eos_token_id": [3, 5], "temperature": 0.6})");
     EXPECT_EQ(read_model_config(folder.path()).eos_ids, std::vector<int>({3, 5}));
     write_file_atomic(folder.file("generation_config.json"), R"({"eos_token_id": 9})");
     EXPECT_EQ(read_model_config(folder.path()).eos_ids, std::vector<int>({9}));
     write_file_atomic(folder.file("generation_config.json"), R"({"eos_token_id": null})");
-    EXPECT_EQ(read_model_config(folder.path()).eos_ids, std::vector<int>({34}));
+    EXPECT_EQ(read_model_config(folder.path()).eos_ids, std::vector<int>({35}));
     for (const char* bad :
          {R"({"eos_token_id": 37})", R"({"eos_token_id": [1, "2"]})", R"({"eos_token_id": -1})"}) {
         write_file_atomic(folder.file("generation_config.json"), bad);

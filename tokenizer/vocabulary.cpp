@@ -33,12 +33,6 @@ const Alphabet& alphabet() {
     return a;
 }
 
-std::string spelling_of(uint8_t byte) {
-    std::string out;
-    append_utf8(out, alphabet().character[byte]);
-    return out;
-}
-
 // The bytes of a spelling; where a character is not of the alphabet, the whole spelling stands for itself.
 std::string bytes_of(const std::string& spelling) {
     std::string out;
@@ -52,6 +46,12 @@ std::string bytes_of(const std::string& spelling) {
 }
 
 }  // namespace
+
+std::string spelling_of(uint8_t byte) {
+    std::string out;
+    append_utf8(out, alphabet().character[byte]);
+    return out;
+}
 
 void VocabularyBuilder::add_token(const std::string& spelling, int64_t id, const std::string& where) {
     if (id < 0 || id >= MAX_VOCABULARY) {

@@ -11,6 +11,8 @@
 
 constexpr int MAX_VOCABULARY = 1 << 22;  // ids; far beyond any model, and small enough to be allocated
 
+std::string spelling_of(uint8_t byte);  // a byte in GPT-2's alphabet
+
 class VocabularyBuilder {
   public:
     // `where` names file and field in every message.

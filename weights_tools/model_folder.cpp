@@ -39,6 +39,13 @@ static std::vector<int> generation_eos_ids(const std::string& path, int V) {
     return ids;
 }
 
+std::string resolve_model_path(const std::string& path) {
+    if (file_exists(path + "/config.json") || !file_exists(path + "/latest")) return path;
+    std::string name = read_text(path + "/latest");
+    while (!name.empty() && isspace(uint8_t(name.back()))) name.pop_back();
+    return path + "/" + name;
+}
+
 ModelConfig read_model_config(const std::string& path) {
     const std::string file = path + "/config.json", generation = path + "/generation_config.json";
     if (!folder_exists(path))
@@ -84,9 +91,13 @@ static std::vector<std::string> tensor_faults(ModelFolder& folder, Head head) {
 }
 
 static DType weight_dtype(const WeightFiles& weights) {
-    for (const FileTensor* t : weights.tensors())
-        if (t->shape.size() == 2 && t->dtype != DType::BF16) return DType::F32;
-    return DType::BF16;
+    const FileTensor* first = nullptr;
+    for (const FileTensor* t : weights.tensors()) {
+        if (t->shape.size() != 2) continue;
+        if (first && t->dtype != first->dtype) return DType::F32;
+        first = t;
+    }
+    return first ? first->dtype : DType::F32;
 }
 
 static ModelFolder open_folder(const std::string& path, const Head* wanted) {
@@ -166,16 +177,20 @@ void copy_companions(const std::string& source, const std::string& path) {
              error.message().c_str());
 }
 
+static const char* torch_name(DType dtype) {
+    return dtype == DType::BF16 ? "bfloat16" : dtype == DType::F16 ? "float16" : "float32";
+}
+
 void save_configs(const std::string& path, const ModelConfig& config, const std::string& source,
                   DType dtype) {
     Json json = config.raw.is_null() ? config_to_json(config) : config.raw;
-    json[json.contains("dtype") ? "dtype" : "torch_dtype"] = dtype == DType::BF16 ? "bfloat16" : "float32";
+    json[json.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(dtype);
     if (config.family == Family::Sdar || json.contains("block_size")) json["block_size"] = config.B;
     if (!source.empty()) copy_companions(source, path);
     write_file_atomic(path + "/config.json", json.dump(2) + "\n");
     const std::string generation = path + "/generation_config.json";
     if (config.eos_ids.empty() || file_exists(generation)) return;
-    const Json stops = {{"eos_token_id", config.eos_ids}, {"pad_token_id", config.eos_ids[0]}};
+    const Json stops = {{"eos_token_id", config.eos_ids}, {"pad_token_id", config.eos_ids.back()}};
     write_file_atomic(generation, stops.dump(2) + "\n");
 }
 

@@ -13,13 +13,15 @@ struct ModelFolder {
     ModelConfig config;  // eos_ids are generation_config.json's where it has some
     WeightFiles weights;
     bool is_value = false;             // it holds value_head.weight
-    DType dtype = DType::F32;          // of its weights: BF16 where all matrices are, F32 otherwise
+    DType dtype = DType::F32;          // of its matrices; F32 where they differ
     std::vector<std::string> notices;  // config.notices, and what is odd about the files
 };
 // Throws Error(BadFile) where config.json, an index or a file's header is unsound. `head` is what the folder
 // is wanted for: ALL missing, unexpected and mis-shaped tensors are in one error.
 ModelFolder open_model_folder(const std::string& path, Head head);
 ModelFolder open_model_folder(const std::string& path);  // for whatever it holds
+// The newest checkpoint where `path` is a run folder (its `latest` says which), else `path`.
+std::string resolve_model_path(const std::string& path);
 // Config and stop ids alone, for plans: no weights need be there.
 ModelConfig read_model_config(const std::string& path);
 
