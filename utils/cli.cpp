@@ -269,7 +269,7 @@ void Options::State::read_config(Faults& faults) {
         }
         if (!seen.emplace(entry->name, item.line).second) {
             faults.add("%s:%d: '%s' is set twice (line %d)", config.c_str(), item.line, item.key.c_str(),
-                       seen[key]);
+                       seen[entry->name]);
             continue;
         }
         std::vector<std::string> words;
