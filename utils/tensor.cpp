@@ -6,14 +6,10 @@ size_t size_of(DType dtype) { return dtype == DType::F32 || dtype == DType::I32 
 
 const char* name_of(DType dtype) {
     switch (dtype) {
-        case DType::F32:
-            return "F32";
-        case DType::BF16:
-            return "BF16";
-        case DType::F16:
-            return "F16";
-        case DType::I32:
-            return "I32";
+        case DType::F32: return "F32";
+        case DType::BF16: return "BF16";
+        case DType::F16: return "F16";
+        case DType::I32: return "I32";
     }
     return "?";
 }

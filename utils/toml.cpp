@@ -8,16 +8,11 @@
 
 const char* name_of(TomlValue::Kind kind) {
     switch (kind) {
-        case TomlValue::String:
-            return "a string";
-        case TomlValue::Integer:
-            return "an integer";
-        case TomlValue::Float:
-            return "a number";
-        case TomlValue::Bool:
-            return "a boolean";
-        case TomlValue::Array:
-            return "an array";
+        case TomlValue::String: return "a string";
+        case TomlValue::Integer: return "an integer";
+        case TomlValue::Float: return "a number";
+        case TomlValue::Bool: return "a boolean";
+        case TomlValue::Array: return "an array";
     }
     return "?";
 }
@@ -216,27 +211,13 @@ class Parser {
         const char c = peek();
         advance();
         switch (c) {
-            case 'n':
-                out += '\n';
-                return;
-            case 't':
-                out += '\t';
-                return;
-            case 'r':
-                out += '\r';
-                return;
-            case 'b':
-                out += '\b';
-                return;
-            case 'f':
-                out += '\f';
-                return;
-            case '"':
-                out += '"';
-                return;
-            case '\\':
-                out += '\\';
-                return;
+            case 'n': out += '\n'; return;
+            case 't': out += '\t'; return;
+            case 'r': out += '\r'; return;
+            case 'b': out += '\b'; return;
+            case 'f': out += '\f'; return;
+            case '"': out += '"'; return;
+            case '\\': out += '\\'; return;
             case '\n':  // a line's end is taken away, and the blanks after it
                 while (isspace(static_cast<unsigned char>(peek()))) advance();
                 return;
