@@ -60,7 +60,7 @@ TEST(MicroBatches, AResponseBeyondTheBudgetIsAnErrorWithNumbers) {
     } catch (const Error& e) {
         EXPECT_EQ(e.code, Exit::Usage);
         for (const std::string& part : {std::string("response 2"), format("%d tokens", need),
-                                        format("%d", need - 1), std::string("--micro-batch-tokens")})
+                                        format("%d", need - 1), std::string("--token-budget")})
             EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
     }
     EXPECT_EQ(needed_limits(sequences, 4).max_tokens, need);

@@ -124,8 +124,6 @@ void ReplayFlags::declare(Options& flags, bool has_value_model) {
         .add("--replay FILE", &file,
              "compute loss and gradients for the records of a JSONL file, print them as JSON, and stop")
         .not_in_config();
-    flags.add("--micro-batch-tokens N", &micro_batch_tokens, "budget of one pass; 0: what suits")
-        .range(0, 1 << 30);
     flags.add("--dump-grads FILE", &dump_grads, "write the gradients as safetensors").not_in_config();
     if (has_value_model)
         flags.add("--dump-value-grads FILE", &dump_value_grads, "write the value model's gradients")

@@ -28,9 +28,8 @@ void declare_optimizer(Options& flags, OptimizerOptions& options, const std::str
 // --method --mask-low --mask-high --weight-by-level --complementary --shrink --sft-block
 void declare_sft_masks(Options& flags, SftMaskOptions& options);
 
-// --replay --dump-grads [--dump-value-grads] --micro-batch-tokens
+// --replay --dump-grads [--dump-value-grads]
 struct ReplayFlags {
     std::string file, dump_grads, dump_value_grads;
-    int micro_batch_tokens = 0;
     void declare(Options& flags, bool has_value_model);
 };

@@ -37,16 +37,15 @@ int training_block(const ModelConfig& config, int block) {
     return block ? block : config.B;
 }
 
-// A pass takes what --micro-batch-tokens says; by default enough for the largest response, and more while it
+// A pass takes what --token-budget says; by default enough for the largest response, and more while it
 // is cheap.
-MicroBatchLimits limits_for(std::span<const Sequence> sequences, int block, int micro_batch_tokens) {
+MicroBatchLimits limits_for(std::span<const Sequence> sequences, int block, int token_budget) {
     constexpr int CHEAP_TOKENS = 4096;
     const MicroBatchLimits needed = needed_limits(sequences, block);
     const int64_t all = std::max<int64_t>(packed_tokens(sequences, block), 1);
     MicroBatchLimits limits;
-    limits.max_tokens = micro_batch_tokens
-                            ? micro_batch_tokens
-                            : std::max(needed.max_tokens, int(std::min<int64_t>(all, CHEAP_TOKENS)));
+    limits.max_tokens =
+        token_budget ? token_budget : std::max(needed.max_tokens, int(std::min<int64_t>(all, CHEAP_TOKENS)));
     limits.max_targets = std::max(needed.max_targets, limits.max_tokens);
     // Plan for what will really be in one pass.
     MicroBatchLimits used = {1, 1};
@@ -119,7 +118,7 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     const std::vector<Record> records = read_records(request.file, record_limits(config, block, has_value));
     Rng rng(0, Stream::Mask);
     const Rollout rollout = prepare(records, {block, config.mask_id}, request.rl, has_value, rng);
-    const MicroBatchLimits limits = limits_for(rollout.sequences, block, request.micro_batch_tokens);
+    const MicroBatchLimits limits = limits_for(rollout.sequences, block, request.token_budget);
     policy.plan(ops, Head::Policy, block, limits);
     if (value) value->plan(ops, Head::Value, block, limits);
     if (dry_run(request, value ? std::vector<const ReplayNetwork*>{&policy, value.get()}
@@ -165,7 +164,7 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
         weights.push_back(sft_weights(e));
         n_tokens += int64_t(e.response_ids.size());
     }
-    policy.plan(ops, Head::Policy, block, limits_for(sequences, block, request.micro_batch_tokens));
+    policy.plan(ops, Head::Policy, block, limits_for(sequences, block, request.token_budget));
     if (dry_run(request, {&policy})) return {};
     policy.load(ops);
     const double load_s = timer.restart();

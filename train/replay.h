@@ -10,7 +10,7 @@ struct ReplayRequest {
     std::string file;                // JSONL: records (train/record.h) or SFT examples (train/sft_example.h)
     std::string dump_grads, dump_value_grads;  // "": not written
     int block = 0;                             // 0: the model's own; full-attention models have none
-    int micro_batch_tokens = 0;                // budget of one pass; 0: what suits
+    int token_budget = 0;                      // budget of one pass; 0: what suits
     bool dry_run = false;                      // print the memory plan and compute nothing
     RlOptions rl;
 };

@@ -1,43 +1,33 @@
 // train_sft.cpp -- the `train_sft` program: supervised fine-tuning.
-#include "train/options.h"
 #include "train/replay.h"
+#include "train/resume.h"
+#include "train/sft_program.h"
 
-namespace {
-
-struct SftOptions {
-    std::string model;
-    int block = 0;
-    ReplayFlags replay;
-
-    void declare(Options& flags) {
-        flags.section("Model");
-        flags.add("--model DIR", &model, "a Hugging Face folder");
-        flags.add("--block B", &block, "diffusion block length; 0: the model's own").range(0, 1 << 12);
-        replay.declare(flags, false);
-    }
-};
-
-}  // namespace
+static Exit replay(Ops& ops, const SftFlags& f, const Common& common) {
+    const ReplayRequest request = {.model = f.model,
+                                   .value_model = {},
+                                   .file = f.replay.file,
+                                   .dump_grads = f.replay.dump_grads,
+                                   .dump_value_grads = {},
+                                   .block = f.block,
+                                   .token_budget = f.token_budget,
+                                   .dry_run = common.dry_run,
+                                   .rl = {}};
+    const Json result = replay_sft(ops, request);
+    if (!result.empty()) printf("%s\n", dump(result).c_str());
+    return Exit::Ok;
+}
 
 int main(int argc, char** argv) {
     Common common;
-    SftOptions o;
+    SftFlags flags;
+    ResumedArguments arguments(argc, argv);
     return run_main(
-        argc, argv, "Supervised fine-tuning of diffusion language models.", common,
-        [&](Options& flags) { o.declare(flags); },
-        [&](const Options&) {
+        arguments.count(), arguments.values(), "Supervised fine-tuning of diffusion language models.", common,
+        [&](Options& options) { flags.declare(options); },
+        [&](const Options& options) {
             const std::unique_ptr<Ops> ops = make_cpu_ops();
-            const ReplayRequest request = {.model = o.model,
-                                           .value_model = {},
-                                           .file = o.replay.file,
-                                           .dump_grads = o.replay.dump_grads,
-                                           .dump_value_grads = {},
-                                           .block = o.block,
-                                           .micro_batch_tokens = o.replay.micro_batch_tokens,
-                                           .dry_run = common.dry_run,
-                                           .rl = {}};
-            const Json result = replay_sft(*ops, request);
-            if (!result.empty()) printf("%s\n", dump(result).c_str());
-            return Exit::Ok;
+            return flags.replay.file.empty() ? run_sft(*ops, flags, common, options.to_toml())
+                                             : replay(*ops, flags, common);
         });
 }

@@ -6,7 +6,7 @@ namespace {
 
 struct TracerlOptions {
     std::string model, value_model;
-    int block = 0, gen_length = 256;
+    int block = 0, gen_length = 256, token_budget = 0;
     RlFlags rl;
     ReplayFlags replay;
 
@@ -17,6 +17,8 @@ struct TracerlOptions {
                   "a value model's folder; none: advantages come from groups alone");
         flags.add("--block B", &block, "diffusion block length; 0: the model's own").range(0, 1 << 12);
         flags.add("--gen-length N", &gen_length, "longest response, in tokens").range(1, 1 << 24);
+        flags.add("--token-budget N", &token_budget, "tokens of one forward pass in training; 0: what suits")
+            .range(0, 1 << 24);
         rl.declare(flags);
         replay.declare(flags, true);
         flags.check([this](Faults& faults) {
@@ -45,7 +47,7 @@ int main(int argc, char** argv) {
                                      .dump_grads = o.replay.dump_grads,
                                      .dump_value_grads = o.replay.dump_value_grads,
                                      .block = o.block,
-                                     .micro_batch_tokens = o.replay.micro_batch_tokens,
+                                     .token_budget = o.token_budget,
                                      .dry_run = common.dry_run,
                                      .rl = o.rl.options};
             if (request.rl.loss.norm_length == 0) request.rl.loss.norm_length = o.gen_length;

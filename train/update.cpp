@@ -51,7 +51,7 @@ std::vector<std::vector<int>> cut_micro_batches(std::span<const Sequence> sequen
             fail(Exit::Usage,
                  "response %d takes %lld tokens and %lld targets in training, the budget of a micro-batch is "
                  "%d and %d: raise "
-                 "--micro-batch-tokens, or shorten the responses",
+                 "--token-budget, or shorten the responses",
                  i + 1, (long long)alone, (long long)n, limits.max_tokens, limits.max_targets);
         int64_t more = alone;
         if (!pair.empty()) {

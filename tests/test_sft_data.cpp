@@ -1,0 +1,113 @@
+// Examples for supervised fine-tuning: text, conversations and ids in; what is wrong with a file in one line
+// out.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "tests/temporary_folder.h"
+#include "tokenizer/byte_tokenizer.h"
+#include "train/sft_data.h"
+#include "utils/error.h"
+
+namespace {
+
+constexpr RecordLimits LIMITS = {
+    .V = BYTE_VOCABULARY, .max_positions = 64, .block = 4, .has_value_model = false};
+
+TextModel bytes(const std::string& chat = "raw") {
+    TextModel text;
+    text.tokenizer = load_tokenizer("bytes");
+    text.chat = choose_chat_template(chat, "", *text.tokenizer);
+    text.eos_ids = {BYTE_END_OF_TEXT};
+    text.n_ids = BYTE_TOKENS;
+    return text;
+}
+
+SftData read(const std::string& lines, const SftDataOptions& options = {}, const TextModel& text = bytes(),
+             RecordLimits limits = LIMITS) {
+    const TemporaryFolder folder;
+    std::ofstream(folder.file("data.jsonl")) << lines;
+    return read_sft_data(folder.file("data.jsonl"), text, options, limits);
+}
+
+std::string fault(const std::string& lines, const SftDataOptions& options = {},
+                  const TextModel& text = bytes()) {
+    try {
+        read(lines, options, text);
+        return "";
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code, Exit::BadFile);
+        return e.what();
+    }
+}
+
+}  // namespace
+
+TEST(SftData, TextEndsWithTheEndOfText) {
+    const SftExample e = read(R"({"prompt": "ab", "response": "c"})").examples[0];
+    EXPECT_EQ(e.prompt_ids, (std::vector<int>{'a', 'b'}));
+    EXPECT_EQ(e.response_ids, (std::vector<int>{'c', BYTE_END_OF_TEXT}));
+    const SftExample other =
+        read(R"({"q": "ab", "a": "c"})", {.prompt_field = "q", .response_field = "a", .pad_tokens = 2})
+            .examples[0];
+    EXPECT_EQ(other.response_ids,
+              (std::vector<int>{'c', BYTE_END_OF_TEXT, BYTE_END_OF_TEXT, BYTE_END_OF_TEXT}));
+}
+
+TEST(SftData, ConversationsTrainTheLastAnswer) {
+    const TextModel text = bytes("qwen2.5");
+    const SftExample e =
+        read(R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]})",
+             {}, text)
+            .examples[0];
+    EXPECT_EQ(e.response_ids, (std::vector<int>{'y', 'o', BYTE_IM_END}));
+    const std::string prompt = text.tokenizer->decode(e.prompt_ids);
+    EXPECT_NE(prompt.find("hi<|im_end|>"), std::string::npos) << prompt;
+    EXPECT_TRUE(prompt.ends_with("<|im_start|>assistant\n")) << prompt;
+    EXPECT_NE(fault(R"({"messages": [{"role": "user", "content": "hi"}]})", {}, text).find("assistant"),
+              std::string::npos);
+}
+
+TEST(SftData, IdsAreTakenAsTheyAre) {
+    const SftDataOptions trace = {.pad_tokens = 1, .needs_step_map = true};
+    const SftExample e =
+        read(R"({"prompt_ids": [1], "output_ids": [2, 3], "step_map": [2, 1], "text": "x"})", trace)
+            .examples[0];
+    EXPECT_EQ(e.response_ids, (std::vector<int>{2, 3, BYTE_END_OF_TEXT}));
+    EXPECT_EQ(e.step_map, (std::vector<int>{2, 1, 3}));
+    EXPECT_EQ(read(R"({"prompt_ids": [], "response_ids": [2]})").examples[0].response_ids,
+              (std::vector<int>{2}));
+}
+
+TEST(SftData, LeavesOutWhatIsTooLong) {
+    const auto line = [](int n) {
+        return "{\"prompt\": \"\", \"response\": \"" + std::string(size_t(n), 'x') + "\"}\n";
+    };
+    const SftData data =
+        read(line(10) + line(60) + line(61));  // with the end token and the rest of a block: 64 positions
+    EXPECT_EQ(data.examples.size(), 2u);
+    EXPECT_EQ(data.too_long, 1);
+    EXPECT_EQ(read(line(10) + line(20), {.max_length = 11}).examples.size(), 1u);
+    EXPECT_NE(fault(line(100)).find("all 1 examples"), std::string::npos);
+}
+
+TEST(SftData, Hostile) {
+    const std::string good = "{\"prompt\": \"a\", \"response\": \"b\"}\n";
+    for (const auto& [lines, parts] : std::vector<std::pair<std::string, std::vector<std::string>>>{
+             {good + "{\"prompt\": \"a\"}\n", {":2:", "response", "missing"}},
+             {good + "{\"prompt\": 3, \"response\": \"b\"}\n", {":2:", "prompt", "3"}},
+             {good + "[1]\n", {":2:", "object"}},
+             {good + "{\"prompt\": \"a\n", {":2:"}},
+             {"{\"prompt_ids\": [264], \"response_ids\": [1]}", {":1:", "prompt_ids", "264"}},
+             {"{\"prompt_ids\": [1], \"response_ids\": []}", {":1:", "empty"}},
+             {"{\"prompt_ids\": [1], \"response_ids\": [1, 2], \"step_map\": [1]}",
+              {":1:", "step_map", "expected 2"}},
+             {"{\"prompt_ids\": [1], \"response_ids\": [1], \"step_map\": [0]}", {":1:", "step_map", "0"}},
+             {"", {"empty"}}})
+        for (const std::string& part : parts)
+            EXPECT_NE(fault(lines).find(part), std::string::npos) << fault(lines);
+    EXPECT_NE(fault(good, {.needs_step_map = true}).find("step_map"), std::string::npos);
+    TextModel ids_only = bytes();
+    ids_only.tokenizer.reset();
+    EXPECT_NE(fault(good, {}, ids_only).find("--tokenizer"), std::string::npos);
+}

@@ -1,0 +1,23 @@
+#include "train/resume.h"
+
+#include <string_view>
+
+#include "utils/files.h"
+
+// The value of an option in `--name VALUE` or `--name=VALUE`; "" where it is absent.
+static std::string value_of(const std::vector<std::string>& arguments, const std::string& name) {
+    for (size_t i = 1; i < arguments.size(); i++) {
+        if (arguments[i] == name && i + 1 < arguments.size()) return arguments[i + 1];
+        if (arguments[i].starts_with(name + "=")) return arguments[i].substr(name.size() + 1);
+    }
+    return "";
+}
+
+ResumedArguments::ResumedArguments(int argc, char** argv) : storage_(argv, argv + argc) {
+    const std::string run = value_of(storage_, "--resume"), config = run + "/config.toml";
+    if (!run.empty() && value_of(storage_, "--config").empty() &&
+        file_exists(config))  // without one the program says what is wrong
+        storage_.insert(storage_.begin() + 1, {"--config", config});
+    for (std::string& s : storage_) values_.push_back(s.data());
+    values_.push_back(nullptr);
+}

@@ -1,0 +1,18 @@
+// resume.h -- `--resume RUN` takes the options of the run it goes on with: they are read from
+// RUN/config.toml.
+#pragma once
+#include <string>
+#include <vector>
+
+// The program's arguments, with `--config RUN/config.toml` put in front where they name a run to resume and
+// no --config. What else is on the command line still beats the file.
+class ResumedArguments {
+  public:
+    ResumedArguments(int argc, char** argv);
+    int count() const { return int(values_.size()) - 1; }
+    char** values() { return values_.data(); }  // ends with a null
+
+  private:
+    std::vector<std::string> storage_;
+    std::vector<char*> values_;
+};

@@ -1,0 +1,137 @@
+#include "train/sft_program.h"
+
+#include <algorithm>
+
+#include "utils/log.h"
+#include "utils/signals.h"
+#include "weights_tools/model_folder.h"
+
+void SftFlags::declare(Options& f) {
+    f.section("Model and data");
+    f.add("--model DIR", &model, "a Hugging Face folder");
+    f.add("--tokenizer DIR", &tokenizer, "a folder with a tokenizer, or `bytes` (default: the model's own)");
+    f.add("--chat-template NAME", &chat_template, "how a prompt is put to the model")
+        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
+    f.add_choice("--thinking SWITCH", &reading.thinking, {{"on", true}, {"off", false}},
+                 "off: a Qwen3 prompt ends with an empty thought");
+    f.add("--data FILE", &data, "JSONL of prompt and response, messages, or prompt_ids and response_ids");
+    f.add("--prompt-field NAME", &reading.prompt_field, "what the prompt is called");
+    f.add("--response-field NAME", &reading.response_field, "what the response is called");
+    f.add("--eval-data FILE", &eval_data, "held-out examples");
+    f.add("--eval-split X", &eval_split, "or this share of --data, taken from its end").range(0, 0.9);
+    f.add("--max-length N", &reading.max_length,
+          "longer examples are left out; 0: as the model's positions allow")
+        .range(0, 1 << 24);
+    f.add("--pad-tokens N", &reading.pad_tokens, "end tokens trained after the response").range(0, 1 << 16);
+    f.add("--canvas N", &reading.canvas, "full attention: untrained masks after the response")
+        .range(0, 1 << 16);
+    declare_sft_masks(f, run.masks);
+    f.add("--block B", &block, "diffusion block length; 0: the model's own").range(0, 1 << 12);
+    declare_optimizer(f, optimizer, "");
+    f.section("Run");
+    f.add("--batch-size N", &run.batch, "examples per update").range(1, 1 << 20);
+    f.add("--epochs X", &run.epochs, "passes over the data").range(0, 1e9);
+    f.add("--max-steps N", &run.max_steps, "updates at most; 0: as many as the epochs have").range(0, 1e12);
+    f.add("--token-budget N", &token_budget, "tokens of one forward pass; 0: what suits").range(0, 1 << 24);
+    f.add("--eval-every N", &run.eval_every, "updates between evaluations; 0: an epoch").range(0, 1e12);
+    f.add("--save-every N", &run.save_every, "updates between checkpoints; 0: at the end only")
+        .range(0, 1e12);
+    f.add("--keep N", &run.keep, "checkpoints that are kept; 0: all").range(0, 1 << 20);
+    f.add("--name NAME", &name, "of the run's folder, runs/NAME-DATE");
+    f.add("--out RUN", &out, "the run's folder").not_in_config();
+    f.add("--resume RUN", &resume, "goes on with a run that was stopped, with its options").not_in_config();
+    replay.declare(f, false);
+    f.check([this](Faults& faults) {
+        if (model.empty()) faults.add("--model: name a model folder (`convert init` makes one)");
+        if (replay.file.empty() && data.empty())
+            faults.add("--data: name a file of examples, or --replay one of noisy copies");
+        if (!eval_data.empty() && eval_split > 0)
+            faults.add("--eval-data and --eval-split: give one of them");
+        if (!out.empty() && !resume.empty())
+            faults.add("--out and --resume: a resumed run stays in its folder");
+    });
+}
+
+namespace {
+
+void check_method(const SftMaskOptions& masks, const ModelConfig& config, const std::string& model) {
+    if (masks.method != SftMethod::Ar && config.mask_id < 0)
+        fail(Exit::Usage,
+             "--method: %s is an autoregressive model without a mask id; it can be trained with --method ar "
+             "only",
+             model.c_str());
+}
+
+// The examples to train and those held out.
+std::pair<std::vector<SftExample>, std::vector<SftExample>> read_data(const SftFlags& f,
+                                                                      const TextModel& text,
+                                                                      const RecordLimits& limits) {
+    SftData all = read_sft_data(f.data, text, f.reading, limits), held_out;
+    if (all.too_long) log_warning("%s: %d examples are too long and left out", f.data.c_str(), all.too_long);
+    if (!f.eval_data.empty()) {
+        held_out = read_sft_data(f.eval_data, text, f.reading, limits);
+    } else if (f.eval_split > 0) {
+        const size_t n = size_t(f.eval_split * double(all.examples.size()));
+        const auto first = all.examples.end() - std::ptrdiff_t(n);
+        held_out.examples.assign(first, all.examples.end());
+        all.examples.erase(first, all.examples.end());
+    }
+    return {std::move(all.examples), std::move(held_out.examples)};
+}
+
+MicroBatchLimits micro_batch_limits(const SftFlags& f, const MicroBatchLimits& need) {
+    constexpr int CHEAP_TOKENS = 4096;
+    if (f.token_budget && f.token_budget < need.max_tokens)
+        fail(Exit::Usage,
+             "--token-budget %d: the longest example takes %d tokens in training; raise it, or leave out "
+             "long examples with --max-length",
+             f.token_budget, need.max_tokens);
+    const int tokens = f.token_budget ? f.token_budget : std::max(need.max_tokens, CHEAP_TOKENS);
+    return {tokens, std::max(tokens, need.max_targets)};
+}
+
+}  // namespace
+
+Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& config_toml) {
+    std::optional<RunFolder> folder;
+    if (!f.resume.empty()) folder.emplace(RunFolder::open(f.resume));
+    const std::string source = folder ? folder->latest() : f.model;
+
+    ModelFolder model = open_model_folder(source, Head::Policy);
+    check_method(f.run.masks, model.config, source);
+    if (f.block && !model.config.full_attention) model.config.B = f.block;  // and the saved model says so
+    const int block = model.config.full_attention ? 0 : model.config.B;
+    const TextModel text = load_text_model(f.tokenizer, f.chat_template, source, model.config);
+    f.run.seed = common.seed;
+    f.run.progress = progress_style(common.progress);
+    f.reading.needs_step_map = f.run.masks.method == SftMethod::Trace;
+    auto [train, held_out] = read_data(f, text, record_limits(model.config, block, false));
+    f.optimizer.total_steps = steps_of(f.run, train.size());
+
+    const MaskShape shape = {block, model.config.mask_id};
+    MicroBatchLimits need = largest_example(train, shape, f.run.masks);
+    need.max_tokens = std::max(need.max_tokens, largest_example(held_out, shape, f.run.masks).max_tokens);
+    Learner learner(ops, model.config, Head::Policy, block, micro_batch_limits(f, need), f.optimizer);
+    if (common.dry_run) {
+        learner.print_plan(stdout);
+        return Exit::Ok;
+    }
+    learner.allocate();
+    load_weights(model, learner.weights, ops);
+    if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
+    log_to_file(folder->file("main.log"));
+    log_info("run folder %s; %s, %.2fM parameters; %zu examples, %zu held out", folder->path().c_str(),
+             source.c_str(), double(model.config.n_parameters()) / 1e6, train.size(), held_out.size());
+    const auto save = [&](const std::string& path) {
+        save_model_folder(path, learner.weights, learner.config, source, DType::F32, ops);
+    };
+    SftRun run(f.run, learner, std::move(train), std::move(held_out), *folder, save);
+    if (!f.resume.empty()) run.resume(source);
+    catch_signals();
+    if (!run.run([] { return interrupted(); })) {
+        log_info("stopped and saved; go on with: ./train_sft --resume %s", folder->path().c_str());
+        return interrupt_code();
+    }
+    log_info("the model is in %s", folder->latest().c_str());
+    return Exit::Ok;
+}
