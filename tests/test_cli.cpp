@@ -26,7 +26,7 @@ struct Demo {
     Demo() {
         options.section("Model");
         options.add("--model DIR", &model, "a folder");
-        options.section("Decoding rules");
+        options.section("Decoding rules (all of them)");
         options.add("--steps,-s S", &steps, "steps").range(1, 64);
         options.add("--temperature,--temp T", &temperature, "of the softmax").range(0, INFINITY);
         options.add("--ratio X", &ratio, "a share").range(0, 0.1);
@@ -152,7 +152,7 @@ TEST(Cli, FaultsOfTheCommandLine) {
     EXPECT_EQ(Demo().fault({"--confidence", "low"}),
               "--confidence low: expected one of tempered, plain, filtered");
     EXPECT_EQ(Demo().fault({"--remasking", "x"}), "--remasking x: expected one of static, dynamic");
-    EXPECT_NE(Demo().fault({"--steps"}), "");
+    EXPECT_EQ(Demo().fault({"--steps"}), "--steps: needs a value");
     EXPECT_EQ(Demo().fault({"--ignore_eos=perhaps"}), "--ignore_eos=perhaps: expected true or false");
     EXPECT_EQ(Demo().fault({"--steps", "40"}), "--steps 40: needs a --model");
     EXPECT_EQ(Demo().fault({"--steps", "x", "--lr", "y", "--bogus"}).find("--steps x"),
@@ -309,8 +309,8 @@ TEST(Cli, HelpShowsNamesMetavarsAndDefaults) {
     EXPECT_FALSE(d.options.parse({"--steps", "x", "--help"}));
     const std::string help = testing::internal::GetCapturedStdout();
     for (const char* expected :
-         {"Usage: demo [OPTION]...", "Decoding rules:", "  --steps, -s S", "steps (4)", "(0.2,0.8)",
-          "rule: static, dynamic (dynamic)", "(dynamic)", "--keep-accuracy LO,HI", "--dry-run"})
+         {"Usage: demo [OPTION]...", "Decoding rules (all of them):", "  --steps, -s S", "steps (4)",
+          "(0.2,0.8)", "rule: static, dynamic (dynamic)", "(dynamic)", "--keep-accuracy LO,HI", "--dry-run"})
         EXPECT_NE(help.find(expected), std::string::npos) << expected << "\nnot in\n" << help;
     EXPECT_EQ(help.find("kv_slots"), std::string::npos);
 }

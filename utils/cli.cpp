@@ -233,7 +233,9 @@ std::string Options::to_toml() const {
     std::string text = "# " + state_->name + (chosen().empty() ? "" : " " + chosen()) + "\n";
     for (const std::string& section : sections) {
         if (!section.empty()) {
-            std::string key = section;
+            std::string key =
+                section.substr(0, section.find_first_of("(:"));  // "Input (none: ...)" is [input]
+            while (key.ends_with(' ')) key.pop_back();
             for (char& c : key) c = isalnum(static_cast<unsigned char>(c)) ? char(tolower(c)) : '_';
             text += "\n[" + key + "]\n";
         }
@@ -286,6 +288,9 @@ void Options::State::read_command_line(const std::vector<std::string>& arguments
     try {
         app.parse(
             std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 wants them reversed
+    } catch (const CLI::ArgumentMismatch& e) {  // "--prompt: 1 required TEXT missing"
+        const std::string what = e.what();
+        faults.add("%s: needs a value", what.substr(0, what.find(':')).c_str());
     } catch (const CLI::ParseError& e) {
         faults.add("%s", e.what());
     } catch (const std::exception&) {  // a flag's value that is no boolean
