@@ -13,14 +13,13 @@ struct Trajectory {
     std::vector<int> output_ids;  // the stop token included
     std::vector<int> step_map;    // (n) 1, 2, ...: the reveal step over the whole response
     std::vector<float> logprobs;  // (n) log softmax(logits)[id] at the reveal, before temperature and filters
-    std::vector<int>
-        tail_ids;  // the rest of the last block (or canvas), context of its neighbours; NEVER where masked
-    std::vector<int> tail_steps;
-    std::string finish_reason;  // "stop", "length", "interrupted"
-    int denoise_steps = 0;      // reveal steps
-    int forward_passes = 0;     // every forward pass this sequence took part in
-    double prefill_s = 0;       // from its start to the end of its first reveal step
-    double generate_s = 0;      // from there to its end
+    std::vector<int> tail_ids;    // the rest of the last block (or canvas): context of its neighbours
+    std::vector<int> tail_steps;  // NEVER where still masked
+    std::string finish_reason;    // "stop", "length", "interrupted"
+    int denoise_steps = 0;        // reveal steps
+    int forward_passes = 0;       // every forward pass this sequence took part in
+    double prefill_s = 0;         // from its start to the end of its first reveal step
+    double generate_s = 0;        // from there to its end
 };
 
 // Output tokens per forward pass; 0 where there was none.

@@ -13,8 +13,7 @@ struct TokenBatch {
     std::vector<int> position;        // (T) rotary position inside its own sequence
     std::vector<int> slot;            // (T) where its key and value are written
     std::vector<AttentionSpans> see;  // (T) which slots this token attends to
-    std::vector<int>
-        target_row;  // (N) rows of the batch whose output is wanted; a row may occur more than once
+    std::vector<int> target_row;      // (N) rows whose output is wanted; a row may occur more than once
 
     int T() const { return int(token.size()); }
     int n_targets() const { return int(target_row.size()); }

@@ -1,12 +1,12 @@
-// layout.h -- the layouts of training: sequences with noisy copies in, one packed TokenBatch out. Pure
-// functions.
+// layout.h -- the layouts of training: sequences with noisy copies in, one packed TokenBatch out. Pure functions.
 //
 // A Sequence is a clean text; a Copy is a part of it as a sampler saw it at some moment. Clean tokens never
 // look at noisy ones, so all copies of a sequence share one clean text, and sequences whose prompts' whole
 // blocks have equal ids share the rows of those.
 //
-//   block model          clean token of block b sees clean blocks <= b; a copy of block b sees clean blocks <
-//   b and itself full attention       a copy is the whole sequence and sees itself; there is no clean text
+//   block model          clean token of block b sees clean blocks <= b; a copy of block b sees clean blocks < b
+//                        and itself
+//   full attention       a copy is the whole sequence and sees itself; there is no clean text
 //   causal               the clean text, each token seeing itself and what is before it; row p-1 predicts p
 #pragma once
 #include <vector>
@@ -14,9 +14,8 @@
 #include "model/batch.h"
 
 struct Copy {
-    int begin = 0;  // first position of the copy: the block's, or 0 for full attention
-    std::vector<int>
-        token;  // ids from `begin` on, mask ids where the sampler saw masks. Block models: exactly B
+    int begin = 0;            // first position of the copy: the block's, or 0 for full attention
+    std::vector<int> token;   // ids from `begin` on, masks where the sampler saw them; a block model's: B
     std::vector<int> target;  // positions that are trained from this state, ascending
     bool causal = false;      // the clean text itself under causal attention; begin and token are unused
 };
@@ -27,8 +26,7 @@ struct Sequence {
     std::vector<Copy> copies;
 };
 
-// Where a target is read, in the order of sequences, copies and targets: batch.target_row[i] belongs to
-// target[i].
+// Where a target is read, in the order of sequences, copies and targets: batch.target_row[i] belongs to target[i].
 struct Target {
     int sequence, copy;  // indices
     int position;        // in the sequence; its id is sequence.token[position]

@@ -3,26 +3,21 @@
 // A response is trained through pairs (t, j): token j, predicted from the state t it was revealed from.
 // tau(t) are the tokens revealed at t. rho_j = exp(logp_new - logp_old).
 //
-//   policy (Eq. 3)   J = sum_t norm(t) sum_{j in tau(t)} [ min(rho_j A_j, clip(rho_j, 1 - eps_low, 1 +
-//   eps_high) A_j)
-//                                                          - beta k3_j ]                        averaged over
-//                                                          responses
+//   policy (Eq. 3)   J = sum_t norm(t) sum_{j in tau(t)} [ min(rho_j A_j, clip(rho_j, 1-eps_low, 1+eps_high) A_j)
+//                                                          - beta k3_j ]          averaged over responses
 //                    k3_j = exp(d) - 1 - d,   d = logp_old - logp_new, clamped to +-10: no gradient beyond
-//   norm(t)          step: 1/|tau(t)| (the paper)    sequence: 1/|tau|    token: 1/(all pairs of the update),
-//   no average
-//                    constant: 1/norm_length (the reference code)
+//   norm(t)          step: 1/|tau(t)| (the paper)    sequence: 1/|tau|    constant: 1/norm_length (the reference code)
+//                    token: 1/(all pairs of the update), no average
 //   loss             policy_loss + beta kl = -J
 //
-//   with a value model, V_j = value at token j in the state before its reveal, t = 1..S in order of the
-//   trace:
+//   with a value model, V_j = value at token j in the state before its reveal, t = 1..S in order of the trace:
 //                    r*_t = mean of r_j        V*_t = mean of V_j             over j in tau(t)
 //                    R*_t = r*_t + gamma R*_{t+1}                             step-wise return
 //                    delta_t = r*_t - V*_t + gamma V*_{t+1}
 //                    A*_t = delta_t + gamma lambda A*_{t+1}                   step-wise advantage (GAE)
 //                    R_j = r_j + gamma R*_{t+1}
 //                    A_j = (r_j - V_j) + gamma V*_{t+1} + gamma lambda A*_{t+1}
-//   value loss       sum_t norm(t) sum_{j in tau(t)} 0.5 max((V_j - R_j)^2, (clip(V_j, V_old +- eps) -
-//   R_j)^2)
+//   value loss       sum_t norm(t) sum_{j in tau(t)} 0.5 max((V_j - R_j)^2, (clip(V_j, V_old +- eps) - R_j)^2)
 //
 // Everything here is on the host and in double; one response at a time.
 #pragma once

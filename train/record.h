@@ -14,17 +14,15 @@ struct Record {
     std::vector<int> prompt_ids;
     std::vector<int> response_ids;  // (n), the stop token included
     std::vector<int> step_map;      // (n) reveal steps 1, 2, ... over the whole response; gaps are legal
-    std::vector<int> tail_ids,
-        tail_steps;     // the rest of the last block (or canvas); NEVER where still masked
-    int64_t group = 0;  // responses of one group are compared with each other
+    std::vector<int> tail_ids;      // the rest of the last block (or canvas)
+    std::vector<int> tail_steps;    // and when it was revealed; NEVER where still masked
+    int64_t group = 0;              // responses of one group are compared with each other
 
     std::optional<double> reward;
-    std::vector<double>
-        advantage;  // given advantages: (n), or one number for all tokens; empty: from rewards
-    std::vector<double> old_logprobs;  // (n) of the policy that generated it; empty: the current one's
-    std::vector<double> old_values;    // (n) of the value model at that time; empty: the current one's
-    std::vector<double>
-        token_rewards;  // (n) a reward of its own for every token; empty: the reward, at the end
+    std::vector<double> advantage;      // given: (n), or one number for all tokens; empty: from rewards
+    std::vector<double> old_logprobs;   // (n) of the policy that generated it; empty: the current one's
+    std::vector<double> old_values;     // (n) of the value model at that time; empty: the current one's
+    std::vector<double> token_rewards;  // (n) one for every token; empty: the reward, at the end
 
     int length() const { return int(response_ids.size()); }
 };

@@ -1,10 +1,11 @@
 // run_folder.h -- the folder of one training run: what was asked for, what came out, and where to go on from.
 //
 //   config.toml       every option as resolved; `--config` takes it again
-//   metrics.jsonl     one JSON object per step; after a resume, steps that are done again replace their old
-//   lines main.log          everything that was said samples/          trajectories, as --replay takes them
-//   ckpt/step-N/      a Hugging Face folder + optimizer.safetensors + state.json, written under a temporary
-//   name and renamed latest            the name of the newest checkpoint, "ckpt/step-N"
+//   metrics.jsonl     one JSON object per step; after a resume, steps that are done again replace their old lines
+//   main.log          everything that was said
+//   samples/          trajectories, as --replay takes them
+//   ckpt/step-N/      a Hugging Face folder + optimizer.safetensors + state.json, under a temporary name until whole
+//   latest            the name of the newest checkpoint, "ckpt/step-N"
 #pragma once
 #include <functional>
 #include <string>
