@@ -10,6 +10,8 @@
 #include "inference/logits.h"
 #include "inference/trace_page.h"
 #include "inference/visual.h"
+#include "kernels/cuda_ops.h"
+#include "kernels/device_select.h"
 #include "tokenizer/encode_file.h"
 #include "utils/files.h"
 #include "utils/log.h"
@@ -25,9 +27,14 @@ struct Model {
     ModelFolder folder;
     Arena arena;
     Parameters weights;
-    Model(const std::string& path, Ops& ops, DType dtype)
+    // dtype: "fp32", "bf16", or "" for the folder's own.
+    Model(const std::string& path, Ops& ops, const std::string& dtype)
         : folder(open_model_folder(path, Head::Policy)), arena("weights", ops) {
-        weights.plan(arena, folder.config, Head::Policy, dtype);
+        if (dtype == "bf16" && !ops.on_host())
+            fail(Exit::Usage,
+                 "--dtype bf16: only fp32 runs on a GPU so far; use --dtype fp32, or --device cpu");
+        const bool bf16 = ops.on_host() && (dtype.empty() ? folder.dtype == DType::BF16 : dtype == "bf16");
+        weights.plan(arena, folder.config, Head::Policy, bf16 ? DType::BF16 : DType::F32);
     }
     void load(Ops& ops) {
         arena.allocate();
@@ -51,6 +58,13 @@ Exit encode(const InferOptions& o) {
     return Exit::Ok;
 }
 
+std::unique_ptr<Ops> device_of(const Common& common) {
+    std::string note;
+    std::unique_ptr<Ops> ops = make_ops(common.device, &note);
+    if (!note.empty() && built_with_cuda()) log_info("%s", note.c_str());
+    return ops;
+}
+
 // Everything that a run has, whatever it does with it.
 struct Run {
     const InferOptions& o;
@@ -66,8 +80,8 @@ struct Run {
         : o(o),
           common(common),
           path(o.model.empty() ? default_model_folder() : o.model),
-          ops(make_cpu_ops()),
-          model(path, *ops, common.dtype == "bf16" ? DType::BF16 : DType::F32),
+          ops(device_of(common)),
+          model(path, *ops, flags.given("--dtype") ? common.dtype : ""),
           text(load_text_model(o.tokenizer, o.chat_template, path, model.config())),
           options(o.decoding.resolve(flags, model.config(), text.eos_ids, common.seed)) {
         check_cache(o.cache, model.config());
@@ -79,7 +93,7 @@ struct Run {
         const Arena* arenas[] = {&model.arena, &arena};
         if (common.dry_run && common.json) printf("%s\n", dump(plan_json(arenas, limits)).c_str());
         if (common.dry_run && !common.json) print_plan(stdout, arenas, limits, !common.quiet);
-        check_memory(arenas);
+        if (ops->on_host()) check_memory(arenas);
         if (common.dry_run) return false;
         model.load(*ops);
         arena.allocate();

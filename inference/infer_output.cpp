@@ -61,6 +61,7 @@ void AnswerPrinter::finish(int request, const Trajectory& trajectory) {
 
 void AnswerPrinter::print(int request, const Trajectory& t) {
     const Asked& asked = asked_[size_t(request)];
+    if (t.denoise_steps == 0) return;  // interrupted before it began
     if (json_) {
         fprintf(out_, "%s\n", dump(answer_json(t, asked, text_, load_s_)).c_str());
         return;

@@ -6,28 +6,28 @@
 #include "kernels/parallel.h"
 #include "utils/philox.h"
 
-void Parameters::plan(Arena& arena, const ModelConfig& c, Head head, DType dtype) {
+void Parameters::plan(Arena& arena, const ModelConfig& c, Head head, DType dtype, DType vectors) {
     const int64_t qkv = c.q_width() + 2 * c.kv_width();
     arena.add(&embedding, "embedding", c.V, c.C, dtype);
     layers.resize(size_t(c.L));
     for (int l = 0; l < c.L; l++) {
         LayerParameters& p = layers[size_t(l)];
         const std::string at = format("layer %d ", l);
-        arena.add(&p.norm1, at + "norm1", 1, c.C, dtype);
+        arena.add(&p.norm1, at + "norm1", 1, c.C, vectors);
         arena.add(&p.qkv, at + "qkv", qkv, c.C, dtype);
-        if (c.qkv_bias) arena.add(&p.qkv_bias, at + "qkv bias", 1, qkv, dtype);
+        if (c.qkv_bias) arena.add(&p.qkv_bias, at + "qkv bias", 1, qkv, vectors);
         if (c.qk_norm) {
-            arena.add(&p.q_norm, at + "q norm", 1, c.HD, dtype);
-            arena.add(&p.k_norm, at + "k norm", 1, c.HD, dtype);
+            arena.add(&p.q_norm, at + "q norm", 1, c.HD, vectors);
+            arena.add(&p.k_norm, at + "k norm", 1, c.HD, vectors);
         }
         arena.add(&p.out, at + "out", c.C, c.q_width(), dtype);
-        arena.add(&p.norm2, at + "norm2", 1, c.C, dtype);
+        arena.add(&p.norm2, at + "norm2", 1, c.C, vectors);
         arena.add(&p.gate_up, at + "gate up", 2 * c.F, c.C, dtype);
         arena.add(&p.down, at + "down", c.C, c.F, dtype);
     }
-    arena.add(&final_norm, "final norm", 1, c.C, dtype);
+    arena.add(&final_norm, "final norm", 1, c.C, vectors);
     if (head == Head::Value)
-        arena.add(&value_head, "value head", 1, c.C, dtype);
+        arena.add(&value_head, "value head", 1, c.C, vectors);
     else if (!c.tied)
         arena.add(&lm_head, "lm head", c.V, c.C, dtype);
 }

@@ -29,8 +29,10 @@ struct Parameters {
     Tensor lm_head;     // (V, C)     Policy: the embedding itself where tied. Absent in a value model
     Tensor value_head;  // (1, C)     Value only
 
-    // Plans every tensor in `arena`. `this` must not move before arena.allocate() and bind().
-    void plan(Arena& arena, const ModelConfig& config, Head head, DType dtype = DType::F32);
+    // Plans every tensor in `arena`: matrices in `dtype`; norms, biases and the value head in `vectors`,
+    // which is the activations' type. `this` must not move before arena.allocate() and bind().
+    void plan(Arena& arena, const ModelConfig& config, Head head, DType dtype = DType::F32,
+              DType vectors = DType::F32);
     void bind(const ModelConfig& config);  // after arena.allocate(): points a tied lm_head at the embedding
 
     // Every tensor once, as a Hugging Face folder of the Qwen family names it

@@ -1,0 +1,182 @@
+// The `infer` program as it is typed: exit codes, what goes to stdout, what it says about mistakes. Skipped
+// where it is not built.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "tests/text_engine.h"
+#include "utils/files.h"
+#include "utils/json.h"
+#include "weights_tools/model_folder.h"
+
+namespace {
+
+struct Result {
+    int code;
+    std::string out, err;
+    std::vector<Json> lines() const {
+        std::vector<Json> all;
+        std::istringstream in(out);
+        for (std::string line; std::getline(in, line);) all.push_back(Json::parse(line));
+        return all;
+    }
+};
+
+std::string temporary(const std::string& name) {
+    return testing::TempDir() + format("infer_%d_", int(getpid())) + name;
+}
+
+class InferProgram : public testing::Test {
+  protected:
+    // A random byte-tokenizer model in a folder of its own, for all tests.
+    static void SetUpTestSuite() {
+        folder_ = temporary("model");
+        make_folders(folder_);
+        const RandomModel model(byte_model_config());
+        save_model_folder(folder_, model.weights, model.config, "", DType::F32, *model.ops);
+    }
+    static void TearDownTestSuite() { (void)!system(("rm -rf " + temporary("*")).c_str()); }
+    void SetUp() override {
+        if (!file_exists("./infer")) GTEST_SKIP() << "./infer is not built";
+    }
+
+    static Result run(const std::string& arguments, const std::string& input = "") {
+        const std::string out = temporary("out"), err = temporary("err"), in = temporary("in");
+        write_file_atomic(in, input);
+        const int status =
+            system(("./infer --threads 1 " + arguments + " <" + in + " >" + out + " 2>" + err).c_str());
+        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    }
+    static Result with_model(const std::string& arguments, const std::string& input = "") {
+        return run("--model " + folder_ + " " + arguments, input);
+    }
+    static std::string folder_;
+};
+std::string InferProgram::folder_;
+
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_F(InferProgram, TextGoesToStdoutAndEverythingElseToStderr) {
+    const Result text = with_model("--prompt abc --gen-length 12"),
+                 json = with_model("--prompt abc --gen-length 12 --json");
+    EXPECT_EQ(text.code, 0);
+    ASSERT_EQ(json.lines().size(), 1u);
+    EXPECT_EQ(text.out, json.lines()[0]["text"].get<std::string>() + "\n");
+    EXPECT_EQ(json.lines()[0]["prompt_ids"], Json({97, 98, 99}));
+    EXPECT_TRUE(contains(text.err, "tokens per forward"));
+    EXPECT_EQ(with_model("--prompt abc --gen-length 12 --quiet").err, "");
+    // The same prompt from a file, from a pipe, and as ids.
+    const std::string file = temporary("prompt.txt");
+    write_file_atomic(file, "abc\n");
+    EXPECT_EQ(with_model("--file " + file + " --gen-length 12").out, text.out);
+    EXPECT_EQ(with_model("--gen-length 12", "abc\n").out, text.out);
+    EXPECT_EQ(with_model("--prompt-ids 97,98,99 --gen-length 12").out, text.out);
+}
+
+TEST_F(InferProgram, JsonLinesAreAnsweredInTheirOrder) {
+    const std::string input =
+        "{\"prompt\": \"a much longer prompt than the others have\", \"id\": \"x\"}\n"
+        "{\"prompt_ids\": [97, 98, 99]}\n{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}], \"id\": "
+        "[3]}\n";
+    const std::string flags = "--input - --json --gen-length 9 --temperature 1 --num-samples 2 --max-active ";
+    const Result wide = with_model(flags + "8", input), narrow = with_model(flags + "1", input);
+    ASSERT_EQ(wide.code, 0) << wide.err;
+    const std::vector<Json> a = wide.lines(), b = narrow.lines();
+    ASSERT_EQ(a.size(), 6u);
+    ASSERT_EQ(b.size(), 6u);
+    for (size_t i = 0; i < 6; i++) {
+        EXPECT_EQ(a[i]["sample"], i % 2);
+        EXPECT_EQ(a[i]["output_ids"], b[i]["output_ids"]);
+        EXPECT_EQ(a[i]["logprobs"], b[i]["logprobs"]);
+    }
+    EXPECT_EQ(a[0]["id"], "x");
+    EXPECT_FALSE(a[2].contains("id"));
+    EXPECT_EQ(a[4]["id"], Json({3}));
+    EXPECT_NE(a[0]["output_ids"], a[1]["output_ids"]);
+}
+
+TEST_F(InferProgram, MistakesAreNamedTogether) {
+    Result r = with_model("--prompt a --threshold 2 --top-p 0 --steps 9");
+    EXPECT_EQ(r.code, 2);
+    for (const char* part : {"--threshold 2", "--top-p 0", "--steps 9"})
+        EXPECT_TRUE(contains(r.err, part)) << r.err;
+    r = with_model("--prompt a --file b");
+    EXPECT_EQ(r.code, 2);
+    EXPECT_EQ(with_model("--prompt a --cache exact --gen-length 8").code, 0);
+    EXPECT_EQ(with_model("--prompt a --cache none --gen-length 8").code, 2);
+    EXPECT_EQ(with_model("").code, 2);  // nothing to answer
+    EXPECT_EQ(run("--model /nonexistent --prompt a").code, 3);
+    EXPECT_EQ(with_model("--prompt-ids 1,2,999").code, 2);
+    r = with_model("--input - --json", "{\"prompt\": \"a\"}\n{\"text\": \"b\"}\n");
+    EXPECT_EQ(r.code, 3);
+    EXPECT_TRUE(contains(r.err, ":2: give one of 'prompt', 'messages' and 'prompt_ids'")) << r.err;
+    EXPECT_EQ(r.out, "");
+    r = with_model("--prompt aaaa --gen-length 300 --kv-slots 64");
+    EXPECT_EQ(r.code, 2);  // more than the model's 256 positions
+    r = with_model("--prompt aaaa --gen-length 100 --kv-slots 64");
+    EXPECT_EQ(r.code, 4);
+    EXPECT_TRUE(contains(r.err, "64")) << r.err;
+}
+
+TEST_F(InferProgram, DryRunPrintsThePlan) {
+    const Result r = with_model("--prompt abc --dry-run --json --num-samples 3 --gen-length 12");
+    ASSERT_EQ(r.code, 0) << r.err;
+    const Json plan = r.lines()[0];
+    EXPECT_EQ(plan["max_active"], 3);
+    EXPECT_EQ(plan["kv_slots"], 3 * 16);
+    EXPECT_GT(plan["bytes"]["weights"], 0);
+    EXPECT_EQ(plan["bytes_total"],
+              plan["bytes"]["weights"].get<int64_t>() + plan["bytes"]["engine"].get<int64_t>());
+}
+
+TEST_F(InferProgram, PresetsAndFlagsOverThem) {
+    const std::string flags = "--prompt abc --gen-length 16 --json --seed 5 ";
+    const auto ids = [&](const std::string& more) {
+        return with_model(flags + more).lines()[0]["output_ids"];
+    };
+    EXPECT_EQ(ids("--preset sdar"), ids("--temperature 1 --confidence filtered --threshold 0.85"));
+    EXPECT_EQ(ids("--preset sdar --temperature 0"), ids("--threshold 0.85"));
+    EXPECT_NE(ids("--preset sdar"), ids(""));
+    EXPECT_EQ(with_model("--prompt a --preset nonesuch").code, 2);
+}
+
+TEST_F(InferProgram, ATraceIsWritten) {
+    const std::string page = temporary("trace.html");
+    ASSERT_EQ(with_model("--prompt abc --gen-length 8 --trace-html " + page).code, 0);
+    EXPECT_TRUE(contains(read_text(page), "<!doctype html>"));
+}
+
+TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
+    const std::string out = temporary("interrupted.json");
+    const pid_t child = fork();
+    if (child == 0) {
+        (void)!freopen(out.c_str(), "w", stdout);
+        (void)!freopen("/dev/null", "w", stderr);
+        // Enough work for seconds: thousands of samples.
+        execl("./infer", "./infer", "--model", folder_.c_str(), "--prompt", "abc", "--gen-length", "200",
+              "--num-samples", "20000", "--json", "--threads", "1", nullptr);
+        _exit(127);
+    }
+    for (int i = 0; i < 200 && (!file_exists(out) || read_text(out).empty()); i++) usleep(20000);
+    kill(child, SIGINT);
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 130);
+    std::istringstream lines(read_text(out));
+    int n = 0, cut = 0;
+    for (std::string line; std::getline(lines, line); n++)
+        cut += Json::parse(line)["finish_reason"] == "interrupted";
+    EXPECT_GT(n, 0);
+    EXPECT_LT(n, 20000);
+    EXPECT_GT(cut, 0);  // those in flight, 16 at most; those that never began are left out
+    EXPECT_LE(cut, 16);
+}
