@@ -332,12 +332,10 @@ std::string chat_text(const ChatTemplate& chat, const std::vector<Message>& mess
     return out;
 }
 
-std::vector<int> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat,
-                             const std::vector<Message>& messages, const ChatOptions& options) {
-    if (options.parse_special) return tokenizer.encode(chat_text(chat, messages, options), true);
+std::vector<int> encode_parts(const Tokenizer& tokenizer, const std::vector<ChatPart>& parts) {
     std::vector<int> ids;
     std::string run;  // text since the last special token
-    for (const ChatPart& part : render_chat(chat, messages, options)) {
+    for (const ChatPart& part : parts) {
         if (part.said) {
             run += part.text;
             continue;
@@ -354,6 +352,12 @@ std::vector<int> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& cha
     }
     tokenizer.encode(run, false, ids);
     return ids;
+}
+
+std::vector<int> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat,
+                             const std::vector<Message>& messages, const ChatOptions& options) {
+    if (options.parse_special) return tokenizer.encode(chat_text(chat, messages, options), true);
+    return encode_parts(tokenizer, render_chat(chat, messages, options));
 }
 
 int end_of_turn(const ChatTemplate& chat, const Tokenizer& tokenizer) {

@@ -49,7 +49,8 @@ std::string chat_text(const ChatTemplate& chat, const std::vector<Message>& mess
                       const ChatOptions& options);
 
 // The ids of the whole text (merges may join what was said to what the template wrote); special tokens come
-// from the template only, unless parse_special.
+// from the template only, unless options.parse_special.
+std::vector<int> encode_parts(const Tokenizer& tokenizer, const std::vector<ChatPart>& parts);
 std::vector<int> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat,
                              const std::vector<Message>& messages, const ChatOptions& options);
 

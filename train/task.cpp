@@ -25,6 +25,19 @@ std::string join(const std::vector<std::string>& words) {
     return out;
 }
 
+// The characters of a spec that are its name: up to the first ':', for a data file up to the one after .json
+// or .jsonl.
+size_t name_length(const std::string& spec, bool* is_file) {
+    for (const std::string ending : {".jsonl", ".json"}) {
+        for (size_t at = spec.find(ending); at != std::string::npos; at = spec.find(ending, at + 1)) {
+            const size_t end = at + ending.size();
+            *is_file = end == spec.size() || spec[end] == ':';
+            if (*is_file) return end;
+        }
+    }
+    return std::min(spec.find(':'), spec.size());
+}
+
 }  // namespace
 
 std::vector<std::string> task_names() {
@@ -34,7 +47,15 @@ std::vector<std::string> task_names() {
 }
 
 Task make_task(const std::string& spec, uint64_t seed) {
-    TaskOptions options(spec);
+    bool is_file = false;
+    const size_t length = name_length(spec, &is_file);
+    TaskOptions options(spec, length);
+    if (is_file) {
+        Task task = make_file_task(options, seed);
+        options.reject_unknown();
+        task.name = options.name();
+        return task;
+    }
     for (const Entry& entry : TABLE) {
         if (options.name() != entry.name) continue;
         Task task = entry.make(options, seed);
@@ -42,11 +63,12 @@ Task make_task(const std::string& spec, uint64_t seed) {
         task.name = entry.name;
         return task;
     }
-    fail(Exit::Usage, "task '%s': there is no such task (there are %s)", options.name().c_str(),
-         join(task_names()).c_str());
+    fail(Exit::Usage,
+         "task '%s': there is no such task (there are %s, and files that end in .json or .jsonl)",
+         options.name().c_str(), join(task_names()).c_str());
 }
 
-TaskOptions::TaskOptions(const std::string& spec) : name_(spec.substr(0, spec.find(':'))) {
+TaskOptions::TaskOptions(const std::string& spec, size_t name_length) : name_(spec.substr(0, name_length)) {
     for (size_t at = name_.size(); at < spec.size();) {
         const size_t end = std::min(spec.find(',', at + 1), spec.size());
         const std::string pair = spec.substr(at + 1, end - at - 1);

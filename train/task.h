@@ -43,7 +43,8 @@ std::vector<std::string> task_names();
 // what is left.
 class TaskOptions {
   public:
-    explicit TaskOptions(const std::string& spec);
+    // What begins after the `name_length` characters of the name is ':' and pairs.
+    TaskOptions(const std::string& spec, size_t name_length);
     int integer(const std::string& key, int otherwise, int low, int high);
     double number(const std::string& key, double otherwise, double low, double high);
     bool flag(const std::string& key, bool otherwise);  // on|off
@@ -62,6 +63,7 @@ class TaskOptions {
 Task make_arithmetic(TaskOptions& options, uint64_t seed);
 Task make_countdown(TaskOptions& options, uint64_t seed);
 Task make_sudoku4(TaskOptions& options, uint64_t seed);
+Task make_file_task(TaskOptions& options, uint64_t seed);  // options.name() is the path
 
 // The split of a problem: `key` is what must not be shared, e.g. the operands in sorted order. `share` of all
 // keys are held out.
