@@ -3,24 +3,25 @@
 #include <algorithm>
 #include <cmath>
 
-void KvCache::plan(Arena& arena, const ModelConfig& config, int slots) {
+void KvCache::plan(Arena& arena, const ModelConfig& config, int slots, DType dtype) {
     k.resize(size_t(config.L));
     v.resize(size_t(config.L));
     for (int l = 0; l < config.L; l++) {
-        arena.add(&k[size_t(l)], format("layer %d keys", l), slots, config.kv_width());
-        arena.add(&v[size_t(l)], format("layer %d values", l), slots, config.kv_width());
+        arena.add(&k[size_t(l)], format("layer %d keys", l), slots, config.kv_width(), dtype);
+        arena.add(&v[size_t(l)], format("layer %d values", l), slots, config.kv_width(), dtype);
     }
 }
 
 Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena,
-                         int max_T, int max_targets, KvCache* cache)
+                         int max_T, int max_targets, KvCache* cache, DType dtype)
     : ops_(ops),
       config_(config),
       weights_(weights),
       cache_(cache),
       max_T_(max_T),
       max_targets_(max_targets),
-      training_(!cache) {
+      training_(!cache),
+      dtype_(dtype) {
     CHECK(max_targets <= max_T, "%d targets among %d tokens", max_targets, max_T);
     const ModelConfig& c = config;
     const int64_t T = max_T, q = c.q_width(), kv = c.kv_width();
@@ -38,46 +39,47 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
     for (size_t l = 0; l < layers_.size(); l++) {
         LayerActivations& a = layers_[l];
         const std::string at = training_ ? format("layer %zu ", l) : "every layer ";
-        arena.add(&a.resid, at + "input", T, c.C);
+        arena.add(&a.resid, at + "input", T, c.C, dtype);
         arena.add(&a.rstd1, at + "rstd1", 1, T);
-        arena.add(&a.norm1, at + "norm1", T, c.C);
-        arena.add(&a.qkv, at + "qkv", T, q + 2 * kv);
-        arena.add(&a.q, at + "q", T, q);
+        arena.add(&a.norm1, at + "norm1", T, c.C, dtype);
+        arena.add(&a.qkv, at + "qkv", T, q + 2 * kv, dtype);
+        arena.add(&a.q, at + "q", T, q, dtype);
         if (c.qk_norm) arena.add(&a.q_rstd, at + "q rstd", T, c.NH);
-        arena.add(&a.k_new, at + "k", T, kv);
+        arena.add(&a.k_new, at + "k", T, kv, dtype);
         if (c.qk_norm) arena.add(&a.k_rstd, at + "k rstd", T, c.NKV);
-        arena.add(&a.att, at + "attention", T, q);
+        arena.add(&a.att, at + "attention", T, q, dtype);
         arena.add(&a.lse, at + "lse", T, c.NH);
-        arena.add(&a.resid_mid, at + "middle", T, c.C);
+        arena.add(&a.resid_mid, at + "middle", T, c.C, dtype);
         arena.add(&a.rstd2, at + "rstd2", 1, T);
-        arena.add(&a.norm2, at + "norm2", T, c.C);
-        arena.add(&a.gate_up, at + "gate up", T, 2 * c.F);
-        arena.add(&a.act, at + "activation", T, c.F);
+        arena.add(&a.norm2, at + "norm2", T, c.C, dtype);
+        arena.add(&a.gate_up, at + "gate up", T, 2 * c.F, dtype);
+        arena.add(&a.act, at + "activation", T, c.F, dtype);
     }
-    arena.add(&q_gathered_, "target q", max_targets, q);
-    arena.add(&resid_gathered_, "target input", max_targets, c.C);
-    arena.add(&resid_out_, "output", max_targets, c.C);
+    arena.add(&q_gathered_, "target q", max_targets, q, dtype);
+    arena.add(&resid_gathered_, "target input", max_targets, c.C, dtype);
+    arena.add(&resid_out_, "output", max_targets, c.C, dtype);
     arena.add(&final_rstd_, "target rstd", 1, max_targets);
-    arena.add(&hidden_, "hidden", max_targets, c.C);
+    arena.add(&hidden_, "hidden", max_targets, c.C, dtype);
     if (training_) plan_backward(arena);
 }
 
 void Transformer::plan_backward(Arena& arena) {
     const ModelConfig& c = config_;
+    const DType dtype = dtype_;
     const int64_t T = max_T_, q = c.q_width(), kv = c.kv_width();
-    arena.add(&dhidden_, "d hidden", max_targets_, c.C);
-    arena.add(&dresid_gathered_, "d target residual", max_targets_, c.C);
-    arena.add(&dq_gathered_, "d target q", max_targets_, q);
-    arena.add(&dresid_, "d residual", T, c.C);
-    arena.add(&dnorm_, "d norm", T, c.C);
-    arena.add(&dqkv_, "d qkv", T, q + 2 * kv);
-    arena.add(&dq_, "d q", T, q);
-    arena.add(&dk_, "d k", T, kv);
-    arena.add(&dv_, "d v", T, kv);
-    arena.add(&datt_, "d attention", T, q);
+    arena.add(&dhidden_, "d hidden", max_targets_, c.C, dtype);
+    arena.add(&dresid_gathered_, "d target residual", max_targets_, c.C, dtype);
+    arena.add(&dq_gathered_, "d target q", max_targets_, q, dtype);
+    arena.add(&dresid_, "d residual", T, c.C, dtype);
+    arena.add(&dnorm_, "d norm", T, c.C, dtype);
+    arena.add(&dqkv_, "d qkv", T, q + 2 * kv, dtype);
+    arena.add(&dq_, "d q", T, q, dtype);
+    arena.add(&dk_, "d k", T, kv, dtype);
+    arena.add(&dv_, "d v", T, kv, dtype);
+    arena.add(&datt_, "d attention", T, q, dtype);
     arena.add(&dscratch_, "attention row sums", T, c.NH);
-    arena.add(&dgate_up_, "d gate up", T, 2 * c.F);
-    arena.add(&dact_, "d activation", T, c.F);
+    arena.add(&dgate_up_, "d gate up", T, 2 * c.F, dtype);
+    arena.add(&dact_, "d activation", T, c.F, dtype);
 }
 
 // Row p: cos then sin of p * theta^(-2i / HD), i < HD / 2. Frequency and angle are rounded to fp32 as in

@@ -30,7 +30,7 @@ struct LayerActivations {
 // Keys and values of a generation: L layers of S slots.
 struct KvCache {
     std::vector<Tensor> k, v;  // (S, NKV * HD) each
-    void plan(Arena& arena, const ModelConfig& config, int slots);
+    void plan(Arena& arena, const ModelConfig& config, int slots, DType dtype = DType::F32);
 };
 
 // Keys and values need every row of every layer; all else of the last layer is read at the target rows alone,
@@ -39,8 +39,9 @@ class Transformer {
   public:
     // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena` (allocated
     // by the caller). Training: slots are rows, everything backward needs is kept. Inference: pass the cache.
+    // dtype: of activations and their gradients; on CUDA it is the weights' type, on the CPU F32.
     Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena, int max_T,
-                int max_targets, KvCache* cache);
+                int max_targets, KvCache* cache, DType dtype = DType::F32);
 
     // The final-norm hidden states of the batch's target rows, (n_targets, C), valid until the next call.
     Tensor forward(const TokenBatch& batch);
@@ -79,6 +80,7 @@ class Transformer {
     KvCache* cache_;
     int max_T_, max_targets_;
     bool training_;
+    DType dtype_;
     std::vector<LayerActivations> layers_;
     Tensor q_gathered_, resid_gathered_;  // (N, NH * HD), (N, C) of the last layer's target rows
     Tensor resid_out_;                    // (N, C) after the last layer
