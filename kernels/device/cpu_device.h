@@ -13,7 +13,7 @@
 // AddressSanitizer overruns of every allocation.
 #pragma once
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -184,7 +184,8 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
     auto body = [=] { kernel(args...); };
     const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
-#pragma omp parallel for schedule(dynamic) if (blocks > 1)
+#pragma omp parallel for schedule(dynamic) if (blocks * block.x > \
+                                               8192)  // small ones are not worth waking threads for
     for (int64_t i = 0; i < blocks; i++) {
         const dim3 bid(unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
                        unsigned(i / (int64_t(grid.x) * grid.y)));
@@ -247,3 +248,24 @@ inline cudaError_t cudaStreamCreate(cudaStream_t* s) {
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+struct CpuDeviceEvent {
+    std::chrono::steady_clock::time_point at;
+};
+using cudaEvent_t = CpuDeviceEvent*;
+inline cudaError_t cudaEventCreate(cudaEvent_t* e) {
+    *e = new CpuDeviceEvent;
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    delete e;
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t = nullptr) {
+    e->at = std::chrono::steady_clock::now();
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
+    *ms = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+    return cudaSuccess;
+}

@@ -36,3 +36,26 @@ ptxas-%.cu:
 	    arch = a[4] } /bytes stack frame/ { spill = $$6 } /Used/ { for (i = 1; i < NF; i++) if ($$i == "Used") \
 	    printf "%-7s %4d registers %5d bytes spilled   %s\n", arch, $$(i + 1), spill, name }'
 .PHONY: ptxas
+
+# ---- on a machine with a GPU ----
+# The same tests, linked with the kernels as compiled by nvcc. GoogleTest and the runtimes are linked statically: what was built here
+# runs where there is a driver and cuBLASLt.
+GPU_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/test_cuda_*.cpp)) $(TESTS_CU:%.cu=$(BUILD)/cuda/%.o)
+STATIC       := -static-libstdc++ -static-libgcc -Wl,-Bstatic -lgtest -lgtest_main -Wl,-Bdynamic
+$(BUILD)/run_gpu_tests: $(GPU_TEST_OBJ) $(CUDA_OBJ) $(BUILD)/engine.a
+	@echo "LINK $@"
+	$(Q)$(CXX) $(CXXFLAGS) $^ $(STATIC) $(CUDA_LIBS) -o $@
+$(BUILD)/bench_cuda: $(BUILD)/cuda/tests/bench_cuda.o $(CUDA_OBJ) $(BUILD)/engine.a
+	@echo "LINK $@"
+	$(Q)$(CXX) $(CXXFLAGS) $^ $(STATIC) $(CUDA_LIBS) -o $@
+# The bench as host code, to see that it runs; its times mean nothing.
+$(BUILD)/bench_cuda_emulated: $(BUILD)/emulation/tests/bench_cuda.o $(EMULATION_OBJ) $(BUILD)/engine.a
+	@echo "LINK $@"
+	$(Q)$(CXX) $(CXXFLAGS) $^ -lgtest -lgtest_main -lpthread -o $@
+# Tests, compute-sanitizer and bench, and one report of it all: gpu-report.txt.
+gpu-report: $(BUILD)/run_gpu_tests $(BUILD)/bench_cuda
+	tests/gpu_report.sh $(BUILD) gpu-report.txt
+# What share of deliberate mistakes in the kernels the tests catch: make mutate [SAMPLE=100]
+mutate: $(BUILD)/run_tests
+	tests/mutate.py $(BUILD) --sample $(or $(SAMPLE),100)
+.PHONY: gpu-report mutate

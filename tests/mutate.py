@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Breaks the CUDA kernels one line at a time and reports what share of the breaks the tests catch.
+
+usage: tests/mutate.py BUILD_DIR [--sample N] [--seed N] [--only FILE.cu] [--thread]
+
+Every mutant is one changed operator, constant, index or barrier in the device code of one .cu file, compiled as host code (the
+emulation) and run through the tests of the CUDA kernels. A mutant that no test notices is printed with its line, to be judged: an equivalent
+(the change means nothing), or a hole in the tests. --thread builds the survivors among the removed barriers again under ThreadSanitizer,
+which sees the race even where the values come out right. Development only; needs the objects of `make build/run_tests`.
+"""
+import argparse
+import glob
+import os
+import random
+import re
+import subprocess
+import sys
+
+FLAGS = "-std=c++20 -O1 -fno-math-errno -I. -Wno-unknown-pragmas -x c++".split()
+# The tests that a file's kernels are under.
+FILTERS = {
+    "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaOpsTest.Linear*:*CudaHead*",
+}
+DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*"
+
+OPERATORS = [  # name, pattern, replacement; on a line of device code
+    ("barrier removed", r"__syncthreads\(\);", ";"),
+    ("warp barrier removed", r"__syncwarp\(\);", ";"),
+    ("copy not waited for", r"cp_async_wait<(\d)>\(\);", lambda m: f"cp_async_wait<{int(m[1]) + 1}>();"),
+    ("< to <=", r" < ", " <= "),
+    ("<= to <", r" <= ", " < "),
+    ("> to >=", r" > ", " >= "),
+    (">= to >", r" >= ", " > "),
+    ("+ to -", r" \+ ", " - "),
+    ("- to +", r" - ", " + "),
+    ("* to +", r" \* (?=[a-zA-Z(])", " + "),
+    ("/ to *", r" / (?=[a-zA-Z(0-9])", " * "),
+    ("+= to =", r" \+= ", " = "),
+    ("&& to ||", r" && ", " || "),
+    ("factor 2 to 1", r" \* 2\b", " * 1"),
+    ("8 to 4", r"\b8\b", "4"),
+    ("0 to 1", r"= 0;", "= 1;"),
+    ("-infinity to 0", r"-INFINITY", "0.0f"),
+]
+
+
+def device_lines(text):
+    """Indices of the lines between the kernels' banner and the launchers' (whole file where there are no banners)."""
+    lines = text.split("\n")
+    begin = next((i for i, l in enumerate(lines) if l.startswith("// ---- kernels")), None)
+    end = next((i for i, l in enumerate(lines) if l.startswith("// ---- launchers")), len(lines))
+    if begin is None:
+        begin = next(i for i, l in enumerate(lines) if l.startswith("namespace"))
+    return lines, range(begin, end)
+
+
+def mutants_of(path):
+    lines, device = device_lines(open(path).read())
+    for i in device:
+        code = lines[i].split("//")[0]
+        if not code.strip() or code.lstrip().startswith(("#", "template", "static_assert", "constexpr", "__global__")):
+            continue
+        for name, pattern, replacement in OPERATORS:
+            for match in re.finditer(pattern, code):
+                changed = code[:match.start()] + (replacement(match) if callable(replacement) else replacement) + code[match.end():]
+                yield {"file": path, "line": i + 1, "name": name, "was": code.strip(), "now": changed.strip(),
+                       "text": "\n".join(lines[:i] + [changed] + lines[i + 1:])}
+
+
+def run(command, timeout):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+class Builder:
+    def __init__(self, build, flags):
+        self.build, self.flags = build, flags
+        self.objects = sorted(glob.glob(f"{build}/emulation/kernels/*.o")) + glob.glob(f"{build}/tests/test_cuda_*.o")
+        self.rest = [f"{build}/kernels/device/cpu_device.o", f"{build}/engine.a"]
+        if not all(os.path.exists(f) for f in self.rest) or not self.objects:
+            sys.exit(f"tests/mutate.py: no objects in {build}; first type: make {build}/run_tests")
+        self.folder = f"{build}/mutant"
+        os.makedirs(self.folder, exist_ok=True)
+
+    def test(self, mutant, test_filter):
+        """'caught' and how, or None where every test passes."""
+        stem = os.path.basename(mutant["file"])
+        source, program = f"{self.folder}/{stem}", f"{self.folder}/run"
+        # a .cu file includes only what is found from the root; a .cuh is a header of two of them
+        open(source, "w").write(mutant["text"])
+        units = [source]
+        objects = [o for o in self.objects if os.path.basename(o) != stem.replace(".cu", ".o")]
+        if stem.endswith(".cuh"):
+            units = []
+            for user in ("attention.cu", "attention_backward.cu"):
+                text = open(f"kernels/{user}").read().replace(f'"kernels/{stem}"', f'"{source}"')
+                open(f"{self.folder}/{user}", "w").write(text)
+                units.append(f"{self.folder}/{user}")
+                objects = [o for o in objects if os.path.basename(o) != user.replace(".cu", ".o")]
+        compiled = []
+        for unit in units:
+            out = unit + ".o"
+            if run(["g++"] + FLAGS + self.flags + ["-c", unit, "-o", out], 300).returncode:
+                return "does not compile"
+            compiled.append(out)
+        link = run(["g++"] + self.flags + ["-fopenmp"] * ("-fsanitize=thread" not in self.flags) + objects + compiled + self.rest +
+                   ["-lgtest", "-lgtest_main", "-lpthread", "-o", program], 300)
+        if link.returncode:
+            sys.exit(link.stderr)
+        result = run(["setarch", "-R", program, f"--gtest_filter={test_filter}", "--gtest_fail_fast", "--gtest_brief=1"], 240)
+        if result is None:
+            return "hangs"
+        if result.returncode == 0:
+            return None
+        if "data race" in result.stderr:
+            return "data race"
+        return "reported by the emulation" if "cpu_device:" in result.stderr else "wrong values or a crash"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build")
+    parser.add_argument("--sample", type=int, default=100, help="mutants to try, chosen at random; 0: all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", help="one file")
+    parser.add_argument("--thread", help="build folder of SAN=thread, for barriers whose removal leaves the values right")
+    options = parser.parse_args()
+
+    files = [options.only] if options.only else sorted(glob.glob("kernels/*.cu") + glob.glob("kernels/*.cuh"))
+    host_only = ("cuda_ops", "cuda_indices", "linear", "matmul_cublaslt")
+    mutants = [m for f in files if os.path.basename(f).split(".")[0] not in host_only for m in mutants_of(f)]
+    total = len(mutants)
+    if options.sample and options.sample < total:
+        mutants = random.Random(options.seed).sample(mutants, options.sample)
+    print(f"{total} possible mutants, trying {len(mutants)}")
+
+    plain = Builder(options.build, [])
+    thread = Builder(options.thread, ["-fsanitize=thread"]) if options.thread else None
+    for f in sorted(set(FILTERS.values()) | {DEFAULT_FILTER}):  # what is not broken passes
+        unbroken = {"file": "kernels/swiglu.cu", "text": open("kernels/swiglu.cu").read()}
+        if plain.test(unbroken, f):
+            sys.exit(f"tests/mutate.py: the tests {f} fail without any mutant")
+    caught, tried, survivors = 0, 0, []
+    for m in mutants:
+        stem = os.path.basename(m["file"]).split(".")[0]
+        test_filter = next((f for key, f in FILTERS.items() if stem.startswith(key)), DEFAULT_FILTER)
+        how = plain.test(m, test_filter)
+        if how == "does not compile":
+            continue
+        if how is None and "barrier" in m["name"] and thread:
+            how = thread.test(m, test_filter)
+        tried += 1
+        caught += how is not None
+        if how is None:
+            survivors.append(m)
+        print(f"{m['file']}:{m['line']}: {m['name']}: {how or 'SURVIVES'}", flush=True)
+    print(f"\n{caught} of {tried} caught ({100 * caught / max(tried, 1):.0f}%)")
+    for m in survivors:
+        print(f"survives: {m['file']}:{m['line']} ({m['name']})\n    was {m['was']}\n    now {m['now']}")
+
+
+main()
