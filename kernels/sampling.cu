@@ -1,11 +1,12 @@
 // sampling.cu -- see sampling.h. A block per row of logits, which stay in the cache while it goes over them
-// again and again.
+// several times.
 //
 // Nothing is sorted. Order is by logit descending, then id ascending; a filter keeps a beginning of that
 // order, so it is a pair (key, id): ids whose key (the logit's bits, made monotone) is larger, and of equal
-// keys those with an id below. top-k and top-p find the pair bit by bit, a pass over the row for each bit: by
-// counting for top-k, by mass for top-p. Masses are sums of fp32 exponentials in double, in a fixed order.
-// The draw finds the thread whose run of ids the number falls into, then the id.
+// keys those with an id below. Both are found eight bits at a time, by a histogram of the ids that agree in
+// the bits found so far: of counts for top-k, of masses for top-p. Masses are exponentials in fixed point:
+// sums of integers have the same bits in any order, so the histograms may use atomics. The draw finds the
+// thread whose run of ids the number falls into, then the id.
 #include <algorithm>
 #include <climits>
 
@@ -14,7 +15,10 @@
 
 namespace cuda {
 
-constexpr int MOST_THREADS = 1024;
+constexpr int MOST_THREADS = 1024, DIGIT = 256;
+constexpr int ID_BITS = 24;          // of a vocabulary; ids are exact in fp32
+constexpr float MASS_ONE = 0x1p39f;  // the likeliest id's mass: sums of 2^24 of them fit in 64 bits
+using Mass = unsigned long long;
 
 // ---- kernels ----
 
@@ -36,42 +40,66 @@ struct SamplerRow {
     float max_allowed, temperature;
 
     __device__ bool allowed(int i) const { return i < n_ids && i != mask_id; }
-    __device__ float mass(int i) const { return expf((x[i] - max_allowed) / temperature); }
+    __device__ Mass mass(int i) const { return Mass(expf((x[i] - max_allowed) / temperature) * MASS_ONE); }
 };
 
 // The sum of f(i) over the row, in every thread.
 template <class F>
-__device__ inline double row_sum(int V, F f) {
-    double sum = 0;
+__device__ inline auto row_sum(int V, F f) {
+    decltype(f(0)) sum = 0;
     for (int i = int(threadIdx.x); i < V; i += int(blockDim.x)) sum += f(i);
     return block_sum(sum);
 }
 
-// The largest number of `bits` bits for which the non-increasing function f is still above (or at, if
-// reached(f)) what is wanted.
-template <class F>
-__device__ inline uint32_t largest(int bits, F holds) {
-    uint32_t value = 0;
-    for (int b = bits - 1; b >= 0; b--)
-        if (holds(value | 1u << b)) value |= 1u << b;
-    return value;
+struct Selected {
+    bool found;  // false: not even all of them weigh more than is wanted
+    uint32_t key;
+    Mass above;  // what weighs above the key
+};
+// Of the ids that are kept, the largest key such that those with this key or a larger one weigh more than
+// `wanted`.
+template <class Kept, class Key, class Weight>
+__device__ inline Selected select(int V, int bits, Mass wanted, Kept kept, Key key, Weight weight) {
+    __shared__ Mass histogram[DIGIT];
+    __shared__ Selected shared;
+    Selected now{true, 0, 0};
+    for (int shift = bits - 8; shift >= 0; shift -= 8) {
+        for (int d = int(threadIdx.x); d < DIGIT; d += int(blockDim.x)) histogram[d] = 0;
+        __syncthreads();  // the histogram is empty before anybody adds to it
+        for (int i = int(threadIdx.x); i < V; i += int(blockDim.x)) {
+            const uint32_t k = key(i);
+            // agrees in the digits above this one
+            if (kept(i) && (uint64_t(k) >> (shift + 8)) == (uint64_t(now.key) >> (shift + 8)))
+                atomicAdd(&histogram[k >> shift & (DIGIT - 1)], weight(i));
+        }
+        __syncthreads();  // the histogram is whole before it is read
+        if (threadIdx.x == 0) {
+            int digit = DIGIT - 1;
+            while (digit >= 0 && now.above + histogram[digit] <= wanted) now.above += histogram[digit--];
+            now.found = now.found && digit >= 0;
+            now.key |= uint32_t(digit < 0 ? 0 : digit) << shift;
+            shared = now;
+        }
+        __syncthreads();  // the digit is written before everybody takes it
+        now = shared;
+        __syncthreads();  // and taken before the next one overwrites it
+    }
+    return now;
 }
 
-// The cut after the first `count` ids (counted among equal keys only) of key `key`.
+// Keeps the first `count` of the kept ids with this key.
 template <class Kept>
-__device__ inline int tie_cut(const SamplerRow& row, uint32_t key, double count, Kept kept) {
-    // the largest id below which at most `count` ids have that key; past the last of them every larger bound
-    // holds too
-    return int(largest(30, [&](uint32_t id) {
-        return row_sum(row.V, [&](int i) {
-                   return i < int(id) && kept(i) && key_of(row.x[i]) == key ? 1.0 : 0.0;
-               }) <= count;
-    }));
+__device__ inline Cut cut_ties(const SamplerRow& row, uint32_t key, Mass count, Kept kept) {
+    constexpr uint32_t LAST = (1u << ID_BITS) - 1;  // lower ids have larger keys here
+    const Selected last = select(
+        row.V, ID_BITS, count - 1, [&](int i) { return kept(i) && key_of(row.x[i]) == key; },
+        [&](int i) { return LAST - uint32_t(i); }, [](int) { return Mass(1); });
+    return {key, last.found ? int(LAST - last.key) + 1 : INT_MAX};
 }
 
 // Keeps the largest allowed logit of the lowest id.
 __device__ inline Cut argmax_cut(const SamplerRow& row) {
-    float lowest = float(-INT_MAX);  // as its negative; ids are exact in fp32 up to 2^24
+    float lowest = float(-INT_MAX);  // as its negative
     for (int i = row.V - 1 - int(threadIdx.x); i >= 0; i -= int(blockDim.x))
         if (row.allowed(i) && row.x[i] == row.max_allowed) lowest = float(-i);
     return {key_of(row.max_allowed), int(-block_max(lowest)) + 1};
@@ -79,73 +107,48 @@ __device__ inline Cut argmax_cut(const SamplerRow& row) {
 
 __device__ inline Cut top_k_cut(const SamplerRow& row, int k) {
     const auto kept = [&](int i) { return row.allowed(i); };
-    Cut cut;
-    cut.key = largest(32, [&](uint32_t key) {
-        return row_sum(row.V, [&](int i) { return kept(i) && key_of(row.x[i]) >= key ? 1.0 : 0.0; }) >=
-               double(k);
-    });
-    const double above =
-        row_sum(row.V, [&](int i) { return kept(i) && key_of(row.x[i]) > cut.key ? 1.0 : 0.0; });
-    cut.id = tie_cut(row, cut.key, double(k) - above, kept);
-    return cut;
+    const Selected at = select(
+        row.V, 32, Mass(k - 1), kept, [&](int i) { return key_of(row.x[i]); }, [](int) { return Mass(1); });
+    return at.found ? cut_ties(row, at.key, Mass(k) - at.above, kept) : Cut{};
 }
 
 // Keeps an id while the mass before it is at most top_p of all.
 __device__ inline Cut top_p_cut(const SamplerRow& row, float top_p, const Cut& top_k) {
     const auto kept = [&](int i) { return row.allowed(i) && top_k.keeps(key_of(row.x[i]), i); };
-    const double most =
-        double(top_p) * row_sum(row.V, [&](int i) { return kept(i) ? double(row.mass(i)) : 0.0; });
-    Cut cut;
-    cut.key = largest(32, [&](uint32_t key) {
-        return row_sum(row.V, [&](int i) {
-                   return kept(i) && key_of(row.x[i]) >= key ? double(row.mass(i)) : 0.0;
-               }) > most;
-    });
-    if (cut.key == 0) return Cut{};  // nothing crosses: all are kept
-    const double above = row_sum(
-        row.V, [&](int i) { return kept(i) && key_of(row.x[i]) > cut.key ? double(row.mass(i)) : 0.0; });
-    const double ties =
-        row_sum(row.V, [&](int i) { return kept(i) && key_of(row.x[i]) == cut.key ? 1.0 : 0.0; });
-    const double mass = row_sum(
-        row.V, [&](int i) { return kept(i) && key_of(row.x[i]) == cut.key ? double(row.mass(i)) : 0.0; });
-    // of equal logits, number j has above + j mass / ties before it
-    const double wanted = mass > 0 ? floor((most - above) / (mass / ties)) + 1.0 : ties;
-    cut.id = tie_cut(row, cut.key, wanted, kept);
-    return cut;
+    const auto mass = [&](int i) { return kept(i) ? row.mass(i) : Mass(0); };
+    const Mass most = Mass(double(top_p) * double(row_sum(row.V, mass)));
+    const Selected at = select(
+        row.V, 32, most, kept, [&](int i) { return key_of(row.x[i]); }, mass);
+    if (!at.found) return Cut{};
+    // equal logits have equal masses: number j of them has above + j mass before it
+    const Mass ties =
+        row_sum(row.V, [&](int i) { return Mass(kept(i) && key_of(row.x[i]) == at.key ? 1 : 0); });
+    const Mass of_all = row_sum(row.V, [&](int i) { return key_of(row.x[i]) == at.key ? mass(i) : Mass(0); });
+    return cut_ties(row, at.key, (most - at.above) / (of_all / ties) + 1, kept);
 }
 
-// Inverse of the cumulative distribution of f over ids in ascending order: the first id at which it exceeds
-// `point`, the last id with mass if rounding leaves none.
+// Inverse of the cumulative distribution over ids in ascending order: the first id at which it exceeds
+// `point`, which is below its sum.
 template <class F>
-__device__ inline int draw(int V, double point, F f) {
-    __shared__ double run_mass[MOST_THREADS];
+__device__ inline int draw(int V, Mass point, F mass) {
+    __shared__ Mass run_mass[MOST_THREADS];
     __shared__ int drawn;
     const int run = (V + int(blockDim.x) - 1) / int(blockDim.x), begin = int(threadIdx.x) * run,
               end = min(V, begin + run);
-    double mass = 0;
-    for (int i = begin; i < end; i++) mass += f(i);
-    run_mass[threadIdx.x] = mass;
+    Mass sum = 0;
+    for (int i = begin; i < end; i++) sum += mass(i);
+    run_mass[threadIdx.x] = sum;
     __syncthreads();  // every run's mass is written before thread 0 walks over them
     if (threadIdx.x == 0) {
-        int last = 0;  // the last run with mass that begins at or before the point
-        double before = 0, sum = 0;
-        for (int t = 0; t < int(blockDim.x); t++) {
-            if (run_mass[t] > 0) last = t, before = sum;
-            if ((sum += run_mass[t]) > point) break;
-        }
-        int id = -1;
-        for (int i = last * run; i < min(V, (last + 1) * run); i++) {
-            const double m = f(i);
-            if (m == 0) continue;
-            id = i;
-            if ((before += m) > point) break;
-        }
+        int t = 0;
+        Mass before = 0;
+        while (t + 1 < int(blockDim.x) && before + run_mass[t] <= point) before += run_mass[t++];
+        int id = t * run;
+        while (id + 1 < V && (before += mass(id)) <= point) id++;
         drawn = id;
     }
     __syncthreads();  // the id is written before everybody reads it
-    const int id = drawn;
-    __syncthreads();  // and read before a next draw overwrites it
-    return id;
+    return drawn;
 }
 
 // Confidence and entropy of the distribution proportional to mass(i) = exp(logarithm(i)): p(token), and log Z
@@ -186,9 +189,9 @@ __global__ void sample_kernel(Sampled* out, const SampleRow* rows, const float* 
         const uint32_t key = key_of(row.x[i]);
         return row.allowed(i) && top_k.keeps(key, i) && top_p.keeps(key, i);
     };
-    const auto mass = [&](int i) { return kept(i) ? double(row.mass(i)) : 0.0; };
-    const double total = row_sum(V, mass);
-    const int token = draw(V, sample_uniform(options) * total, mass);
+    const auto mass = [&](int i) { return kept(i) ? row.mass(i) : Mass(0); };
+    const Mass total = row_sum(V, mass), point = Mass(sample_uniform(options) * double(total));
+    const int token = draw(V, point < total ? point : total - 1, mass);
 
     Sampled result{token, 0, 0, 0};
     const double plain = row_sum(V, [&](int i) { return double(expf(row.x[i] - max_all)); });
@@ -210,7 +213,7 @@ __global__ void sample_kernel(Sampled* out, const SampleRow* rows, const float* 
 void head_sample(const Context& ctx, Sampled* out, const SampleRow* rows, Tensor hidden, Tensor weight,
                  int mask_id, int n_ids) {
     const int N = int(hidden.rows), V = int(weight.rows);
-    CHECK(V <= 1 << 24, "a vocabulary of %d ids", V);
+    CHECK(V <= 1 << ID_BITS, "a vocabulary of %d ids", V);
     CHECK(n_ids > (mask_id == 0 ? 1 : 0), "no id may be drawn: n_ids %d, mask id %d", n_ids, mask_id);
     if (N == 0) return;
     const size_t row_bytes = size_t(V) * sizeof(float), left = ctx.workspace.left(), reserve = 33 << 20;

@@ -86,7 +86,6 @@ void warp_collective(uint32_t mask, Args& mine, F, const char* op, const char* f
 }  // namespace cpu_device
 
 // ---- barriers, shuffles, votes
-// -----------------------------------------------------------------------------------
 #define SRC const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(SRC) {
@@ -150,6 +149,11 @@ inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
 }
 
 // ---- numbers
+// Integers only: the order of additions does not matter to them.
+inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+}
+
 // -----------------------------------------------------------------------------------------------------
 using std::max;
 using std::min;
@@ -177,7 +181,6 @@ struct bf16 {
 };
 
 // ---- launches
-// ----------------------------------------------------------------------------------------------------
 // launch(kernel, grid, block, dynamic shared bytes, stream, arguments...): blocks run in parallel on host
 // threads.
 template <class... P, class... A>
@@ -196,7 +199,6 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream
 }
 
 // ---- the runtime
-// -------------------------------------------------------------------------------------------------
 using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
