@@ -24,6 +24,10 @@ struct Simd {
     // packed (K, n) = weight (n, K)^T for n <= PANEL, rows of packed PANEL apart.
     void (*transpose)(float* packed, const float* weight, int64_t weight_row, int n, int K);
     void (*transpose_bf16)(float* packed, const uint16_t* weight, int64_t weight_row, int n, int K);
+    // out (M, N) = inp (M, K) weight (N, K)^T for a few rows: the same bits as transpose and outer. weight is
+    // float (element 4) or bf16 (element 2).
+    void (*narrow)(float* out, int64_t out_row, const float* inp, int64_t inp_row, const void* weight,
+                   int64_t weight_row, int element, int M, int N, int K);
     // out = inp [+ bias] [+ residual]
     void (*add_bias)(float* out, const float* inp, const float* bias, const float* residual, int n);
     void (*add)(float* out, const float* inp, float scale, int n);  // out += scale * inp

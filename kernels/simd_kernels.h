@@ -168,18 +168,12 @@ Tile tile_of(int columns, bool partial) {
 
 Tile tile_of(int rows, int columns, bool partial) {
     switch (rows) {
-        case 1:
-            return tile_of<1>(columns, partial);
-        case 2:
-            return tile_of<2>(columns, partial);
-        case 3:
-            return tile_of<3>(columns, partial);
-        case 4:
-            return tile_of<4>(columns, partial);
-        case 5:
-            return tile_of<5>(columns, partial);
-        default:
-            return tile_of<6>(columns, partial);
+        case 1: return tile_of<1>(columns, partial);
+        case 2: return tile_of<2>(columns, partial);
+        case 3: return tile_of<3>(columns, partial);
+        case 4: return tile_of<4>(columns, partial);
+        case 5: return tile_of<5>(columns, partial);
+        default: return tile_of<6>(columns, partial);
     }
 }
 
@@ -284,6 +278,9 @@ void transpose(float* packed, const float* weight, int64_t weight_row, int n, in
 }
 
 // A bf16 is the upper half of a float, and two of them are transposed as one 32-bit element.
+SIMD_INLINE Vec even_halves(Vec x) { return (Vec)((IVec)x << 16); }
+SIMD_INLINE Vec odd_halves(Vec x) { return (Vec)((IVec)x & int32_t(0xffff0000u)); }
+
 void transpose_bf16(float* packed, const uint16_t* weight, int64_t weight_row, int n, int K) {
     for (int n0 = 0; n0 < n; n0 += LANES) {
         const char* row[LANES];
@@ -294,8 +291,7 @@ void transpose_bf16(float* packed, const uint16_t* weight, int64_t weight_row, i
             transpose_tile(column, row, int64_t(pair) * 4, w);
             for (int i = 0; i < w; i++) {
                 float* p = packed + int64_t(2 * (pair + i)) * PANEL + n0;
-                const Vec even = (Vec)((IVec)column[i] << 16),
-                          odd = (Vec)((IVec)column[i] & int32_t(0xffff0000u));
+                const Vec even = even_halves(column[i]), odd = odd_halves(column[i]);
                 if (rows == LANES)
                     store(p, even), store(p + PANEL, odd);
                 else
@@ -305,6 +301,73 @@ void transpose_bf16(float* packed, const uint16_t* weight, int64_t weight_row, i
         for (int i = 0; i < rows && K % 2; i++) {
             const uint32_t bits = uint32_t(weight[(n0 + i) * weight_row + K - 1]) << 16;
             memcpy(&packed[int64_t(K - 1) * PANEL + n0 + i], &bits, 4);
+        }
+    }
+}
+
+// The product of a few rows: tiles of weights are transposed in registers and used there, so that the weights
+// pass by once and nothing is packed. Up to LANES weight rows, `n` of them real.
+template <int M>
+void narrow_tile(float* out, int64_t out_row, const float* inp, int64_t inp_row, const char* const* row,
+                 int64_t element, int n, int K) {
+    Vec sum[M];
+    for (int m = 0; m < M; m++) sum[m] = Vec{};
+    const auto accumulate = [&](int k, Vec column) {
+        for (int m = 0; m < M; m++) sum[m] = fma(all(inp[m * inp_row + k]), column, sum[m]);
+    };
+    if (element == 4)
+        for_vectors(K, [&](int k, auto w) {
+            Vec column[LANES];
+            transpose_tile(column, row, int64_t(k) * 4, w);
+            for (int i = 0; i < w; i++) accumulate(k + i, column[i]);
+        });
+    else {
+        for_vectors(K / 2, [&](int pair, auto w) {
+            Vec column[LANES];
+            transpose_tile(column, row, int64_t(pair) * 4, w);
+            for (int i = 0; i < w; i++) {
+                accumulate(2 * (pair + i), even_halves(column[i]));
+                accumulate(2 * (pair + i) + 1, odd_halves(column[i]));
+            }
+        });
+        if (K % 2) {
+            float last[LANES];
+            for (int i = 0; i < LANES; i++) {
+                uint16_t half;
+                memcpy(&half, row[i] + int64_t(K - 1) * 2, 2);
+                const uint32_t bits = uint32_t(half) << 16;
+                memcpy(&last[i], &bits, 4);
+            }
+            accumulate(K - 1, load(last));
+        }
+    }
+    for (int m = 0; m < M; m++) {
+        if (n == LANES)
+            store(out + m * out_row, sum[m]);
+        else
+            store(out + m * out_row, sum[m], n);
+    }
+}
+
+typedef void (*NarrowTile)(float*, int64_t, const float*, int64_t, const char* const*, int64_t, int, int);
+constexpr NarrowTile NARROW_TILES[] = {
+    narrow_tile<1>, narrow_tile<2>, narrow_tile<3>, narrow_tile<4>,
+#if SIMD_LANES == 16  // sixteen columns and eight sums fit the registers
+    narrow_tile<5>, narrow_tile<6>, narrow_tile<7>, narrow_tile<8>,
+#endif
+};
+
+void narrow(float* out, int64_t out_row, const float* inp, int64_t inp_row, const void* weight,
+            int64_t weight_row, int element, int M, int N, int K) {
+    constexpr int MOST = sizeof NARROW_TILES / sizeof NARROW_TILES[0];
+    for (int n = 0; n < N; n += LANES) {
+        const char* row[LANES];
+        row_pointers(row, weight, weight_row * element, n, N);
+        const int width = N - n < LANES ? N - n : LANES;
+        for (int m = 0; m < M; m += MOST) {
+            const int rows = M - m < MOST ? M - m : MOST;
+            NARROW_TILES[rows - 1](out + m * out_row + n, out_row, inp + m * inp_row, inp_row, row, element,
+                                   width, K);
         }
     }
 }
@@ -454,6 +517,7 @@ const Simd SIMD_TABLE = {
     .outer = outer,
     .transpose = transpose,
     .transpose_bf16 = transpose_bf16,
+    .narrow = narrow,
     .add_bias = add_bias,
     .add = add,
     .multiply = multiply,
