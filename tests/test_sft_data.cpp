@@ -58,7 +58,7 @@ TEST(SftData, ConversationsTrainTheLastAnswer) {
     const TextModel text = bytes("qwen2.5");
     const SftExample e =
         read(R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]})",
-             {}, text)
+             {}, text, {.V = BYTE_VOCABULARY, .max_positions = 512, .block = 4, .has_value_model = false})
             .examples[0];
     EXPECT_EQ(e.response_ids, (std::vector<int>{'y', 'o', BYTE_IM_END}));
     const std::string prompt = text.tokenizer->decode(e.prompt_ids);
