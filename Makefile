@@ -10,7 +10,7 @@ OPT      ?= $(if $(SAN),-O1,-O2)
 Q        := $(if $(V),,@)
 comma    := ,
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN:address=address$(comma)undefined -fno-sanitize-recover=undefined) -fno-omit-frame-pointer)
-CXXFLAGS += -std=c++20 $(OPT) -g -Wall -Wextra -fno-math-errno -I. $(SANFLAGS)
+CXXFLAGS += -std=c++20 $(OPT) -g1 -Wall -Wextra -fno-math-errno -I. $(SANFLAGS)
 LDLIBS   += -lutf8proc
 all:
 

@@ -14,7 +14,7 @@ $(BUILD)/emulation/%.o: %.cu
 $(BUILD)/kernels/device/cpu_device.o: kernels/device/cpu_device.cpp
 	@mkdir -p $(@D)
 	@echo "CXX  $<"
-	$(Q)$(CXX) -std=c++20 $(OPT) -g -Wall -Wextra -Wno-unknown-pragmas -I. -MMD -MP -c $< -o $@
+	$(Q)$(CXX) -std=c++20 $(OPT) -g1 -Wall -Wextra -Wno-unknown-pragmas -I. -MMD -MP -c $< -o $@
 
 # ---- the GPU: machine code for every CUDA_ARCH, and PTX of the first for what comes after them ----
 NVCCFLAGS = -std=c++20 -O3 -lineinfo -I. --expt-relaxed-constexpr -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode \
