@@ -14,6 +14,7 @@
 #include "kernels/device_select.h"
 #include "tokenizer/encode_file.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "utils/log.h"
 #include "utils/progress.h"
 #include "utils/signals.h"

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "utils/files.h"
+#include "utils/json.h"
 #include "utils/log.h"
 
 namespace {

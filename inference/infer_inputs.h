@@ -2,6 +2,7 @@
 #pragma once
 #include "inference/infer_options.h"
 #include "inference/text_model.h"
+#include "utils/json.h"
 
 struct Prompt {
     Json id;  // of a JSON line; null where it has none

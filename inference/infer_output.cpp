@@ -4,6 +4,7 @@
 #include <map>
 
 #include "inference/pieces.h"
+#include "utils/json.h"
 
 Json answer_json(const Trajectory& t, const Asked& asked, const TextModel& text, double load_s) {
     Json out = Json::object();

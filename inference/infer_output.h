@@ -5,6 +5,7 @@
 
 #include "inference/engine.h"
 #include "inference/infer_inputs.h"
+#include "utils/json_forward.h"
 
 // Which prompt and which sample of it a request is.
 struct Asked {

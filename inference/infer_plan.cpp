@@ -5,6 +5,7 @@
 #include <set>
 
 #include "inference/generation.h"
+#include "utils/json.h"
 
 int64_t kv_bytes_per_slot(const ModelConfig& config) {
     return int64_t(2) * config.L * config.kv_width() * int64_t(sizeof(float));

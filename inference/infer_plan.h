@@ -4,6 +4,7 @@
 #include <span>
 
 #include "inference/engine.h"
+#include "utils/json_forward.h"
 
 // Limits for these requests: as many of them at once as max_active and about half of the free memory allow,
 // at least the largest alone. max_rows and kv_slots other than 0 are the user's and stay.

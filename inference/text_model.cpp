@@ -7,6 +7,7 @@
 #include "tokenizer/byte_tokenizer.h"
 #include "utils/error.h"
 #include "utils/files.h"
+#include "utils/json.h"
 
 Message message(const std::string& role, const std::string& content) {
     Message m;
@@ -50,7 +51,7 @@ TextModel load_text_model(const std::string& tokenizer, const std::string& chat_
              "tokenizer %s has %d ids, the model's vocabulary_size is %d: it is not this model's tokenizer",
              source.c_str(), out.tokenizer->vocabulary_size(), config.V);
     out.n_ids = out.tokenizer->vocabulary_size();
-    const std::string family = config.raw.is_object() ? config.raw.value("model_type", "") : "";
+    const std::string family = config.raw ? config.raw->value("model_type", "") : "";
     out.chat = choose_chat_template(chat_template, family, *out.tokenizer);
     const int end = end_of_turn(out.chat, *out.tokenizer);
     if (end >= 0 && std::find(out.eos_ids.begin(), out.eos_ids.end(), end) == out.eos_ids.end())

@@ -1,6 +1,7 @@
 #include "inference/trace_page.h"
 
 #include "inference/pieces.h"
+#include "utils/json.h"
 
 Json trace_json(const Trajectory& t, const Asked& asked, const TextModel& text, int block,
                 bool full_attention) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "inference/infer_output.h"
+#include "utils/json_forward.h"
 
 // The data of one response: prompt, pieces, step_map, is_special (the shape of other viewers of such traces),
 // logprobs, ids, blocks (index of the block of each token), finish_reason, n_output (tokens from there on are

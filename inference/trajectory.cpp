@@ -1,5 +1,7 @@
 #include "inference/trajectory.h"
 
+#include "utils/json.h"
+
 double tokens_per_forward(const Trajectory& t) {
     return t.forward_passes ? double(t.output_ids.size()) / t.forward_passes : 0.0;
 }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "utils/json.h"
+#include "utils/json_forward.h"
 
 constexpr int NEVER = -1;  // step or id of a position that was still masked when the generation ended
 

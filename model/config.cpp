@@ -4,6 +4,7 @@
 #include <set>
 
 #include "utils/error.h"
+#include "utils/json.h"
 
 namespace {
 
@@ -319,16 +320,11 @@ void read_diffusion(Reader& read, ModelConfig& c) {
 
 const char* name_of(Family family) {
     switch (family) {
-        case Family::Sdar:
-            return "sdar";
-        case Family::Dream:
-            return "Dream";
-        case Family::Llada:
-            return "llada";
-        case Family::Qwen3:
-            return "qwen3";
-        case Family::Qwen2:
-            return "qwen2";
+        case Family::Sdar: return "sdar";
+        case Family::Dream: return "Dream";
+        case Family::Llada: return "llada";
+        case Family::Qwen3: return "qwen3";
+        case Family::Qwen2: return "qwen2";
     }
     return "?";
 }
@@ -336,16 +332,11 @@ const char* name_of(Family family) {
 // transformers' class with a language-modelling head.
 static const char* class_of(Family family) {
     switch (family) {
-        case Family::Sdar:
-            return "SDARForCausalLM";
-        case Family::Dream:
-            return "DreamModel";
-        case Family::Llada:
-            return "LLaDAModelLM";
-        case Family::Qwen3:
-            return "Qwen3ForCausalLM";
-        case Family::Qwen2:
-            return "Qwen2ForCausalLM";
+        case Family::Sdar: return "SDARForCausalLM";
+        case Family::Dream: return "DreamModel";
+        case Family::Llada: return "LLaDAModelLM";
+        case Family::Qwen3: return "Qwen3ForCausalLM";
+        case Family::Qwen2: return "Qwen2ForCausalLM";
     }
     return "?";
 }
@@ -362,7 +353,7 @@ ModelConfig parse_config(const Json& json, const std::string& where) {
     if (!json.is_object()) refuse(where, {"it must be a JSON object, but is " + show(json)});
     ModelConfig c;
     c.family = parse_family(json, where);
-    c.raw = json;
+    c.raw = std::make_shared<const Json>(json);
     Reader read(json);
     read.known("model_type");
     if (c.family == Family::Llada)

@@ -1,9 +1,10 @@
 // config.h -- what a model folder's config.json says, for every family the engine knows.
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "utils/json.h"
+#include "utils/json_forward.h"
 
 enum class Family { Sdar, Dream, Llada, Qwen3, Qwen2 };
 const char* name_of(Family family);
@@ -14,15 +15,15 @@ struct ModelConfig {
     int B = 4;  // diffusion block length; 1: autoregressive parents; full attention: a decoding block
     float rms_eps = 1e-6f;
     double rope_theta = 1e6;
-    int max_positions = 32768;    // longest sequence; sizes the RoPE table
-    bool tied = false;            // the LM head is the embedding
-    bool qk_norm = true;          // RMSNorm over HD before RoPE (Qwen3 bodies)
-    bool qkv_bias = false;        // (Qwen2 bodies)
-    bool full_attention = false;  // one canvas, every token sees every token; else block-causal
-    bool shift = false;           // row p-1 predicts position p (Dream, and the autoregressive parents)
-    int mask_id = -1;             // -1: none (autoregressive parents)
-    std::vector<int> eos_ids;     // of config.json; generation_config.json's replace them (weights_tools)
-    Json raw;                     // the file as read, for writing it back
+    int max_positions = 32768;        // longest sequence; sizes the RoPE table
+    bool tied = false;                // the LM head is the embedding
+    bool qk_norm = true;              // RMSNorm over HD before RoPE (Qwen3 bodies)
+    bool qkv_bias = false;            // (Qwen2 bodies)
+    bool full_attention = false;      // one canvas, every token sees every token; else block-causal
+    bool shift = false;               // row p-1 predicts position p (Dream, and the autoregressive parents)
+    int mask_id = -1;                 // -1: none (autoregressive parents)
+    std::vector<int> eos_ids;         // of config.json; generation_config.json's replace them (weights_tools)
+    std::shared_ptr<const Json> raw;  // the file as read, for writing it back; none of a model made here
     std::vector<std::string> ignored;  // fields that change nothing here, for `convert check`
     std::vector<std::string> notices;  // what was assumed where the file is silent
 

@@ -3,6 +3,7 @@
 #include "inference/chat.h"
 #include "tests/text_engine.h"
 #include "utils/files.h"
+#include "utils/json.h"
 
 namespace {
 

@@ -9,6 +9,7 @@
 #include "tokenizer/encode_file.h"
 #include "utils/error.h"
 #include "utils/files.h"
+#include "utils/json.h"
 
 namespace {
 

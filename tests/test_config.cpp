@@ -3,6 +3,7 @@
 #include "model/config.h"
 #include "utils/error.h"
 #include "utils/files.h"
+#include "utils/json.h"
 
 // A small config of each family, as Hugging Face writes them.
 static Json small(const char* family) {

@@ -7,6 +7,7 @@
 #include "inference/engine.h"
 #include "inference/logits.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "weights_tools/model_folder.h"
 
 namespace {

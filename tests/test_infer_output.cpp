@@ -5,6 +5,7 @@
 #include "inference/infer_output.h"
 #include "inference/pieces.h"
 #include "tests/text_engine.h"
+#include "utils/json.h"
 
 namespace {
 

@@ -10,6 +10,7 @@
 #include "tokenizer/byte_tokenizer.h"
 #include "utils/error.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "weights_tools/init_folder.h"
 #include "weights_tools/model_folder.h"
 #include "weights_tools/presets.h"
@@ -58,9 +59,9 @@ TEST(InitFolder, PublishedPresets) {
         EXPECT_EQ(ours.eos_ids, theirs.eos_ids) << preset;
         EXPECT_EQ(ours.n_parameters(), theirs.n_parameters()) << preset;
         const std::set<std::string> about_files = {"flash_attention", "use_cache", "bos_token_id", "dtype"};
-        for (const auto& [field, value] : ours.raw.items())
-            if (theirs.raw.contains(field) && !about_files.count(field)) {
-                EXPECT_EQ(value, theirs.raw[field]) << preset << " " << field;
+        for (const auto& [field, value] : ours.raw->items())
+            if (theirs.raw->contains(field) && !about_files.count(field)) {
+                EXPECT_EQ(value, theirs.raw->at(field)) << preset << " " << field;
             }
     }
 }

@@ -7,6 +7,7 @@
 #include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "utils/philox.h"
 #include "weights_tools/model_folder.h"
 #include "weights_tools/names.h"
@@ -98,7 +99,8 @@ TEST(ModelFolder, RoundTripBitForBit) {
                 EXPECT_EQ(loaded.folder.dtype, dtype);
                 EXPECT_EQ(loaded.folder.is_value, head == Head::Value);
                 EXPECT_EQ(loaded.config().eos_ids, model.config.eos_ids);
-                EXPECT_EQ(loaded.config().raw["torch_dtype"], dtype == DType::F32 ? "float32" : "bfloat16");
+                EXPECT_EQ(loaded.config().raw->at("torch_dtype"),
+                          dtype == DType::F32 ? "float32" : "bfloat16");
 
                 // once more: the file itself is the same
                 const TemporaryFolder again;
@@ -219,14 +221,15 @@ TEST(ModelFolder, OtherFilesTravelAlong) {
 TEST(ModelFolder, ConfigIsWrittenBackAsItWasReadWithTheTypeAndBlockOfNow) {
     const TemporaryFolder folder;
     ModelConfig config = small_config(Family::Sdar);
-    config.raw = config_to_json(config);
-    config.raw["fuse_cross_entropy"] = true;
+    Json raw = config_to_json(config);
+    raw["fuse_cross_entropy"] = true;
+    config.raw = std::make_shared<const Json>(raw);
     config.B = 8;
     save_configs(folder.path(), config, "", DType::BF16);
     const ModelConfig again = read_model_config(folder.path());
     EXPECT_EQ(again.B, 8);
-    EXPECT_EQ(again.raw["fuse_cross_entropy"], true);
-    EXPECT_EQ(again.raw["torch_dtype"], "bfloat16");
+    EXPECT_EQ(again.raw->at("fuse_cross_entropy"), true);
+    EXPECT_EQ(again.raw->at("torch_dtype"), "bfloat16");
 }
 
 TEST(ModelFolder, Shards) {

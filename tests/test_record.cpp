@@ -8,6 +8,7 @@
 #include "train/record.h"
 #include "train/sft_example.h"
 #include "utils/error.h"
+#include "utils/json.h"
 
 namespace {
 

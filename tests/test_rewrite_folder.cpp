@@ -5,6 +5,7 @@
 #include "tokenizer/tokenizer.h"
 #include "utils/error.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "weights_tools/init_folder.h"
 #include "weights_tools/rewrite_folder.h"
 
@@ -46,7 +47,7 @@ TEST(RewriteFolder, CastRoundsEveryNumberAndKeepsTheRest) {
     const std::string narrow = rewrite(folder, "narrow", source, {DType::BF16, false, ""});
     const ModelFolder a = open_model_folder(source), b = open_model_folder(narrow);
     EXPECT_EQ(b.dtype, DType::BF16);
-    EXPECT_EQ(b.config.raw["torch_dtype"], "bfloat16");
+    EXPECT_EQ(b.config.raw->at("torch_dtype"), "bfloat16");
     EXPECT_EQ(b.config.eos_ids, a.config.eos_ids);
     for (const FileTensor* t : a.weights.tensors()) {
         const std::string x = bytes_of(*t), y = bytes_of(*b.weights.find(t->name));

@@ -8,6 +8,7 @@
 #include "tests/temporary_folder.h"
 #include "train/resume.h"
 #include "train/sft_run.h"
+#include "utils/json.h"
 #include "weights_tools/model_folder.h"
 
 namespace {

@@ -3,6 +3,7 @@
 #include "inference/trace_page.h"
 #include "inference/visual.h"
 #include "tests/text_engine.h"
+#include "utils/json.h"
 
 namespace {
 

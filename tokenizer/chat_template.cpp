@@ -4,6 +4,7 @@
 
 #include "tokenizer/unicode.h"
 #include "utils/error.h"
+#include "utils/json.h"
 
 namespace {
 
@@ -308,12 +309,8 @@ std::vector<ChatPart> render_chat(const ChatTemplate& chat, const std::vector<Me
         case ChatTemplate::Raw:
             for (const Message& message : messages) out.say(message.content);
             break;
-        case ChatTemplate::Qwen3:
-            out.qwen3(options);
-            break;
-        case ChatTemplate::Qwen25:
-            out.qwen25(chat, options);
-            break;
+        case ChatTemplate::Qwen3: out.qwen3(options); break;
+        case ChatTemplate::Qwen25: out.qwen25(chat, options); break;
         case ChatTemplate::Llada:
             for (const Message& message : messages) {
                 if (message.role == "tool" || !message.tool_calls.empty())
@@ -363,12 +360,9 @@ std::vector<int> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& cha
 int end_of_turn(const ChatTemplate& chat, const Tokenizer& tokenizer) {
     switch (chat.kind) {
         case ChatTemplate::Qwen3:
-        case ChatTemplate::Qwen25:
-            return tokenizer.id_of("<|im_end|>");
-        case ChatTemplate::Llada:
-            return tokenizer.id_of("<|eot_id|>");
-        case ChatTemplate::Raw:
-            break;
+        case ChatTemplate::Qwen25: return tokenizer.id_of("<|im_end|>");
+        case ChatTemplate::Llada: return tokenizer.id_of("<|eot_id|>");
+        case ChatTemplate::Raw: break;
     }
     return NO_TOKEN;
 }

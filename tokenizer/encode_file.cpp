@@ -1,6 +1,7 @@
 #include "tokenizer/encode_file.h"
 
 #include "utils/error.h"
+#include "utils/json.h"
 
 void encode_jsonl(const std::string& path, const Tokenizer& tokenizer, const ChatTemplate& chat, FILE* out) {
     read_jsonl(path, [&](const Json& line, const std::string& where) {

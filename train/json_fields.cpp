@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "utils/error.h"
+#include "utils/json.h"
 
 static const Json& list_of(const Json& object, const char* field, const std::string& where) {
     if (!object.is_object())

@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "utils/json.h"
+#include "utils/json_forward.h"
 
 // A list of whole numbers in [low, high]; Error(BadFile) otherwise. `what` says what the limits are: "an id
 // below the vocabulary size".

@@ -4,6 +4,7 @@
 
 #include "train/json_fields.h"
 #include "utils/error.h"
+#include "utils/json.h"
 
 RecordLimits record_limits(const ModelConfig& config, int block, bool has_value_model) {
     return {.V = config.V,

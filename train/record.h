@@ -9,6 +9,7 @@
 
 #include "inference/trajectory.h"
 #include "model/config.h"
+#include "utils/json_forward.h"
 
 struct Record {
     std::vector<int> prompt_ids;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "train/sft_example.h"
+#include "utils/json.h"
 #include "utils/timer.h"
 #include "weights_tools/model_folder.h"
 

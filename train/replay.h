@@ -4,6 +4,7 @@
 #include <string>
 
 #include "train/rl_update.h"
+#include "utils/json_forward.h"
 
 struct ReplayRequest {
     std::string model, value_model;  // folders; no value model: ""

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "utils/error.h"
+#include "utils/json.h"
 #include "utils/log.h"
 
 namespace fs = std::filesystem;

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "utils/files.h"
-#include "utils/json.h"
+#include "utils/json_forward.h"
 
 class RunFolder {
   public:

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "utils/json.h"
+
 Json sample_json(const Response& response, const Problem& problem) {
     Json line = to_json(response.trajectory);
     line["group"] = response.problem;

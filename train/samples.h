@@ -3,7 +3,7 @@
 #include <string>
 
 #include "train/rollout.h"
-#include "utils/json.h"
+#include "utils/json_forward.h"
 
 // A line that --replay takes: the trajectory, its group and reward, and the texts.
 Json sample_json(const Response& response, const Problem& problem);

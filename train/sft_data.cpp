@@ -2,6 +2,7 @@
 
 #include "train/json_fields.h"
 #include "utils/error.h"
+#include "utils/json.h"
 
 namespace {
 

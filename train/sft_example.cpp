@@ -4,6 +4,7 @@
 
 #include "train/json_fields.h"
 #include "utils/error.h"
+#include "utils/json.h"
 
 // Indices into a response of n tokens: ascending order restored, each at most once.
 static std::vector<int> get_indices(const Json& json, const char* field, int n, const std::string& where) {

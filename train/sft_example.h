@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "train/record.h"
+#include "utils/json_forward.h"
 
 // One noisy state of the response.
 struct SftCopy {

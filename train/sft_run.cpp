@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "train/objective.h"
+#include "utils/json.h"
 #include "utils/log.h"
 #include "utils/timer.h"
 

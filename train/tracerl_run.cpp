@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "train/samples.h"
+#include "utils/json.h"
 #include "utils/log.h"
 #include "utils/timer.h"
 

@@ -2,6 +2,7 @@
 #include "train/replay.h"
 #include "train/resume.h"
 #include "train/sft_program.h"
+#include "utils/json.h"
 
 static Exit replay(Ops& ops, const SftFlags& f, const Common& common) {
     const ReplayRequest request = {.model = f.model,

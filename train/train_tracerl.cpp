@@ -1,6 +1,7 @@
 // train_tracerl.cpp -- the `train_tracerl` program: reinforcement learning on reveal traces.
 #include "train/options.h"
 #include "train/replay.h"
+#include "utils/json.h"
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-using Json = nlohmann::ordered_json;  // keeps the order of keys, so that what is written back reads as it was
+#include "utils/json_forward.h"
 
 // Strict: UTF-8, depth at most 64, no duplicate keys. Throws Error(BadFile) with `where`, line and column.
 Json parse_json(std::string_view text, const std::string& where);

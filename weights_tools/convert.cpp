@@ -8,6 +8,7 @@
 #include "tokenizer/tokenizer.h"
 #include "utils/cli.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "utils/log.h"
 #include "utils/progress.h"
 #include "utils/timer.h"

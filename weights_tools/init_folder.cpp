@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "utils/json.h"
 #include "utils/signals.h"
 #include "weights_tools/model_folder.h"
 #include "weights_tools/presets.h"

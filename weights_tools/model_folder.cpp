@@ -5,6 +5,7 @@
 
 #include "utils/error.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "weights_tools/names.h"
 
 namespace fs = std::filesystem;
@@ -183,7 +184,7 @@ static const char* torch_name(DType dtype) {
 
 void save_configs(const std::string& path, const ModelConfig& config, const std::string& source,
                   DType dtype) {
-    Json json = config.raw.is_null() ? config_to_json(config) : config.raw;
+    Json json = config.raw ? *config.raw : config_to_json(config);
     json[json.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(dtype);
     if (config.family == Family::Sdar || json.contains("block_size")) json["block_size"] = config.B;
     if (!source.empty()) copy_companions(source, path);
