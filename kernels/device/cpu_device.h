@@ -148,13 +148,12 @@ inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
     return a.out;
 }
 
-// ---- numbers
 // Integers only: the order of additions does not matter to them.
 inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
     return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
 }
 
-// -----------------------------------------------------------------------------------------------------
+// ---- numbers
 using std::max;
 using std::min;
 inline unsigned __float_as_uint(float f) {
