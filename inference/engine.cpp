@@ -23,7 +23,7 @@ class Engine::Implementation {
         CHECK(limits.max_active > 0 && limits.max_rows > 0 && limits.kv_slots > 0,
               "limits of %d sequences, %d rows, %d slots", limits.max_active, limits.max_rows,
               limits.kv_slots);
-        cache_.plan(arena, config, limits.kv_slots);
+        cache_.plan(arena, config, limits.kv_slots, network_.dtype());
     }
 
     std::vector<Trajectory> generate(std::span<const Request> requests, const Callbacks& callbacks);

@@ -10,7 +10,6 @@
 #include "inference/logits.h"
 #include "inference/trace_page.h"
 #include "inference/visual.h"
-#include "kernels/cuda_ops.h"
 #include "kernels/device_select.h"
 #include "tokenizer/encode_file.h"
 #include "utils/files.h"
@@ -31,10 +30,7 @@ struct Model {
     // dtype: "fp32", "bf16", or "" for the folder's own.
     Model(const std::string& path, Ops& ops, const std::string& dtype)
         : folder(open_model_folder(path, Head::Policy)), arena("weights", ops) {
-        if (dtype == "bf16" && !ops.on_host())
-            fail(Exit::Usage,
-                 "--dtype bf16: only fp32 runs on a GPU so far; use --dtype fp32, or --device cpu");
-        const bool bf16 = ops.on_host() && (dtype.empty() ? folder.dtype == DType::BF16 : dtype == "bf16");
+        const bool bf16 = dtype.empty() ? folder.dtype == DType::BF16 : dtype == "bf16";
         weights.plan(arena, folder.config, Head::Policy, bf16 ? DType::BF16 : DType::F32);
     }
     void load(Ops& ops) {
@@ -59,13 +55,6 @@ Exit encode(const InferOptions& o) {
     return Exit::Ok;
 }
 
-std::unique_ptr<Ops> device_of(const Common& common) {
-    std::string note;
-    std::unique_ptr<Ops> ops = make_ops(common.device, &note);
-    if (!note.empty() && built_with_cuda()) log_info("%s", note.c_str());
-    return ops;
-}
-
 // Everything that a run has, whatever it does with it.
 struct Run {
     const InferOptions& o;
@@ -81,7 +70,7 @@ struct Run {
         : o(o),
           common(common),
           path(o.model.empty() ? default_model_folder() : o.model),
-          ops(device_of(common)),
+          ops(make_ops(common.device)),
           model(path, *ops, flags.given("--dtype") ? common.dtype : ""),
           text(load_text_model(o.tokenizer, o.chat_template, path, model.config())),
           options(o.decoding.resolve(flags, model.config(), text.eos_ids, common.seed)) {

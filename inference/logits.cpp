@@ -15,7 +15,7 @@ void write_logits(const std::string& path, std::span<const int> ids, int block, 
             fail(Exit::Usage, "--logits: id %d: ids run from 0 to %d", id, config.V - 1);
     Arena arena("logits", ops);
     KvCache cache;
-    cache.plan(arena, config, T);
+    cache.plan(arena, config, T, activation_dtype(ops, weights));
     Tensor logits;
     arena.add(&logits, "logits", T, config.V);
     Transformer network(ops, config, weights, arena, T, T, &cache);

@@ -187,14 +187,10 @@ void attention_forward_tiles(const Context& ctx, Tensor out, Tensor lse, const A
     CHECK(tiles.warps == 1 || tiles.warps == 4, "attention tiles of %d warps", tiles.warps);
     const bool one = tiles.warps == 1;
     switch (a.HD()) {
-        case 32:
-            return one ? launch_forward<32, 1>(ctx, arg) : launch_forward<32, 4>(ctx, arg);
-        case 64:
-            return one ? launch_forward<64, 1>(ctx, arg) : launch_forward<64, 4>(ctx, arg);
-        case 128:
-            return one ? launch_forward<128, 1>(ctx, arg) : launch_forward<128, 4>(ctx, arg);
-        default:
-            CHECK(false, "tiled attention of head size %d", a.HD());
+        case 32: return one ? launch_forward<32, 1>(ctx, arg) : launch_forward<32, 4>(ctx, arg);
+        case 64: return one ? launch_forward<64, 1>(ctx, arg) : launch_forward<64, 4>(ctx, arg);
+        case 128: return one ? launch_forward<128, 1>(ctx, arg) : launch_forward<128, 4>(ctx, arg);
+        default: CHECK(false, "tiled attention of head size %d", a.HD());
     }
 }
 

@@ -199,14 +199,10 @@ void attention_backward_tiles(const Context& ctx, Tensor dq, Tensor dk, Tensor d
                                 .n_slots = int(a.k.rows),
                                 .scale = 1.0f / sqrtf(float(a.HD()))};
     switch (a.HD()) {
-        case 32:
-            return launch_backward<32>(ctx, arg, a.kv_heads);
-        case 64:
-            return launch_backward<64>(ctx, arg, a.kv_heads);
-        case 128:
-            return launch_backward<128>(ctx, arg, a.kv_heads);
-        default:
-            CHECK(false, "tiled attention of head size %d", a.HD());
+        case 32: return launch_backward<32>(ctx, arg, a.kv_heads);
+        case 64: return launch_backward<64>(ctx, arg, a.kv_heads);
+        case 128: return launch_backward<128>(ctx, arg, a.kv_heads);
+        default: CHECK(false, "tiled attention of head size %d", a.HD());
     }
 }
 

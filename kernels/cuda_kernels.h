@@ -1,9 +1,9 @@
 // cuda_kernels.h -- the launchers of every CUDA kernel, as CudaOps calls them. One .cu per stem; formulas and
 // shapes are those of the stem's header (rmsnorm.h, ...) and of ops.h.
 //
-// Activations, and weights with them, are F32 or BF16; all arithmetic is fp32. Parameter gradients are F32 or
-// of the activations' type. Statistics (rstd, lse, logprob, values) are F32. Launchers check types and shapes
-// and throw; nothing they start has finished when they return.
+// Activations, and matrices with them, are F32 or BF16; all arithmetic is fp32. Vectors (norm weights, biases, the value head) and
+// statistics (rstd, lse, logprob, values) are F32, parameter gradients F32 or BF16. Launchers check types and shapes and throw;
+// nothing they start has finished when they return.
 #pragma once
 #include <vector>
 
@@ -65,7 +65,7 @@ struct Context {
 // ---- matrix products ----
 // out (M, N) = a (M, K) b (K, N) [+ out] [+ bias (N)] [+ residual (M, N), which may be out itself]
 // a may be stored as its transpose (K, M), b as (N, K). a and b are of one type, out is F32 or of that type,
-// bias and residual are of out's.
+// bias is F32, residual of out's type.
 struct Matmul {
     Tensor out, a, b;
     bool a_transposed = false, b_transposed = false;

@@ -1,6 +1,7 @@
 #include "kernels/device_select.h"
 
 #include "kernels/cuda_ops.h"
+#include "utils/log.h"
 
 // The I of "cuda:I", 0 for "cuda", -1 for anything else.
 static int device_index(const std::string& wish) {
@@ -21,7 +22,11 @@ std::unique_ptr<Ops> make_ops(const std::string& wish, std::string* note) {
     const char* missing = built_with_cuda() ? "no GPU found" : "built without CUDA";
     if (wish == "auto") {
         if (found > 0) return make_cuda_ops(0);
-        if (note) *note = std::string(missing) + ", computing on the CPU";
+        const std::string why = std::string(missing) + ", computing on the CPU";
+        if (note)
+            *note = why;
+        else if (built_with_cuda())
+            log_info("%s", why.c_str());
         return make_cpu_ops();
     }
     const int index = device_index(wish);

@@ -12,7 +12,7 @@ int checked_inner_size(const Matmul& p) {
     CHECK(p.a.dtype == p.b.dtype && (p.out.dtype == DType::F32 || p.out.dtype == p.a.dtype),
           "matrix product of %s and %s into %s", name_of(p.a.dtype), name_of(p.b.dtype),
           name_of(p.out.dtype));
-    CHECK(!p.bias || (p.bias.size() == N && p.bias.contiguous() && p.bias.dtype == p.out.dtype),
+    CHECK(!p.bias || (p.bias.size() == N && p.bias.contiguous() && p.bias.dtype == DType::F32),
           "bias of a matrix product");
     CHECK(!p.residual || (p.residual.rows == M && p.residual.cols == N && p.residual.dtype == p.out.dtype &&
                           !p.accumulate),

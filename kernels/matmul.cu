@@ -31,7 +31,7 @@ __device__ inline void load_slice(float* tile, Operand<T> x, int row0, int rows,
 }
 
 template <class O, class T>
-__global__ void matmul_kernel(DeviceRows<O> out, Operand<T> a, Operand<T> b, const O* bias,
+__global__ void matmul_kernel(DeviceRows<O> out, Operand<T> a, Operand<T> b, const float* bias,
                               DeviceRows<const O> residual, bool accumulate, int M, int N, int K) {
     DYNAMIC_SHARED(float, smem);
     float *a_smem = smem, *b_smem = smem + SLICE * TILE;  // (SLICE, TILE) each
@@ -53,7 +53,7 @@ __global__ void matmul_kernel(DeviceRows<O> out, Operand<T> a, Operand<T> b, con
             const int m = m0 + i0 + i, n = n0 + j0 + j;
             if (m >= M || n >= N) continue;
             float y = sum[i][j];
-            if (bias) y += to_float(bias[n]);
+            if (bias) y += bias[n];
             if (residual.data) y += to_float(residual[m][n]);
             if (accumulate) y += to_float(out[m][n]);
             out[m][n] = from_float<O>(y);
@@ -70,7 +70,7 @@ static void launch_matmul(const Context& ctx, const Matmul& p, int M, int N, int
         p.residual ? device_rows<const O>(p.residual) : DeviceRows<const O>{nullptr, 0};
     launch(matmul_kernel<O, T>, dim3(unsigned(ceil_div(N, TILE)), unsigned(ceil_div(M, TILE))), THREADS,
            2 * SLICE * TILE * sizeof(float), ctx.stream, device_rows<O>(p.out), a, b,
-           optional<const O>(p.bias), residual, p.accumulate, M, N, K);
+           optional<const float>(p.bias), residual, p.accumulate, M, N, K);
 }
 
 void matmul(const Context& ctx, const Matmul& p) {

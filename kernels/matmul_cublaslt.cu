@@ -125,10 +125,18 @@ void destroy_matmul_state(MatmulState* state) {
     delete state;
 }
 
-void matmul(const Context& ctx, const Matmul& p) {
+void matmul(const Context& ctx, const Matmul& given) {
+    Matmul p = given;
     const int K = checked_inner_size(p);
     if (p.out.size() == 0) return;
     MatmulState& state = *ctx.matmul_state;
+    const Workspace::Mark scratch(ctx.workspace);
+    if (p.bias && p.bias.dtype != p.out.dtype) {  // the epilogue wants the bias in the output's type
+        const Tensor bias =
+            tensor(ctx.workspace.take<bf16>(size_t(p.bias.size())), 1, p.bias.size(), DType::BF16);
+        copy_rows(ctx, bias, nullptr, tensor(p.bias.data, 1, p.bias.size()), nullptr, 1);
+        p.bias = bias;
+    }
     const Tensor& c = p.residual ? p.residual : p.out;
     const Shape shape{.M = p.out.rows,
                       .N = p.out.cols,
@@ -150,7 +158,6 @@ void matmul(const Context& ctx, const Matmul& p) {
         const void* bias = p.bias.data;
         set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
     }
-    const Workspace::Mark scratch(ctx.workspace);
     const float alpha = 1, beta = p.residual || p.accumulate ? 1 : 0;
     CUBLAS_CHECK(cublasLtMatmul(state.handle, plan.operation, &alpha, p.b.data, plan.a, p.a.data, plan.b,
                                 &beta, c.data, plan.c, p.out.data, plan.out, &plan.algorithm,

@@ -16,7 +16,7 @@ constexpr int BACKWARD_BLOCKS = 256;
 
 template <class T>
 __global__ void head_norm_rope_forward_kernel(DeviceRows<T> out, float* rstd, DeviceRows<const T> inp,
-                                              const T* weight, const int* position, const float* rope,
+                                              const float* weight, const int* position, const float* rope,
                                               int T_rows, int heads, int HD, float eps) {
     const int lane = int(threadIdx.x) % WARP, half = HD / 2;
     const int64_t head = int64_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
@@ -33,7 +33,7 @@ __global__ void head_norm_rope_forward_kernel(DeviceRows<T> out, float* rstd, De
         const float r = 1.0f / sqrtf(warp_sum(sum) / float(HD) + eps);
         if (lane == 0) rstd[t * heads + h] = r;
         for (int j = 0, i = lane; j < PAIRS; j++, i += WARP)
-            if (i < half) a[j] *= r * to_float(weight[i]), b[j] *= r * to_float(weight[i + half]);
+            if (i < half) a[j] *= r * weight[i], b[j] *= r * weight[i + half];
     }
     const float *cosine = rope + int64_t(position[t]) * HD, *sine = cosine + half;
     T* o = out[t] + h * HD;
@@ -47,8 +47,9 @@ __global__ void head_norm_rope_forward_kernel(DeviceRows<T> out, float* rstd, De
 template <class T>
 __global__ void head_norm_rope_backward_kernel(DeviceRows<T> dinp, float* dweight_part,
                                                DeviceRows<const T> dout, const float* rstd,
-                                               DeviceRows<const T> inp, const T* weight, const int* position,
-                                               const float* rope, int T_rows, int heads, int HD) {
+                                               DeviceRows<const T> inp, const float* weight,
+                                               const int* position, const float* rope, int T_rows, int heads,
+                                               int HD) {
     DYNAMIC_SHARED(float, dweight_smem);  // (WARPS, HD)
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, half = HD / 2;
     float dwa[PAIRS] = {}, dwb[PAIRS] = {};
@@ -64,8 +65,8 @@ __global__ void head_norm_rope_backward_kernel(DeviceRows<T> dinp, float* dweigh
                 a[j] = da * cosine[i] + db * sine[i];
                 b[j] = db * cosine[i] - da * sine[i];
                 if (weight)
-                    dot += a[j] * to_float(weight[i]) * to_float(x[i]) +
-                           b[j] * to_float(weight[i + half]) * to_float(x[i + half]);
+                    dot +=
+                        a[j] * weight[i] * to_float(x[i]) + b[j] * weight[i + half] * to_float(x[i + half]);
             }
         if (weight) {
             const float r = rstd[t * heads + h], scale = r * r * warp_sum(dot) / float(HD);
@@ -73,8 +74,8 @@ __global__ void head_norm_rope_backward_kernel(DeviceRows<T> dinp, float* dweigh
                 if (i < half) {
                     const float xa = to_float(x[i]), xb = to_float(x[i + half]);
                     dwa[j] += a[j] * xa * r, dwb[j] += b[j] * xb * r;
-                    a[j] = r * (a[j] * to_float(weight[i]) - xa * scale);
-                    b[j] = r * (b[j] * to_float(weight[i + half]) - xb * scale);
+                    a[j] = r * (a[j] * weight[i] - xa * scale);
+                    b[j] = r * (b[j] * weight[i + half] - xb * scale);
                 }
         }
         T* dx = dinp[t] + h * HD;
@@ -111,7 +112,7 @@ void head_norm_rope_forward(const Context& ctx, Tensor out, Tensor rstd, Tensor 
         using T = decltype(x);
         launch(head_norm_rope_forward_kernel<T>, ceil_div(inp.rows * heads, WARPS), WARPS * WARP, 0,
                ctx.stream, device_rows<T>(out), weight ? rstd.as<float>() : nullptr,
-               device_rows<const T>(inp), optional<const T>(weight),
+               device_rows<const T>(inp), optional<const float>(weight),
                static_cast<const int*>(position.as<int>()), static_cast<const float*>(rope.as<float>()),
                int(inp.rows), heads, HD, eps);
     });
@@ -128,7 +129,7 @@ void head_norm_rope_backward(const Context& ctx, Tensor dinp, Tensor dweight, Te
         launch(head_norm_rope_backward_kernel<T>, unsigned(blocks), WARPS * WARP,
                size_t(WARPS * HD) * sizeof(float), ctx.stream, device_rows<T>(dinp), part,
                device_rows<const T>(dout), static_cast<const float*>(weight ? rstd.as<float>() : nullptr),
-               device_rows<const T>(inp), optional<const T>(weight),
+               device_rows<const T>(inp), optional<const float>(weight),
                static_cast<const int*>(position.as<int>()), static_cast<const float*>(rope.as<float>()),
                int(inp.rows), heads, HD);
     });

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+DType activation_dtype(const Ops& ops, const Parameters& weights) {
+    return ops.on_host() ? DType::F32 : weights.embedding.dtype;
+}
+
 void KvCache::plan(Arena& arena, const ModelConfig& config, int slots, DType dtype) {
     k.resize(size_t(config.L));
     v.resize(size_t(config.L));
@@ -13,7 +17,7 @@ void KvCache::plan(Arena& arena, const ModelConfig& config, int slots, DType dty
 }
 
 Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena,
-                         int max_T, int max_targets, KvCache* cache, DType dtype)
+                         int max_T, int max_targets, KvCache* cache)
     : ops_(ops),
       config_(config),
       weights_(weights),
@@ -21,9 +25,10 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
       max_T_(max_T),
       max_targets_(max_targets),
       training_(!cache),
-      dtype_(dtype) {
+      dtype_(activation_dtype(ops, weights)) {
     CHECK(max_targets <= max_T, "%d targets among %d tokens", max_targets, max_T);
     const ModelConfig& c = config;
+    const DType dtype = dtype_;
     const int64_t T = max_T, q = c.q_width(), kv = c.kv_width();
     arena.add(&device_.token, "token", 1, T, DType::I32);
     arena.add(&device_.position, "position", 1, T, DType::I32);

@@ -27,6 +27,9 @@ struct LayerActivations {
     Tensor act;        // (T, F)
 };
 
+// The type of activations, their gradients, keys and values: F32 on the host, that of the planned weights on a device.
+DType activation_dtype(const Ops& ops, const Parameters& weights);
+
 // Keys and values of a generation: L layers of S slots.
 struct KvCache {
     std::vector<Tensor> k, v;  // (S, NKV * HD) each
@@ -39,9 +42,8 @@ class Transformer {
   public:
     // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena` (allocated
     // by the caller). Training: slots are rows, everything backward needs is kept. Inference: pass the cache.
-    // dtype: of activations and their gradients; on CUDA it is the weights' type, on the CPU F32.
     Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena, int max_T,
-                int max_targets, KvCache* cache, DType dtype = DType::F32);
+                int max_targets, KvCache* cache);
 
     // The final-norm hidden states of the batch's target rows, (n_targets, C), valid until the next call.
     Tensor forward(const TokenBatch& batch);
@@ -54,6 +56,7 @@ class Transformer {
     const ModelConfig& config() const { return config_; }
     const Parameters& weights() const { return weights_; }
     Ops& ops() const { return ops_; }
+    DType dtype() const { return dtype_; }  // of activations
     int max_T() const { return max_T_; }
     int max_targets() const { return max_targets_; }
 

@@ -31,8 +31,9 @@ class CudaOpsTest : public testing::TestWithParam<Shape> {
     DeviceMatrix random(int rows, int cols, uint32_t seed, double scale = 1, double mean = 0) {
         return {*ops, rows, cols, dtype, random_floats(size_t(rows * cols), seed, scale, mean), gap};
     }
+    // A norm's weights, a bias: F32 beside matrices of any type.
     DeviceMatrix random_vector(int n, uint32_t seed, double scale = 1, double mean = 0) {
-        return {*ops, 1, n, dtype, random_floats(size_t(n), seed, scale, mean)};
+        return {*ops, 1, n, DType::F32, random_floats(size_t(n), seed, scale, mean)};
     }
     // A parameter gradient that is not zero before: fp32.
     DeviceMatrix gradient(int rows, int cols, uint32_t seed) {
@@ -293,7 +294,7 @@ TEST(CudaOps, GradientsAreReproducible) {
     const DeviceInts token(*ops, random_ints(T, V, 1));
     const DeviceMatrix d(*ops, T, C, DType::BF16, random_floats(T * C, 2)),
         x(*ops, T, C, DType::BF16, random_floats(T * C, 3));
-    const DeviceMatrix w(*ops, 1, C, DType::BF16, random_floats(C, 4)),
+    const DeviceMatrix w(*ops, 1, C, DType::F32, random_floats(C, 4)),
         rstd(*ops, 1, T, DType::F32, random_floats(T, 5));
     std::vector<std::vector<double>> first;
     for (int run = 0; run < 2; run++) {

@@ -45,7 +45,7 @@ struct Model {
         grads.plan(arena, config, Head::Policy);
         for (Tensor* t : {&logprob, &lse, &dlogprob}) arena.add(t, "row", 1, targets);
         arena.add(&target, "target", 1, targets, DType::I32);
-        network = std::make_unique<Transformer>(*ops, config, weights, arena, 64, 16, nullptr, dtype);
+        network = std::make_unique<Transformer>(*ops, config, weights, arena, 64, 16, nullptr);
         arena.allocate();
         weights.bind(config);
         grads.bind(config);
@@ -60,7 +60,7 @@ struct Model {
                 bits.push_back(to_bf16(x[i]));
                 x[i] = to_float(bits.back()) * (1 + noise[i]);
             }
-            ops->upload(t, dtype == DType::BF16 ? static_cast<const void*>(bits.data()) : x.data());
+            ops->upload(t, t.dtype == DType::BF16 ? static_cast<const void*>(bits.data()) : x.data());
         });
     }
 
@@ -171,8 +171,8 @@ TEST(CudaTransformer, CachedIsUncached) {
         Tensor hidden, other_hidden;
         cache.plan(arena, c, T, dtype);
         other.plan(arena, c, T, dtype);
-        Transformer network(*m.ops, c, m.weights, arena, T, c.B, &cache, dtype);
-        Transformer at_once(*m.ops, c, m.weights, arena, T, c.B, &other, dtype);
+        Transformer network(*m.ops, c, m.weights, arena, T, c.B, &cache);
+        Transformer at_once(*m.ops, c, m.weights, arena, T, c.B, &other);
         arena.add(&hidden, "hidden", c.B, c.C);
         arena.add(&other_hidden, "hidden at once", c.B, c.C);
         arena.allocate();

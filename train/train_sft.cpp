@@ -1,4 +1,5 @@
 // train_sft.cpp -- the `train_sft` program: supervised fine-tuning.
+#include "kernels/device_select.h"
 #include "train/replay.h"
 #include "train/resume.h"
 #include "train/sft_program.h"
@@ -27,7 +28,7 @@ int main(int argc, char** argv) {
         arguments.count(), arguments.values(), "Supervised fine-tuning of diffusion language models.", common,
         [&](Options& options) { flags.declare(options); },
         [&](const Options& options) {
-            const std::unique_ptr<Ops> ops = make_cpu_ops();
+            const std::unique_ptr<Ops> ops = make_ops(common.device);
             return flags.replay.file.empty() ? run_sft(*ops, flags, common, options.to_toml())
                                              : replay(*ops, flags, common);
         });

@@ -1,4 +1,5 @@
 // train_tracerl.cpp -- the `train_tracerl` program: reinforcement learning on reveal traces.
+#include "kernels/device_select.h"
 #include "train/options.h"
 #include "train/replay.h"
 #include "utils/json.h"
@@ -41,7 +42,7 @@ int main(int argc, char** argv) {
         "Reinforcement learning of diffusion language models on their own reveal traces (TraceRL).", common,
         [&](Options& flags) { o.declare(flags); },
         [&](const Options&) {
-            const std::unique_ptr<Ops> ops = make_cpu_ops();
+            const std::unique_ptr<Ops> ops = make_ops(common.device);
             ReplayRequest request = {.model = o.model,
                                      .value_model = o.value_model,
                                      .file = o.replay.file,

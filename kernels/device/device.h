@@ -143,3 +143,7 @@ template <class T>
 T* optional(const Tensor& t) {
     return t ? t.as<std::remove_const_t<T>>() : nullptr;
 }
+// Whether a vector can be read in packs of n.
+inline bool aligned_for(const Tensor& t, int n) {
+    return reinterpret_cast<uintptr_t>(t.data) % (size_t(n) * size_of(t.dtype)) == 0;
+}
