@@ -29,12 +29,12 @@ $(BUILD)/cuda/%.o: %.cu
 	@echo "NVCC $<"
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c $< -o $@
 
-# Registers and spills of every kernel.
-ptxas: $(KERNELS_CU:%=ptxas-%)
-ptxas-%.cu:
-	@$(NVCC) $(NVCCFLAGS) -Xptxas -v -c $*.cu -o /dev/null 2>&1 | c++filt -t | awk '/Compiling entry/ { split($$0, a, "'\''"); name = a[2]; \
-	    arch = a[4] } /bytes stack frame/ { spill = $$6 } /Used/ { for (i = 1; i < NF; i++) if ($$i == "Used") \
-	    printf "%-7s %4d registers %5d bytes spilled   %s\n", arch, $$(i + 1), spill, name }'
+# Registers and spills of every kernel, or of those in FILES: make ptxas FILES=kernels/attention.cu
+ptxas:
+	@for f in $(or $(FILES),$(KERNELS_CU)); do $(NVCC) $(NVCCFLAGS) -Xptxas -v -c $$f -o /dev/null 2>&1 | c++filt -t; done | awk \
+	    '/Compiling entry/ { split($$0, quoted, "\047"); name = quoted[2]; sub(/\(.*/, "", name); sub(/^void /, "", name); arch = quoted[4] } \
+	    /bytes stack frame/ { spill = $$5 } \
+	    / Used / { match($$0, /Used [0-9]+/); printf "%-7s %3d registers %4d bytes spilled  %s\n", arch, substr($$0, RSTART + 5), spill, name }'
 .PHONY: ptxas
 
 # ---- on a machine with a GPU ----
