@@ -3,6 +3,7 @@
 # make CUDA=0     pretend there is no CUDA toolkit                      make format   clang-format every source
 # make SAN=address|thread [test]   build under a sanitizer, in a build folder of its own       make V=1   print full commands
 # make DEPS=0     never install anything: stop with the command to type instead                make clean
+# make fuzz SECONDS=60   every parser under clang's libFuzzer, that long each
 CXX      ?= g++
 SAN      ?=
 BUILD    ?= build$(if $(SAN),-$(SAN))
@@ -116,10 +117,25 @@ $(BUILD)/tests/bench_%.o: CXXFLAGS += -DOPENBLAS=$(OPENBLAS)
 bench: all $(BENCHES)
 	@for b in $(BENCHES); do echo "== $$b"; ./$$b || exit 1; done
 
+# ---- fuzzing, by clang's libFuzzer: every parser for SECONDS, from tests/seeds/ and what build-fuzz/corpus/ has collected ----
+SECONDS ?= 60
+FUZZERS := $(patsubst tests/%.cpp,%,$(wildcard tests/fuzz_*.cpp))
+$(BUILD)/parsers.a: $(patsubst %.cpp,$(BUILD)/%.o,$(filter-out utils/cli.cpp,$(filter utils/% tokenizer/% model/% weights_tools/%,$(LIB_CPP))))
+	$(Q)rm -f $@ && ar rcs $@ $^
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/parsers.a
+	$(link)
+$(BUILD)/fuzz_%: LDLIBS += -fsanitize=fuzzer
+fuzz:
+	@command -v clang++ >/dev/null || { echo "make fuzz needs clang: apt-get install -y clang"; exit 1; }
+	@$(MAKE) --no-print-directory CXX=clang++ BUILD=build-fuzz SAN=fuzzer-no-link,address,undefined OPT="-O1 -fno-sanitize-recover=undefined" \
+	    OPENMP=0 CUDA=0 $(FUZZERS:%=build-fuzz/%)
+	@cd build-fuzz && for f in $(FUZZERS); do mkdir -p corpus/$$f ../tests/seeds/$$f; echo "== $$f"; \
+	    ./$$f -max_total_time=$(SECONDS) -max_len=65536 -timeout=10 -verbosity=0 -print_final_stats=1 corpus/$$f ../tests/seeds/$$f || exit 1; done
+
 format:
 	clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 clean:
 	rm -rf build build-* $(notdir $(PROGRAMS))
-.PHONY: all always bench clean deps format have_all test
+.PHONY: all always bench clean deps format fuzz have_all test
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
