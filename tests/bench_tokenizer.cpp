@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "tokenizer/tokenizer.h"
+#include "utils/files.h"
 #include "utils/json.h"
 
 namespace {
@@ -63,9 +64,14 @@ void bench(const char* folder, const char* data) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    const char* folder = argc > 1 ? argv[1] : "../shared/data/tokenizer/qwen3-sdar";
+    const char* data = argc > 2 ? argv[2] : "../shared/data/tasks/gsm8k_train.jsonl";
     try {
-        bench(argc > 1 ? argv[1] : "../shared/data/tokenizer/qwen3-sdar",
-              argc > 2 ? argv[2] : "../shared/data/tasks/gsm8k_train.jsonl");
+        if (argc == 1 && !(has_tokenizer(folder) && file_exists(data))) {
+            printf("tokenizer   skipped: %s or %s is not there\n", folder, data);
+        } else {
+            bench(folder, data);
+        }
     } catch (const std::exception& error) {
         fprintf(stderr, "bench_tokenizer: %s\n", error.what());
         return 1;
