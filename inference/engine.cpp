@@ -78,6 +78,11 @@ void Engine::Implementation::check(const Request& r, size_t index) const {
         refuse(Exit::Usage, "an autoregressive model needs a prompt of at least one token");
     if (geometry != Geometry::Autoregressive && (config_.mask_id < 0 || config_.mask_id >= config_.V))
         refuse(Exit::Usage, format("the model has no mask id (%d)", config_.mask_id));
+    if (r.options.infill &&
+        std::find(r.prompt_ids.begin(), r.prompt_ids.end(), config_.mask_id) == r.prompt_ids.end())
+        refuse(Exit::Usage,
+               format("--infill: the text has no gap; write the mask token (id %d) for every token of one",
+                      config_.mask_id));
     for (const int id : r.prompt_ids)
         if (id < 0 || id >= config_.V)
             refuse(Exit::Usage, format("prompt id %d: ids run from 0 to %d", id, config_.V - 1));

@@ -14,6 +14,7 @@ static int shared_length(int prompt_length, int block, Geometry geometry) {
 }
 
 static int positions(int prompt_length, const GenerateOptions& options, Geometry geometry) {
+    if (options.infill) return prompt_length;
     const int limit = prompt_length + options.gen_length;
     return geometry == Geometry::Blocks ? (limit + options.block - 1) / options.block * options.block : limit;
 }
@@ -33,13 +34,15 @@ Generation::Generation(const Request& request, const ModelConfig& config)
     : request_(request),
       geometry_(geometry_of(config)),
       mask_id_(config.mask_id),
-      prompt_length_(int(request.prompt_ids.size())),
-      limit_(prompt_length_ + request.options.gen_length),
+      prompt_length_(request.options.infill ? 0 : int(request.prompt_ids.size())),
       shared_(shared_length(prompt_length_, request.options.block, geometry_)),
       block_(request.options.block) {
-    const size_t n = size_t(positions(prompt_length_, request.options, geometry_));
+    const size_t n = size_t(positions(int(request.prompt_ids.size()), request.options, geometry_));
+    limit_ = request.options.infill ? int(n) : prompt_length_ + request.options.gen_length;
     token_ = request.prompt_ids;
     revealed_.assign(token_.size(), 0);
+    if (request.options.infill)
+        for (size_t i = 0; i < n; i++) revealed_[i] = token_[i] == mask_id_ ? NEVER : 0;
     token_.resize(n, NEVER);
     revealed_.resize(n, NEVER);
     logprob_.resize(n, 0.0f);
@@ -54,6 +57,7 @@ void Generation::open_block(int begin) {
     masked_.clear();
     for (int i = lo_; i < hi_; i++)
         if (revealed_[size_t(i)] == NEVER) masked_.push_back(i);
+    if (masked_.empty() && hi_ < n_positions()) open_block(hi_);  // a stretch without gaps
 }
 
 std::vector<int> Generation::ids(int begin, int end) const {
@@ -104,7 +108,8 @@ void Generation::check_end() {
     const std::vector<int>& stops = request_.options.stop_ids;
     for (int i = prompt_length_ + n_final_; i < limit_ && revealed_[size_t(i)] != NEVER; i++) {
         n_final_++;
-        if (std::find(stops.begin(), stops.end(), token_[size_t(i)]) != stops.end()) {
+        if (!request_.options.infill &&
+            std::find(stops.begin(), stops.end(), token_[size_t(i)]) != stops.end()) {
             finish_reason_ = "stop";
             return;
         }

@@ -58,7 +58,9 @@ class Generation {
 
     const Request& request_;
     Geometry geometry_;
-    int mask_id_, prompt_length_, limit_, shared_, block_;
+    int mask_id_;
+    int prompt_length_;  // positions before it are no output; 0 where gaps are filled in
+    int limit_, shared_, block_;
     int lo_ = 0, hi_ = 0, commit_ = -1;
     int n_final_ = 0;  // output tokens before the first masked position
     int block_step_ = 0, step_ = 0;

@@ -18,6 +18,8 @@ void need_tokenizer(const TextModel& text, const std::string& where) {
 Prompt from_text(const InferOptions& o, const TextModel& text, const std::string& words,
                  const std::string& where) {
     need_tokenizer(text, where);
+    // A text with gaps is a text, not a question.
+    if (o.decoding.options.infill) return {Json(), text.tokenizer->encode(words, true), words};
     return {Json(), text.encode_prompt(words, o.system, o.thinking), words};
 }
 
@@ -74,7 +76,7 @@ std::string without_last_newline(std::string text) {
 
 std::vector<Prompt> read_prompts(const InferOptions& o, const TextModel& text, const std::string& folder) {
     if (!o.input.empty()) return from_jsonl(o, text);
-    if (!o.prompt_ids.empty()) return {{Json(), o.prompt_ids, ""}};
+    if (o.prompt_ids_given) return {{Json(), o.prompt_ids, ""}};
     if (o.prompt_given) return {from_text(o, text, o.prompt, "--prompt")};
     if (!o.file.empty()) return {from_text(o, text, without_last_newline(read_text(o.file)), "--file")};
     struct stat in;

@@ -28,6 +28,8 @@ void InferOptions::declare(Options& flags, const Common& common) {
         .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
     flags.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}},
                      "let a Qwen3 model think first");
+    flags.add("--infill", &decoding.options.infill,
+              "fill in the mask tokens of the prompt instead of going on after it (full attention)");
     flags.add("--encode FILE", &encode,
               "only turn the text or messages of JSON lines into ids, with --tokenizer");
     decoding.declare(flags);
@@ -48,8 +50,9 @@ void InferOptions::declare(Options& flags, const Common& common) {
     flags.epilog(EXAMPLES);
     flags.check([this, &flags, &common](Faults& faults) {
         prompt_given = flags.given("--prompt");
-        const int sources = prompt_given + !file.empty() + flags.given("--prompt-ids") + !input.empty() +
-                            chat + !encode.empty();
+        prompt_ids_given = flags.given("--prompt-ids");
+        const int sources =
+            prompt_given + !file.empty() + prompt_ids_given + !input.empty() + chat + !encode.empty();
         if (sources > 1)
             faults.add("--prompt, --file, --prompt-ids, --input, --chat and --encode exclude each other");
         if (!encode.empty() && tokenizer.empty() && model.empty())
@@ -57,6 +60,7 @@ void InferOptions::declare(Options& flags, const Common& common) {
         if (!logits.empty() && (chat || !input.empty()))
             faults.add("--logits takes one prompt: --prompt, --file or --prompt-ids");
         if (chat && common.json) faults.add("--chat and --json exclude each other");
+        if (chat && decoding.options.infill) faults.add("--chat and --infill exclude each other");
         if (chat && num_samples > 1) faults.add("--chat and --num-samples exclude each other");
         if (visual && (common.json || !input.empty()))
             faults.add("--visual shows one answer: not with --json or --input");

@@ -11,7 +11,7 @@ struct InferOptions {
     // Input
     std::string prompt, file, input, encode;
     std::vector<int> prompt_ids;
-    bool prompt_given = false;  // --prompt, even an empty one
+    bool prompt_given = false, prompt_ids_given = false;  // even where empty
     bool chat = false;
     std::string system;
     std::string chat_template = "auto";

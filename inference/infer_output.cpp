@@ -82,7 +82,7 @@ std::string summary(std::span<const Trajectory> trajectories, int64_t forward_pa
     int64_t tokens = 0, passes = 0;
     std::map<std::string, int> reasons;
     for (const Trajectory& t : trajectories) {
-        tokens += int64_t(t.output_ids.size());
+        tokens += generated_tokens(t);
         passes += t.forward_passes;
         reasons[t.finish_reason]++;
     }

@@ -94,6 +94,9 @@ std::vector<std::string> faults(const GenerateOptions& options, const ModelConfi
     std::vector<std::string> out;
     const auto fault = [&](std::string text) { out.push_back(std::move(text)); };
     if (options.gen_length < 1) fault(format("--gen-length %d: at least 1 token", options.gen_length));
+    if (options.infill && !config.full_attention)
+        fault(
+            "--infill: a gap must see what comes after it, this model does not; use a full-attention model");
     if (options.block < 1) fault(format("--block %d: at least 1", options.block));
     const bool autoregressive = config.shift && !config.full_attention;
     if (autoregressive && options.block != 1)

@@ -32,6 +32,8 @@ struct GenerateOptions {
     Confidence confidence = Confidence::Tempered;
     std::vector<int> stop_ids;
     uint64_t seed = 0;
+    bool infill =
+        false;  // the prompt's mask ids are gaps to fill in, nothing is appended (full-attention models)
     // What the presets of other engines need:
     Fallback fallback = Fallback::Top;
     bool threshold_inclusive = false;  // confidence >= threshold instead of >

@@ -58,15 +58,9 @@ std::vector<int> reveal(std::span<const char> masked, std::span<const float> con
     const std::vector<int> positions = masked_positions(masked);
     std::vector<int> chosen;
     switch (options.remasking) {
-        case Remasking::LowConfidenceStatic:
-            chosen = first(by_confidence(positions, confidence), n);
-            break;
-        case Remasking::LowConfidenceDynamic:
-            chosen = dynamic(positions, confidence, n, options);
-            break;
-        case Remasking::Sequential:
-            chosen = first(positions, n);
-            break;
+        case Remasking::LowConfidenceStatic: chosen = first(by_confidence(positions, confidence), n); break;
+        case Remasking::LowConfidenceDynamic: chosen = dynamic(positions, confidence, n, options); break;
+        case Remasking::Sequential: chosen = first(positions, n); break;
         case Remasking::EntropyBounded:
             chosen = entropy_bounded(positions, entropy, options.eb_threshold);
             break;

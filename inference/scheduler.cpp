@@ -14,7 +14,10 @@ Scheduler::Scheduler(std::span<const Request> requests, const ModelConfig& confi
 }
 
 Scheduler::~Scheduler() {
+    if (active_.empty()) return;
+    // An exception: the last pass may not have run, nothing it should have written can be kept.
     while (!active_.empty()) retire(active_.front());
+    drop_kept();
 }
 
 // ---- who runs

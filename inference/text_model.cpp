@@ -73,7 +73,7 @@ std::string default_model_folder() {
 
 std::string sample_prompt(const std::string& folder) {
     const std::string path = folder + "/sample_prompt.txt";
-    std::string text = read_text(path);
+    std::string text = file_exists(path) ? read_text(path) : "347+586=";  // as the default run's sums are put
     while (!text.empty() && text.back() == '\n') text.pop_back();
     if (text.empty())
         fail(Exit::BadFile, "%s: is empty, it holds the prompt that shows the model", path.c_str());

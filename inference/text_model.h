@@ -30,5 +30,5 @@ TextModel load_text_model(const std::string& tokenizer, const std::string& chat_
 // The small trained model in inference/default_model, beside the program or in the working directory. Throws
 // Error(BadFile) where it is missing.
 std::string default_model_folder();
-// What to ask it: its sample_prompt.txt.
+// What to ask it: its sample_prompt.txt, else a sum.
 std::string sample_prompt(const std::string& model_folder);

@@ -1,9 +1,15 @@
 #include "inference/trajectory.h"
 
+#include <algorithm>
+
 #include "utils/json.h"
 
+int64_t generated_tokens(const Trajectory& t) {
+    return std::count_if(t.step_map.begin(), t.step_map.end(), [](int step) { return step > 0; });
+}
+
 double tokens_per_forward(const Trajectory& t) {
-    return t.forward_passes ? double(t.output_ids.size()) / t.forward_passes : 0.0;
+    return t.forward_passes ? double(generated_tokens(t)) / t.forward_passes : 0.0;
 }
 
 Json to_json(const Trajectory& t) {

@@ -22,7 +22,9 @@ struct Trajectory {
     double generate_s = 0;        // from there to its end
 };
 
-// Output tokens per forward pass; 0 where there was none.
+// Output tokens that were generated: all, except where gaps of a given text were filled in (step 0: given).
+int64_t generated_tokens(const Trajectory& trajectory);
+// The same per forward pass; 0 where there was none.
 double tokens_per_forward(const Trajectory& trajectory);
 
 // prompt_ids, output_ids, step_map, logprobs, tail_ids, tail_steps, finish_reason, denoise_steps,

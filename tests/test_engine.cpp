@@ -255,6 +255,30 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineOn,
                          testing::Values("Blocks", "Canvas", "ShiftedCanvas", "Autoregressive"),
                          [](const auto& info) { return std::string(info.param); });
 
+TEST(Engine, InfillingSeesWhatComesAfterAGap) {
+    const RandomModel model(canvas_config(false));
+    TestEngine e(model, LIMITS);
+    Request r = request_of(14, 4, 1);
+    r.options.infill = true;
+    for (const size_t i : {3u, 4u, 9u}) r.prompt_ids[i] = model.config.mask_id;
+    const Trajectory t = e.engine.generate({&r, 1})[0];
+    EXPECT_EQ(t.finish_reason, "length");
+    // The last gap was filled from everything else as it now stands.
+    std::vector<int> ids = t.output_ids;
+    ids[9] = model.config.mask_id;
+    EXPECT_EQ(t.step_map[9], t.denoise_steps);
+    EXPECT_EQ(Recomputed(model).candidate(ids, 9, 4).token, t.output_ids[9]);
+    Request later = r;  // another text behind the gap, another probability
+    for (int i = 10; i < 14; i++) later.prompt_ids[size_t(i)] = (r.prompt_ids[size_t(i)] + 11) % 38;
+    EXPECT_NE(e.engine.generate({&later, 1})[0].logprobs[9], t.logprobs[9]);
+    r.prompt_ids.assign(5, 1);
+    EXPECT_THROW(e.engine.generate({&r, 1}), Error);  // no gap
+    const RandomModel blocks(random_model_config());
+    TestEngine b(blocks, LIMITS);
+    r.prompt_ids[2] = blocks.config.mask_id;
+    EXPECT_THROW(b.engine.generate({&r, 1}), Error);  // a block model does not see what comes after
+}
+
 TEST(Engine, PassesAreCounted) {
     const RandomModel model(random_model_config());
     TestEngine e(model, LIMITS);

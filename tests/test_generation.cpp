@@ -192,6 +192,34 @@ TEST(Generation, AutoregressiveModelsShareAllButTheLastPromptToken) {
     EXPECT_EQ(footprint(5, r.options, c).own_slots, 4);
 }
 
+TEST(Generation, GapsAreFilledBlockByBlock) {
+    Request r = request_of({0, 1, 4, 4, {50}});
+    r.options.infill = true;
+    r.prompt_ids = {50, 51, 52, 53, 54, 99,
+                    99, 55, 56, 57, 58, 99};  // masks at 5, 6 and 11; 50 would be a stop id
+    ModelConfig c = canvas_model();
+    Generation g(r, c);
+    EXPECT_EQ(g.n_positions(), 12);
+    EXPECT_EQ(g.masked(), (Ids{5, 6}));
+    g.reveal(candidates(g, right_first));
+    EXPECT_EQ(g.progress().n_final, 5);
+    g.reveal(candidates(g, right_first));
+    EXPECT_EQ(g.masked(), (Ids{11}));  // the next block with a gap
+    g.reveal(candidates(g, right_first));
+    EXPECT_TRUE(g.finished());
+    const Trajectory t = g.trajectory();
+    EXPECT_EQ(t.output_ids, (Ids{50, 51, 52, 53, 54, 5, 6, 55, 56, 57, 58, 11}));
+    EXPECT_EQ(t.step_map, (Ids{0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 3}));
+    EXPECT_EQ(t.prompt_ids, r.prompt_ids);
+    EXPECT_EQ(generated_tokens(t), 3);
+    EXPECT_EQ(footprint(12, r.options, c).own_slots, 12);
+    r.prompt_ids = {50, 51, 52, 53, 99, 54, 55, 56, 57};  // nothing to fill at the end
+    Generation h(r, c);
+    h.reveal(candidates(h, right_first));
+    EXPECT_TRUE(h.finished());
+    EXPECT_EQ(h.trajectory().output_ids.size(), 9u);
+}
+
 TEST(Generation, ProgressCountsWhatIsFinal) {
     const Request r = request_of({4, 12, 4, 4, {}});
     Generation s(r, block_model());

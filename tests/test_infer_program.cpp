@@ -160,9 +160,9 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
     if (child == 0) {
         (void)!freopen(out.c_str(), "w", stdout);
         (void)!freopen("/dev/null", "w", stderr);
-        // Enough work for seconds: thousands of samples.
+        // Enough work for seconds: thousands of samples, that do not end in step.
         execl("./infer", "./infer", "--model", folder_.c_str(), "--prompt", "abc", "--gen-length", "200",
-              "--num-samples", "20000", "--json", "--threads", "1", nullptr);
+              "--num-samples", "20000", "--temperature", "1", "--json", "--threads", "1", nullptr);
         _exit(127);
     }
     for (int i = 0; i < 200 && (!file_exists(out) || read_text(out).empty()); i++) usleep(20000);
