@@ -1,0 +1,25 @@
+// run_flags.h -- the options of a TraceRL run that replay has no use for.
+#pragma once
+#include <string>
+
+#include "inference/decoding_flags.h"
+#include "train/options.h"
+#include "train/tracerl_run.h"
+
+struct RunFlags {
+    std::string name = "tracerl";
+    std::string preset = "tiny", tokenizer;  // of a model made here, where there is no --model
+    std::string chat_template = "auto";
+    bool thinking = false;
+    std::string task = "arithmetic";
+    std::string out, resume;
+    int token_budget = 4096;  // of a micro-batch
+    int train_block = 0;      // 0: the rollout's
+    int max_active = 128;
+    DecodingFlags decoding;
+    TraceRlRunOptions run;
+
+    RunFlags();
+    // `this` must outlive `flags`.
+    void declare(Options& flags);
+};
