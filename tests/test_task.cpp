@@ -165,7 +165,7 @@ TEST(TaskSpec, FaultsAreNamed) {
                   .find("no problem"),
               std::string::npos);
     EXPECT_NE(error_of("sudoku4:holes=12").find("from 1 to 11"), std::string::npos);
-    EXPECT_NE(error_of("arithmetic:working=yes").find("on or off"), std::string::npos);
+    EXPECT_NE(error_of("arithmetic:working=yes").find("one of full, totals, off"), std::string::npos);
 }
 
 TEST(TaskSplit, HoldsOutTheShareAskedFor) {

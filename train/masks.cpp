@@ -231,9 +231,7 @@ std::vector<SftCopy> sft_copies(const SftExample& e, const MaskShape& shape, con
             for (int k = e.prompt_ids.empty() ? 1 : 0; k < n; k++) copy.target.push_back(k);
             break;
         }
-        case SftMethod::Trace:
-            out = trace_sft_copies(e, shape, options.shrink);
-            break;
+        case SftMethod::Trace: out = trace_sft_copies(e, shape, options.shrink); break;
         case SftMethod::SemiAr: {
             const std::vector<Part> blocks = response_blocks(e, shape, options.block);
             const std::vector<double> levels =

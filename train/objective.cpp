@@ -20,18 +20,10 @@ std::vector<std::vector<double>> loss_weights(std::span<const Sequence> update, 
         for (const Copy& copy : s.copies) {
             double w = 0;
             switch (norm) {
-                case LossNorm::Step:
-                    w = 1 / double(copy.target.size()) / responses;
-                    break;
-                case LossNorm::Sequence:
-                    w = 1 / double(pairs(s)) / responses;
-                    break;
-                case LossNorm::Token:
-                    w = 1 / double(all_pairs);
-                    break;
-                case LossNorm::Constant:
-                    w = 1 / norm_length / responses;
-                    break;
+                case LossNorm::Step: w = 1 / double(copy.target.size()) / responses; break;
+                case LossNorm::Sequence: w = 1 / double(pairs(s)) / responses; break;
+                case LossNorm::Token: w = 1 / double(all_pairs); break;
+                case LossNorm::Constant: w = 1 / norm_length / responses; break;
             }
             weight.insert(weight.end(), copy.target.size(), w);
         }

@@ -27,4 +27,5 @@ PromptTemplate prompt_template(const std::string& name);  // Error(Usage) where 
 
 // The prompt as text and as ids; special tokens in the question are text. With the raw chat template: only the words.
 std::string prompt_text(const PromptTemplate& prompt, const ChatTemplate& chat, std::string_view question);
-std::vector<int> encode_prompt(const Tokenizer& tokenizer, const PromptTemplate& prompt, const ChatTemplate& chat, std::string_view question);
+std::vector<int> encode_prompt(const Tokenizer& tokenizer, const PromptTemplate& prompt,
+                               const ChatTemplate& chat, std::string_view question);

@@ -13,9 +13,15 @@ static std::string value_of(const std::vector<std::string>& arguments, const std
     return "";
 }
 
-ResumedArguments::ResumedArguments(int argc, char** argv) : storage_(argv, argv + argc) {
-    const std::string run = value_of(storage_, "--resume"), config = run + "/config.toml";
-    if (!run.empty() && value_of(storage_, "--config").empty() &&
+ResumedArguments::ResumedArguments(int argc, char** argv, const std::string& default_config)
+    : storage_(argv, argv + argc) {
+    const auto given = [&](const char* name) { return !value_of(storage_, name).empty(); };
+    std::string config;
+    if (given("--resume"))
+        config = value_of(storage_, "--resume") + "/config.toml";
+    else if (!default_config.empty() && !given("--replay") && !given("--model"))
+        config = beside_program(default_config);
+    if (!config.empty() && !given("--config") &&
         file_exists(config))  // without one the program says what is wrong
         storage_.insert(storage_.begin() + 1, {"--config", config});
     for (std::string& s : storage_) values_.push_back(s.data());

@@ -1,22 +1,33 @@
 #include "train/run_flags.h"
 
+#include "train/prompt_template.h"
+
 RunFlags::RunFlags() {
     decoding.options.temperature = 1;
     run.sft_optimizer.lr = 1e-3;
+    run.value_optimizer.lr = 5e-6;
 }
 
 void RunFlags::declare(Options& f) {
     f.section("Model and task");
-    f.add("--preset NAME", &preset, "shape of the model that is made where there is no --model").choices({"tiny", "mini", "small"});
-    f.add("--tokenizer DIR", &tokenizer, "a folder with a tokenizer, or `bytes` (default: the model's own, else bytes)");
-    f.add("--chat-template NAME", &chat_template, "how a problem is put to the model").choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
-    f.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}}, "let a Qwen3 model think first");
-    f.add("--task SPEC", &task, "arithmetic, countdown, ... with options as NAME:key=value,..., or a data file");
+    f.add("--preset NAME", &preset, "shape of the byte-level model that is made where there is no --model")
+        .choices({"tiny", "mini", "small"});
+    f.add("--tokenizer DIR", &tokenizer,
+          "a folder with a tokenizer, or `bytes` (default: the model's own, else bytes)");
+    f.add("--chat-template NAME", &chat_template, "how a problem is put to the model")
+        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
+    f.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}},
+                 "let a Qwen3 model think first");
+    f.add("--prompt-template NAME", &prompt_template, "the words around a problem")
+        .choices(prompt_template_names());
+    f.add("--task SPEC", &task,
+          "arithmetic, countdown, ... with options as NAME:key=value,..., or a data file");
     f.section("Warm start: SFT on the task's own solutions");
     f.add("--sft-steps N", &run.sft.steps, "steps at most; 0: none").range(0, 1e9);
     f.add("--sft-batch N", &run.sft.batch, "solutions per step").range(1, 1e6);
     f.add("--sft-until ACCURACY", &run.sft_until, "ends early at this dynamic accuracy").range(0, 1);
-    f.add("--sft-eval-every N", &run.sft_eval_every, "steps between measurements of it; 0: never").range(0, 1e9);
+    f.add("--sft-eval-every N", &run.sft_eval_every, "steps between measurements of it; 0: never")
+        .range(0, 1e9);
     f.add("--sft-eval-problems N", &run.sft_eval_problems, "problems of such a measurement").range(1, 1e6);
     f.add("--sft-mask-low T", &run.sft.masks.low, "noise levels are uniform between this").range(0, 1);
     f.add("--sft-mask-high T", &run.sft.masks.high, "and this").range(0, 1);
@@ -26,16 +37,21 @@ void RunFlags::declare(Options& f) {
     f.add("--tasks N", &run.rl.tasks, "problems per step").range(1, 1e6);
     f.add("--responses,--group-size G", &run.rl.responses, "responses to each").range(2, 1e6);
     f.add("--max-active N", &max_active, "sequences in flight at once").range(1, 1 << 16);
+    declare_optimizer(f, run.optimizer, "");
+    declare_optimizer(f, run.value_optimizer, "value-");
     f.section("Update");
     f.add("--total-steps N", &run.steps, "steps of reinforcement learning").range(0, 1e9);
     f.add("--epochs N", &run.rl.epochs, "passes over a step's responses").range(1, 1000);
     f.add("--mini-batches N", &run.rl.mini_batches, "updates per pass").range(1, 1e6);
     f.add("--token-budget N", &token_budget, "tokens of one forward pass in training").range(1, 1 << 24);
-    f.add("--train-block B", &train_block, "block length that is trained at (0: the rollout's)").range(0, 4096);
-    f.add("--reset-optimizer-each-step", &run.reset_optimizer_each_step, "as the reference code: moments start at zero in every step");
+    f.add("--train-block B", &train_block, "block length that is trained at (0: the rollout's)")
+        .range(0, 4096);
+    f.add("--reset-optimizer-each-step", &run.reset_optimizer_each_step,
+          "as the reference code: moments start at zero in every step");
     f.section("Evaluation and records");
     f.add("--eval-problems N", &run.eval_problems, "held-out problems of an evaluation").range(1, 1e6);
-    f.add("--eval-every N", &run.eval_every, "steps between evaluations; 0: before and after only").range(0, 1e9);
+    f.add("--eval-every N", &run.eval_every, "steps between evaluations; 0: before and after only")
+        .range(0, 1e9);
     f.add("--save-every N", &run.save_every, "steps between checkpoints; 0: at the end only").range(0, 1e9);
     f.add("--keep N", &run.keep, "checkpoints that are kept; 0: all").range(0, 1e6);
     f.add("--name NAME", &name, "of the run's folder, runs/NAME-DATE");

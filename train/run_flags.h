@@ -11,6 +11,7 @@ struct RunFlags {
     std::string preset = "tiny", tokenizer;  // of a model made here, where there is no --model
     std::string chat_template = "auto";
     bool thinking = false;
+    std::string prompt_template = "chat";
     std::string task = "arithmetic";
     std::string out, resume;
     int token_budget = 4096;  // of a micro-batch

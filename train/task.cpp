@@ -121,6 +121,13 @@ bool TaskOptions::flag(const std::string& key, bool otherwise) {
     return value == "on";
 }
 
+std::string TaskOptions::choice(const std::string& key, const std::vector<std::string>& values) {
+    const std::string value = text(key, values[0]);
+    if (std::find(values.begin(), values.end(), value) == values.end())
+        refuse(key, value, "one of " + join(values));
+    return value;
+}
+
 void TaskOptions::reject_unknown() const {
     for (const auto& [key, value] : values_) {
         if (std::find(known_.begin(), known_.end(), key) == known_.end()) {

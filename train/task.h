@@ -49,6 +49,8 @@ class TaskOptions {
     double number(const std::string& key, double otherwise, double low, double high);
     bool flag(const std::string& key, bool otherwise);  // on|off
     std::string text(const std::string& key, const std::string& otherwise);
+    std::string choice(const std::string& key,
+                       const std::vector<std::string>& values);  // without the key: the first
     void reject_unknown() const;
     const std::string& name() const { return name_; }
 

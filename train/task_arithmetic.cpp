@@ -13,8 +13,9 @@ namespace {
 struct Options {
     int digits;              // of the first operand; of both in sums and differences
     std::string operations;  // of + - *
-    bool working;            // off: the answer alone
-    double held_out;         // share of all problems
+    std::string
+        working;      // full, totals (of each column, carry included: `13;13;09;933`), off: the answer alone
+    double held_out;  // share of all problems
     uint64_t seed;
 };
 
@@ -23,7 +24,7 @@ struct Sum {
     char operation;
 };
 
-std::string working(Sum sum, int digits) {
+std::string working(Sum sum, int digits, bool full) {
     std::string out;
     int carry = 0;
     for (int i = 0; i < digits; i++) {
@@ -40,8 +41,10 @@ std::string working(Sum sum, int digits) {
             next = total / 10;
             digit = total % 10;
         }
-        out += format("%d%c%d%c%d=%d%d;", x, sum.operation, y, sum.operation == '*' ? '+' : sum.operation,
-                      carry, next, digit);
+        if (full)
+            out +=
+                format("%d%c%d%c%d=", x, sum.operation, y, sum.operation == '*' ? '+' : sum.operation, carry);
+        out += format("%d%d;", next, digit);
         carry = next;
     }
     return out;
@@ -73,7 +76,9 @@ Problem problem(const Options& options, Split split, int64_t index) {
         Problem out;
         out.prompt = format("%lld%c%lld=", (long long)sum.a, sum.operation, (long long)sum.b);
         out.answer = std::to_string(result);
-        out.solution = (options.working ? working(sum, options.digits) : "") + out.answer;
+        out.solution =
+            (options.working == "off" ? "" : working(sum, options.digits, options.working == "full")) +
+            out.answer;
         return out;
     }
     fail(Exit::Usage, "task 'arithmetic': there are too few sums for a held-out share of %g",
@@ -87,7 +92,7 @@ Task make_arithmetic(TaskOptions& options, uint64_t seed) {
     o.seed = seed;
     o.digits = options.integer("digits", 3, 1, 9);
     o.operations = options.text("operations", "+");
-    o.working = options.flag("working", true);
+    o.working = options.choice("working", {"full", "totals", "off"});
     o.held_out = options.number("held_out", 0.1, 0.01, 0.9);
     if (o.operations.empty() || o.operations.find_first_not_of("+-*") != std::string::npos) {
         fail(Exit::Usage, "task 'arithmetic': operations is '%s', it must be some of + - *",
@@ -100,6 +105,10 @@ Task make_arithmetic(TaskOptions& options, uint64_t seed) {
     task.reward = [](const Problem& p, std::string_view response) {
         return final_answer(response) == p.answer ? 1.0 : 0.0;
     };
-    task.longest_solution = (o.working ? 9 * o.digits : 0) + o.digits + 1;
+    task.longest_solution = (o.working == "full"     ? 9
+                             : o.working == "totals" ? 3
+                                                     : 0) *
+                                o.digits +
+                            o.digits + 1;
     return task;
 }

@@ -122,6 +122,16 @@ void TraceRlRun::begin_rl() {
     phase_ = Phase::Rl;
     policy_.options = options_.optimizer;
     policy_.optimizer->reset();
+    if (!value_ || !options_.value_from_policy) return;
+    std::vector<Tensor> body;
+    policy_.weights.for_each_stored([&](const std::string&, const Tensor& t) { body.push_back(t); });
+    size_t i = 0;
+    value_->weights.for_each_stored([&](const std::string& name, const Tensor& t) {
+        if (name == "value_head")
+            policy_.ops.zero(t);
+        else
+            policy_.ops.copy(t, body[i++]);
+    });
 }
 
 void TraceRlRun::record_step(const TraceRlStep& s) {

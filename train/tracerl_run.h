@@ -21,6 +21,8 @@ struct TraceRlRunOptions {
     TraceRlOptions rl;
     OptimizerOptions optimizer, value_optimizer;
     bool reset_optimizer_each_step = false;
+    bool value_from_policy =
+        false;  // the value model begins as the policy's body after the warm start, with a zero head
     // evaluation and records
     int eval_problems = 256;  // held-out problems of every evaluation
     int sft_eval_problems = 128;

@@ -1,26 +1,26 @@
 // train_tracerl.cpp -- the `train_tracerl` program: reinforcement learning on reveal traces.
 #include "kernels/device_select.h"
-#include "train/options.h"
 #include "train/replay.h"
+#include "train/resume.h"
+#include "train/tracerl_program.h"
 #include "utils/json.h"
+#include "utils/log.h"
 
 namespace {
 
-struct TracerlOptions {
+struct TracerlFlags {
     std::string model, value_model;
-    int block = 0, gen_length = 256, token_budget = 0;
     RlFlags rl;
     ReplayFlags replay;
+    RunFlags run;
 
     void declare(Options& flags) {
         flags.section("Model");
-        flags.add("--model DIR", &model, "a Hugging Face folder");
+        flags.add("--model DIR", &model, "a Hugging Face folder (default: a small model is made)");
         flags.add("--value-model DIR", &value_model,
-                  "a value model's folder; none: advantages come from groups alone");
-        flags.add("--block B", &block, "diffusion block length; 0: the model's own").range(0, 1 << 12);
-        flags.add("--gen-length N", &gen_length, "longest response, in tokens").range(1, 1 << 24);
-        flags.add("--token-budget N", &token_budget, "tokens of one forward pass in training; 0: what suits")
-            .range(0, 1 << 24);
+                  "a value model's folder, or `init`: one is made from the policy; none: advantages come "
+                  "from groups alone");
+        run.declare(flags);
         rl.declare(flags);
         replay.declare(flags, true);
         flags.check([this](Faults& faults) {
@@ -28,33 +28,47 @@ struct TracerlOptions {
                 faults.add("--dump-value-grads: needs --value-model");
             if (!value_model.empty() && rl.options.kind != RlObjective::TraceRl)
                 faults.add("--value-model: goes with --objective tracerl only");
+            if (!replay.file.empty() && model.empty()) faults.add("--replay: needs --model");
+            if (!replay.file.empty() && value_model == "init")
+                faults.add("--replay: --value-model must be a folder (convert value-init makes one)");
+            if (!run.out.empty() && !run.resume.empty())
+                faults.add("--out and --resume: a resumed run stays in its folder");
         });
     }
 };
+
+Exit replay(Ops& ops, const TracerlFlags& f, const Common& common) {
+    ReplayRequest request = {.model = f.model,
+                             .value_model = f.value_model,
+                             .file = f.replay.file,
+                             .dump_grads = f.replay.dump_grads,
+                             .dump_value_grads = f.replay.dump_value_grads,
+                             .block = f.run.decoding.options.block,
+                             .token_budget = f.run.token_budget,
+                             .dry_run = common.dry_run,
+                             .rl = f.rl.options};
+    if (request.rl.loss.norm_length == 0) request.rl.loss.norm_length = f.run.decoding.options.gen_length;
+    const Json result = replay_tracerl(ops, request);
+    if (!result.empty()) printf("%s\n", dump(result).c_str());
+    return Exit::Ok;
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
     Common common;
-    TracerlOptions o;
+    TracerlFlags f;
+    ResumedArguments arguments(argc, argv, "train/configs/default.toml");
     return run_main(
-        argc, argv,
+        arguments.count(), arguments.values(),
         "Reinforcement learning of diffusion language models on their own reveal traces (TraceRL).", common,
-        [&](Options& flags) { o.declare(flags); },
-        [&](const Options&) {
-            const std::unique_ptr<Ops> ops = make_ops(common.device);
-            ReplayRequest request = {.model = o.model,
-                                     .value_model = o.value_model,
-                                     .file = o.replay.file,
-                                     .dump_grads = o.replay.dump_grads,
-                                     .dump_value_grads = o.replay.dump_value_grads,
-                                     .block = o.block,
-                                     .token_budget = o.token_budget,
-                                     .dry_run = common.dry_run,
-                                     .rl = o.rl.options};
-            if (request.rl.loss.norm_length == 0) request.rl.loss.norm_length = o.gen_length;
-            const Json result = replay_tracerl(*ops, request);
-            if (!result.empty()) printf("%s\n", dump(result).c_str());
-            return Exit::Ok;
+        [&](Options& flags) { f.declare(flags); },
+        [&](const Options& flags) {
+            std::string note;
+            const std::unique_ptr<Ops> ops = make_ops(common.device, &note);
+            if (!note.empty() && f.replay.file.empty()) log_info("%s", note.c_str());
+            if (!f.replay.file.empty()) return replay(*ops, f, common);
+            return run_tracerl(*ops, {f.model, f.value_model, f.run, f.rl.options, flags.to_toml()}, common,
+                               flags);
         });
 }

@@ -110,6 +110,14 @@ bool folder_exists(const std::string& path) {
     return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+std::string beside_program(const std::string& name) {
+    char self[4096];
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self);
+    const std::string program = n > 0 ? std::string(self, size_t(n)) : "";
+    const std::string beside = program.substr(0, program.rfind('/') + 1) + name;
+    return file_exists(beside) ? beside : name;
+}
+
 void make_folders(const std::string& path) {
     std::error_code error;
     fs::create_directories(path, error);

@@ -30,6 +30,8 @@ class MappedFile {
 std::string read_text(const std::string& path);
 bool file_exists(const std::string& path);  // anything of that name
 bool folder_exists(const std::string& path);
+// `name` beside the running program where it is there, else in the working directory.
+std::string beside_program(const std::string& name);
 void make_folders(const std::string& path);  // and its parents; fine where it is there already
 
 void write_file_atomic(const std::string& path, std::string_view content);
