@@ -71,7 +71,9 @@ void RlFlags::declare(Options& flags) {
 }
 
 void declare_optimizer(Options& flags, OptimizerOptions& o, const std::string& prefix) {
-    flags.section(prefix.empty() ? "Optimizer" : "Optimizer of the value model");
+    flags.section(prefix == "value-" ? "Optimizer of the value model"
+                  : prefix == "sft-" ? "Optimizer of the warm start"
+                                     : "Optimizer");
     const auto name = [&](const char* rest) { return "--" + prefix + rest; };
     flags.add(name("lr X"), &o.lr, "learning rate").range(0, 1e3);
     flags.add_choice(name("schedule NAME"), &o.schedule,

@@ -10,7 +10,7 @@ RunFlags::RunFlags() {
 
 void RunFlags::declare(Options& f) {
     f.section("Model and task");
-    f.add("--preset NAME", &preset, "shape of the byte-level model that is made where there is no --model")
+    f.add("--init PRESET", &preset, "shape of the byte-level model that is made where there is no --model")
         .choices({"tiny", "mini", "small"});
     f.add("--tokenizer DIR", &tokenizer,
           "a folder with a tokenizer, or `bytes` (default: the model's own, else bytes)");

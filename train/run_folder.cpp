@@ -51,7 +51,8 @@ RunFolder RunFolder::open(const std::string& path) {
     return run;
 }
 
-RunFolder::RunFolder(RunFolder&& other) noexcept : path_(std::move(other.path_)), lock_fd_(other.lock_fd_) {
+RunFolder::RunFolder(RunFolder&& other) noexcept
+    : path_(std::move(other.path_)), lock_fd_(other.lock_fd_), metrics_lines_(other.metrics_lines_) {
     other.lock_fd_ = -1;
 }
 
@@ -74,22 +75,23 @@ void RunFolder::metrics(const Json& line) {
     const bool written = fwrite(text.data(), 1, text.size(), out) == text.size();
     if ((fclose(out) != 0) || !written)
         fail(Exit::Runtime, "%s: cannot be written (%s)", name.c_str(), strerror(errno));
+    metrics_lines_++;
 }
 
-void RunFolder::truncate_metrics(int64_t step) {
-    const std::string name = file("metrics.jsonl");
-    if (!file_exists(name)) return;
-    // A crash may have left half a last line: everything up to the first line that cannot be kept stays.
-    const std::string text = read_text(name);
+void RunFolder::truncate_metrics(int64_t lines) {
+    const std::string name = file("metrics.jsonl"), text = file_exists(name) ? read_text(name) : "";
     size_t keep = 0;
-    while (keep < text.size()) {
+    for (int64_t i = 0; i < lines; i++) {
         const size_t end = text.find('\n', keep);
-        if (end == std::string::npos) break;
-        const Json line = Json::parse(text.substr(keep, end - keep), nullptr, false);
-        if (line.is_discarded() || !line.contains("step") || line["step"].get<int64_t>() > step) break;
+        if (end == std::string::npos)
+            fail(Exit::BadFile,
+                 "%s: has %lld lines, the checkpoint was saved after %lld; put the file back, or start a new "
+                 "run",
+                 name.c_str(), (long long)i, (long long)lines);
         keep = end + 1;
     }
     write_file_atomic(name, text.substr(0, keep));
+    metrics_lines_ = lines;
 }
 
 void RunFolder::sample(const std::string& name, const std::string& content) {

@@ -1,7 +1,7 @@
 // run_folder.h -- the folder of one training run: what was asked for, what came out, and where to go on from.
 //
 //   config.toml       every option as resolved; `--config` takes it again
-//   metrics.jsonl     one JSON object per step; after a resume, steps that are done again replace their old lines
+//   metrics.jsonl     one JSON object per step; after a resume, what is done again replaces its old lines
 //   main.log          everything that was said
 //   samples/          trajectories, as --replay takes them
 //   ckpt/step-N/      a Hugging Face folder + optimizer.safetensors + state.json, under a temporary name until whole
@@ -28,8 +28,9 @@ class RunFolder {
 
     // Appends a line to metrics.jsonl.
     void metrics(const Json& line);
-    // Drops what metrics.jsonl says of steps after `step`: they are about to be done again.
-    void truncate_metrics(int64_t step);
+    int64_t metrics_lines() const { return metrics_lines_; }  // written so far: belongs into state.json
+    // Keeps the first `lines` lines: what came after them is about to be done again.
+    void truncate_metrics(int64_t lines);
     void sample(const std::string& name, const std::string& content);  // samples/NAME
 
     // Builds ckpt/step-N by `fill` (which writes files into the folder it is given) and makes it the latest;
@@ -42,4 +43,5 @@ class RunFolder {
     void lock();  // one process per run; throws Error(Usage) where another has it
     std::string path_;
     int lock_fd_ = -1;
+    int64_t metrics_lines_ = 0;
 };

@@ -179,11 +179,13 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
         if (s.skipped_updates)
             log_warning("step %ld: %d of %d updates had a gradient that is not finite and were skipped",
                         long(rl_step_), s.skipped_updates, s.updates);
-        if (bad_updates_ >= BAD_UPDATES_TO_STOP)
+        if (bad_updates_ >= BAD_UPDATES_TO_STOP) {
+            save_checkpoint();
             fail(Exit::Runtime,
                  "%d updates in a row had gradients that are not finite; the state before them is saved in "
                  "%s: try a lower --lr",
                  bad_updates_, folder_.path().c_str());
+        }
         progress.update(rl_step_,
                         format("reward %.3f  accuracy %.1f%%  %.2f tokens/step  kept %d/%d  mismatch %.0e",
                                s.rollout.reward, 100 * s.rollout.accuracy, s.rollout.tokens_per_forward,
@@ -227,6 +229,7 @@ void TraceRlRun::save_checkpoint() {
                       {"sft_step", sft_step_},
                       {"rl_step", rl_step_},
                       {"bad_updates", bad_updates_},
+                      {"metrics_lines", folder_.metrics_lines()},
                       {"milestones", Json::array()}};
         for (const Milestone& m : milestones_)
             state["milestones"].push_back({{"name", m.name},
@@ -251,7 +254,7 @@ void TraceRlRun::resume(const std::string& checkpoint) {
     if (phase == "done") phase_ = Phase::Done;
     policy_.optimizer->load(checkpoint + "/optimizer.safetensors");
     if (value_) value_->optimizer->load(checkpoint + "/value_optimizer.safetensors");
-    folder_.truncate_metrics(sft_step_ + rl_step_);
+    folder_.truncate_metrics(get_int(state, "metrics_lines", where, 0, INT64_MAX));
 }
 
 std::string TraceRlRun::summary() {

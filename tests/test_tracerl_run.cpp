@@ -1,0 +1,245 @@
+// A whole run of reinforcement learning on a very small model: it can be stopped anywhere and goes on bit for bit; what it writes is
+// what it says; evaluation problems are never trained on.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "tokenizer/byte_tokenizer.h"
+#include "train/codec.h"
+#include "train/tracerl_run.h"
+#include "utils/log.h"
+#include "weights_tools/init_folder.h"
+#include "weights_tools/model_folder.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Everything a run needs, as train_tracerl builds it, at a width of 16.
+struct World {
+    std::unique_ptr<Ops> ops = make_cpu_ops();
+    ModelConfig config = init_config(
+        "tiny", {BYTE_VOCABULARY, BYTE_MASK, {BYTE_IM_END, BYTE_END_OF_TEXT}},
+        {"hidden_size=16", "num_hidden_layers=2", "num_attention_heads=2", "num_key_value_heads=1",
+         "head_dim=8", "intermediate_size=24", "max_position_embeddings=64"});
+    TextModel text = load_text_model("bytes", "auto", "", config);
+    TextCodec codec = make_codec(text, prompt_template("chat"), false);
+    Task task = make_task("arithmetic:digits=1,working=off", 3);
+    TraceRlRunOptions options;
+    std::unique_ptr<Learner> policy, value;
+    Arena engine_arena{"rollout", *ops};
+    std::unique_ptr<Engine> engine;
+
+    explicit World(bool with_value, RlObjective objective = RlObjective::TraceRl) {
+        options.sft.steps = 3;
+        options.sft.batch = 4;
+        options.sft_eval_every = 2;
+        options.sft_eval_problems = 4;
+        options.sft_optimizer.lr = 1e-2;
+        options.steps = 3;
+        options.rl.tasks = 3;
+        options.rl.responses = 4;
+        options.rl.epochs = 2;
+        options.rl.mini_batches = 2;
+        options.rl.seed = options.sft.seed = 11;
+        options.rl.rollout = {
+            .gen_length = 5, .block = 4, .temperature = 1, .stop_ids = text.eos_ids, .seed = 11};
+        options.rl.rl.keep.all = true;
+        options.rl.rl.kind = objective;
+        options.optimizer.lr = options.value_optimizer.lr = 1e-3;
+        options.eval_problems = 4;
+        options.eval_every = 2;
+        options.save_every = 1;
+        options.value_from_policy = with_value;
+        options.progress = ProgressStyle::None;
+        // Any text that has a digit somewhere is right in part, so that groups differ even for an untrained model.
+        task.reward = [](const Problem&, std::string_view s) { return double(s.size() % 3) / 2; };
+        const MicroBatchLimits limits{64, 64};
+        policy = std::make_unique<Learner>(*ops, config, Head::Policy, 4, limits, options.sft_optimizer);
+        if (with_value)
+            value = std::make_unique<Learner>(*ops, config, Head::Value, 4, limits, options.value_optimizer);
+        engine = std::make_unique<Engine>(*ops, policy->config, policy->weights,
+                                          EngineLimits{.max_active = 5, .max_rows = 80, .kv_slots = 200},
+                                          text.n_ids, engine_arena);
+        engine_arena.allocate();
+        policy->allocate();
+        initialize(policy->weights, config, 5);
+        if (value) value->allocate();
+    }
+    void save(const std::string& path) {
+        save_model_folder(path, policy->weights, policy->config, "", DType::F32, *ops);
+        if (!value) return;
+        make_folders(path + "/value_model");
+        save_model_folder(path + "/value_model", value->weights, value->config, "", DType::F32, *ops);
+    }
+    void load(const std::string& path) {
+        load_weights(open_model_folder(path, Head::Policy), policy->weights, *ops);
+        if (value) load_weights(open_model_folder(path + "/value_model", Head::Value), value->weights, *ops);
+    }
+    std::unique_ptr<TraceRlRun> run(RunFolder& folder) {
+        return std::make_unique<TraceRlRun>(options, *policy, value.get(), *engine, codec, task, folder,
+                                            [this](const std::string& path) { save(path); });
+    }
+};
+
+std::string fresh(const std::string& name) {
+    const std::string path = testing::TempDir() + "tracerl_run_" + name;
+    fs::remove_all(path);
+    return path;
+}
+
+// Wall-clock times are the only thing two equal runs may differ in.
+std::vector<std::string> metrics_without_times(const std::string& folder) {
+    std::vector<std::string> lines;
+    read_jsonl(folder + "/metrics.jsonl", [&](const Json& line, const std::string&) {
+        Json kept = line;
+        for (const char* time : {"seconds", "rollout_s", "reward_s", "update_s"}) kept.erase(time);
+        lines.push_back(kept.dump());
+    });
+    return lines;
+}
+
+std::map<std::string, std::string> checkpoint_bytes(const std::string& checkpoint) {
+    std::map<std::string, std::string> out;
+    for (const auto& entry : fs::recursive_directory_iterator(checkpoint))
+        if (entry.is_regular_file())
+            out[fs::relative(entry.path(), checkpoint).string()] = read_text(entry.path().string());
+    return out;
+}
+
+void expect_resumes(const std::string& name, bool with_value, RlObjective objective) {
+    set_quiet(true);
+    const std::string whole = fresh(name + "_whole"), cut = fresh(name + "_cut");
+    int questions = 0;
+    {
+        World w(with_value, objective);
+        RunFolder folder = RunFolder::create(whole, "test", "");
+        ASSERT_TRUE(w.run(folder)->run([&] { return questions++, false; }));
+    }
+    // Stopped and resumed again and again, each time after a few more of the moments at which a run may be stopped.
+    int starts = 0;
+    for (int patience = 3; starts < 60; patience += 5, starts++) {
+        World w(with_value, objective);
+        RunFolder folder = starts ? RunFolder::open(cut) : RunFolder::create(cut, "test", "");
+        const auto run = w.run(folder);
+        if (starts) {
+            w.load(folder.latest());
+            run->resume(folder.latest());
+        }
+        int left = patience;
+        if (run->run([&] { return left-- <= 0; })) break;
+    }
+    EXPECT_GT(starts, 3);
+    EXPECT_LT(starts, 60);
+    EXPECT_GT(questions, 50);
+    EXPECT_EQ(metrics_without_times(whole), metrics_without_times(cut));
+    const RunFolder a = RunFolder::open(whole), b = RunFolder::open(cut);
+    EXPECT_EQ(a.latest().substr(whole.size()), b.latest().substr(cut.size()));
+    EXPECT_EQ(checkpoint_bytes(a.latest()), checkpoint_bytes(b.latest()));
+    for (const auto& entry : fs::directory_iterator(whole + "/samples")) {
+        // generation times differ, ids and log-probs do not
+        const std::string file = entry.path().filename().string();
+        ASSERT_TRUE(file_exists(cut + "/samples/" + file)) << file;
+    }
+    set_quiet(false);
+}
+
+}  // namespace
+
+TEST(TraceRlRun, AStoppedRunGoesOnBitForBit) { expect_resumes("plain", false, RlObjective::TraceRl); }
+TEST(TraceRlRun, AStoppedRunWithAValueModelGoesOnBitForBit) {
+    expect_resumes("value", true, RlObjective::TraceRl);
+}
+TEST(TraceRlRun, AStoppedRunOfCoupledMasksGoesOnBitForBit) {
+    expect_resumes("coupled", false, RlObjective::Coupled);
+}
+
+TEST(TraceRlRun, RolloutLogProbsAreTrainingLogProbs) {
+    World w(false);
+    w.options.rl.epochs = w.options.rl.mini_batches = 1;
+    double largest = 0;
+    for (int step = 0; step < 4; step++) {
+        const TraceRlStep s =
+            tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, step, {});
+        ASSERT_TRUE(s.on_policy);
+        ASSERT_GT(s.trained_tokens, 0);
+        largest = std::max(largest, s.logprob_mismatch);
+        EXPECT_NEAR(s.max_ratio, 1, 1e-4);
+    }
+    EXPECT_LT(largest, 1e-4);
+    // The figure sees a difference: weights that changed after the rollout are another policy.
+    w.options.rl.epochs = 2;
+    w.policy->options.lr = 1e-2;
+    const TraceRlStep s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 9, {});
+    EXPECT_GT(s.max_ratio, 1.001);
+}
+
+TEST(TraceRlRun, ResponsesThatMeetTheLimitAreWrong) {
+    World w(false);
+    w.options.rl.rollout.stop_ids = {1000000};
+    w.task.reward = [](const Problem&, std::string_view) { return 1.0; };
+    const TraceRlStep s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 0, {});
+    EXPECT_EQ(s.rollout.truncated, 1);
+    EXPECT_EQ(s.rollout.accuracy, 0);
+    EXPECT_EQ(s.n_kept_groups, 0);
+    EXPECT_EQ(s.updates, 0);
+}
+
+TEST(TraceRlRun, EvaluationProblemsAreNeverTrained) {
+    for (const char* spec :
+         {"arithmetic:working=totals", "arithmetic:digits=1,working=off", "countdown", "sudoku4"}) {
+        const Task task = make_task(spec, 1);
+        std::set<std::string> held_out;
+        for (int i = 0; i < 300; i++) held_out.insert(task.problem(Split::HeldOut, i).prompt);
+        for (const int64_t i : problem_indices(task, 1, 0, 3000))
+            EXPECT_FALSE(held_out.contains(task.problem(Split::Train, i).prompt)) << spec;
+    }
+}
+
+TEST(TraceRlRun, ADataFileIsGoneThroughInANewOrderEveryTime) {
+    Task task;
+    task.train_size = 10;
+    const std::vector<int64_t> order = problem_indices(task, 1, 0, 30);
+    for (int pass = 0; pass < 3; pass++) {
+        const std::set<int64_t> seen(order.begin() + pass * 10, order.begin() + pass * 10 + 10);
+        EXPECT_EQ(seen.size(), 10u);
+    }
+    EXPECT_FALSE(std::equal(order.begin(), order.begin() + 10, order.begin() + 10) &&
+                 std::equal(order.begin(), order.begin() + 10, order.begin() + 20));
+}
+
+TEST(RunFolder, OneProcessAndOneRunPerFolder) {
+    const std::string path = fresh("folder");
+    {
+        const RunFolder a = RunFolder::create(path, "x", "k = 1\n");
+        EXPECT_THROW(RunFolder::open(path), Error);  // locked
+    }
+    EXPECT_THROW(RunFolder::create(path, "x", ""), Error);  // there is a run
+    EXPECT_THROW(RunFolder::open(path), Error);             // without a checkpoint
+    EXPECT_THROW(RunFolder::open(path + "_none"), Error);
+    EXPECT_EQ(read_text(path + "/config.toml"), "k = 1\n");
+}
+
+TEST(RunFolder, OldCheckpointsGoAndMetricsAreCut) {
+    const std::string path = fresh("prune");
+    RunFolder run = RunFolder::create(path, "x", "");
+    for (int step = 1; step <= 5; step++) {
+        run.metrics({{"step", step}});
+        run.checkpoint(step, 2, [&](const std::string& at) {
+            write_file_atomic(at + "/state.json", std::to_string(step));
+        });
+    }
+    EXPECT_EQ(run.latest(), path + "/ckpt/step-000005");
+    EXPECT_TRUE(file_exists(path + "/ckpt/step-000004"));
+    EXPECT_FALSE(file_exists(path + "/ckpt/step-000003"));
+    run.truncate_metrics(3);
+    EXPECT_EQ(read_text(path + "/metrics.jsonl"), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+    EXPECT_EQ(run.metrics_lines(), 3);
+    EXPECT_THROW(run.truncate_metrics(4), Error);
+    // A checkpoint that fails leaves the last one.
+    EXPECT_THROW(run.checkpoint(6, 2, [](const std::string&) { fail(Exit::Runtime, "disk full"); }), Error);
+    EXPECT_EQ(run.latest(), path + "/ckpt/step-000005");
+    EXPECT_FALSE(file_exists(path + "/ckpt/step-000006"));
+}
