@@ -88,7 +88,7 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
     GenerateOptions rollout = f.decoding.resolve(options, config, text.eos_ids, common.seed);
     f.run.progress = progress_style(common.progress);
     f.run.sft.seed = f.run.rl.seed = common.seed;
-    f.run.value_from_policy = r.value_model == "init" && source.value.empty();
+    f.run.value_from_policy = r.value_model == "init";
     f.run.rl.rollout = rollout;
     f.run.rl.rl = r.rl;
     if (f.run.rl.rl.loss.norm_length == 0) f.run.rl.rl.loss.norm_length = rollout.gen_length;

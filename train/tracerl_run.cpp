@@ -81,13 +81,13 @@ bool TraceRlRun::milestone(const std::string& name, const std::function<bool()>&
 
 // How right the model is by now, on problems that are neither trained on nor reported: the held-out ones
 // after those.
-RolloutStats TraceRlRun::quick_accuracy(const std::function<bool()>& should_stop) {
+RolloutStats TraceRlRun::quick_accuracy() {
     const std::vector<Problem> all = held_out(options_.eval_problems + options_.sft_eval_problems);
     GenerateOptions o = options_.rl.rollout;
     o.temperature = 0;
     o.remasking = Remasking::LowConfidenceDynamic;
     return roll_out(engine_, codec_, task_, {all.begin() + options_.eval_problems, all.end()}, 1, o, 0,
-                    should_stop)
+                    [] { return false; })
         .stats();
 }
 
@@ -105,7 +105,7 @@ bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
             {"step", sft_step_}, {"phase", "sft"},     {"loss", s.loss},    {"grad_norm", s.update.grad_norm},
             {"lr", s.update.lr}, {"tokens", s.tokens}, {"seconds", seconds}};
         if (options_.sft_eval_every && sft_step_ % options_.sft_eval_every == 0) {
-            accuracy = quick_accuracy(should_stop).accuracy;
+            accuracy = quick_accuracy().accuracy;
             line["accuracy"] = accuracy;
         }
         folder_.metrics(line);
@@ -122,7 +122,10 @@ void TraceRlRun::begin_rl() {
     phase_ = Phase::Rl;
     policy_.options = options_.optimizer;
     policy_.optimizer->reset();
-    if (!value_ || !options_.value_from_policy) return;
+}
+
+// The policy's body as it is now, and a head of zeros.
+void TraceRlRun::make_value_model() {
     std::vector<Tensor> body;
     policy_.weights.for_each_stored([&](const std::string&, const Tensor& t) { body.push_back(t); });
     size_t i = 0;
@@ -169,6 +172,9 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
     ProgressBar progress("TraceRL", options_.steps, options_.progress);
     while (rl_step_ < options_.steps) {
         if (should_stop()) return false;
+        // Before the next step, not after the last one: so that one that is cut off is done after a resume.
+        const bool due = options_.eval_every && rl_step_ > 0 && rl_step_ % options_.eval_every == 0;
+        if (due && !milestone(format("RL step %lld", (long long)rl_step_), should_stop)) return false;
         if (options_.reset_optimizer_each_step) policy_.optimizer->reset();
         const TraceRlStep s =
             tracerl_step(policy_, value_, engine_, codec_, task_, options_.rl, rl_step_, should_stop);
@@ -194,9 +200,6 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
             log_info(
                 "step %ld: no group was kept (all its responses equal, or its accuracy outside the band)",
                 long(rl_step_));
-        if (options_.eval_every && rl_step_ % options_.eval_every == 0 && rl_step_ < options_.steps &&
-            !milestone(format("RL step %ld", long(rl_step_)), should_stop))
-            return false;
         if (options_.save_every && rl_step_ % options_.save_every == 0) save_checkpoint();
     }
     progress.finish();
@@ -208,6 +211,7 @@ bool TraceRlRun::run(const std::function<bool()>& should_stop) {
     if (phase_ == Phase::Sft) {
         finished =
             warm_start(should_stop) && milestone(options_.sft.steps ? "after SFT" : "before RL", should_stop);
+        if (finished && value_ && options_.value_from_policy) make_value_model();
         if (finished) begin_rl();
     }
     if (finished && phase_ == Phase::Rl) {

@@ -60,8 +60,9 @@ class TraceRlRun {
     bool warm_start(const std::function<bool()>& should_stop);
     bool reinforce(const std::function<bool()>& should_stop);
     bool milestone(const std::string& name, const std::function<bool()>& should_stop);
-    RolloutStats quick_accuracy(const std::function<bool()>& should_stop);
+    RolloutStats quick_accuracy();
     void begin_rl();
+    void make_value_model();
     void record_step(const TraceRlStep& step);
     void save_checkpoint();
     std::vector<Problem> held_out(int n) const;
