@@ -36,10 +36,12 @@ struct Model {
         Rng rng(7, Stream::Init);
         parameters.for_each(config, [&](const std::string&, const Tensor& t) {
             for (int64_t i = 0; i < t.size(); i++) {
-                if (t.dtype == DType::F32)
-                    t.as<float>()[i] = rng.normal();
+                const Bf16 rounded = to_bf16(rng.normal());
+                if (t.dtype ==
+                    DType::F32)  // vectors stay so beside bf16 matrices, and must survive a bf16 file
+                    t.as<float>()[i] = to_float(rounded);
                 else
-                    t.as<Bf16>()[i] = to_bf16(rng.normal());
+                    t.as<Bf16>()[i] = rounded;
             }
         });
     }
