@@ -219,7 +219,7 @@ bool has_tokens(const Tokenizer& tokenizer, const Named& named) {
 }
 
 ChatTemplate::Kind automatic(std::string_view family, const Tokenizer& tokenizer) {
-    if (tokenizer.definition().name == "bytes") return ChatTemplate::Raw;
+    if (tokenizer.definition().merges.empty()) return ChatTemplate::Raw;  // bytes, built in or from a folder
     std::string lower(family);
     for (char& c : lower) c = c >= 'A' && c <= 'Z' ? char(c + 32) : c;
     for (const Named& named : named_templates()) {
