@@ -69,9 +69,11 @@ $(EMULATION_OBJ) $(CUDA_OBJ): $(BUILD)/flags | have_all
 
 all: $(BINARIES)
 
-# Objects depend on the flags they were made with: CUDA=0 after CUDA=1, or another OPT, rebuilds what it must.
+# Objects depend on the flags they were made with: CUDA=0 after CUDA=1, or another OPT, rebuilds what it must. (Not CXXFLAGS
+# itself, to which some targets add their own, and which what they depend on would see.)
+FLAGS := $(CXXFLAGS)
 $(BUILD)/flags: always
-	@mkdir -p $(BUILD); echo '$(CXXFLAGS)' | cmp -s - $@ || echo '$(CXXFLAGS)' >$@
+	@mkdir -p $(BUILD); echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 $(BUILD)/link-flags: always
 	@mkdir -p $(BUILD); echo '$(CUDA_OBJ) $(CUDA_LIBS)' | cmp -s - $@ || echo '$(CUDA_OBJ) $(CUDA_LIBS)' >$@
 
