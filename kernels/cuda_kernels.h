@@ -10,6 +10,8 @@
 #include "kernels/attention_tiles.h"
 #include "kernels/device/device.h"
 #include "kernels/ops.h"
+#include "kernels/pair_loss.h"
+#include "kernels/reveal_block.h"
 
 namespace cuda {
 
@@ -172,5 +174,14 @@ void attention_backward_rows(const Context&, Tensor dq, Tensor dk, Tensor dv, Te
                              Tensor lse, const Attention&);
 // row_sums (T, NH) = sum over a head of dout * out
 void attention_row_sums(const Context&, Tensor row_sums, Tensor dout, Tensor out, int heads);
+
+// ---- reveal_block.h, pair_loss.h: every pointer is to device memory ----
+void reveal_blocks(const Context&, uint8_t* revealed, int* n_revealed, const Sampled* sampled,
+                   const uint8_t* masked, const RevealBlock* blocks, int n);
+// sums: policy loss, kl
+void policy_loss(const Context&, double* sums, float* dlogprob, const float* logp_new, const float* logp_old,
+                 const float* advantage, const float* weight, int n, const PolicyLossOptions& options);
+void value_loss(const Context&, double* sum, float* dvalue, const float* value, const float* value_old,
+                const float* returns, const float* weight, int n, double clip);
 
 }  // namespace cuda

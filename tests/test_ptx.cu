@@ -1,34 +1,10 @@
 // Every instruction of ptx.h against its definition: on the host the twin, on a GPU the instruction.
 #include <gtest/gtest.h>
 
-#include <vector>
-
 #include "kernels/device/ptx.h"
+#include "tests/device_array.h"
 
 namespace {
-
-template <class T>
-class DeviceArray {
-  public:
-    explicit DeviceArray(const std::vector<T>& host) : n_(host.size()) {
-        CUDA_CHECK(cudaMalloc(&data_, n_ * sizeof(T)));
-        CUDA_CHECK(cudaMemcpyAsync(data_, host.data(), n_ * sizeof(T), cudaMemcpyHostToDevice, nullptr));
-    }
-    ~DeviceArray() { cudaFree(data_); }
-    DeviceArray(const DeviceArray&) = delete;
-    DeviceArray& operator=(const DeviceArray&) = delete;
-    T* data() const { return static_cast<T*>(data_); }
-    std::vector<T> host() const {
-        std::vector<T> out(n_);
-        CUDA_CHECK(cudaMemcpyAsync(out.data(), data_, n_ * sizeof(T), cudaMemcpyDeviceToHost, nullptr));
-        CUDA_CHECK(cudaStreamSynchronize(nullptr));
-        return out;
-    }
-
-  private:
-    size_t n_;
-    void* data_ = nullptr;
-};
 
 // D (16, 8) = A (16, 16) B (16, 8), A row-major through ldmatrix, B as rows of k through ldmatrix.trans.
 __global__ void multiply(float* D, const bf16* A, const bf16* B) {

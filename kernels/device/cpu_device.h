@@ -148,6 +148,7 @@ inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
     return a.out;
 }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 // Integers only: the order of additions does not matter to them.
 inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
     return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
