@@ -130,9 +130,8 @@ class CudaOps : public Ops {
         const cuda::Attention a{q, k, v, see, heads, kv_heads};
         if (!cuda::attention_on_tensor_cores(a)) return cuda::attention_forward_rows(context(), out, lse, a);
         cuda::DeviceTiles tiles = indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 4), 4, 0);
-        if (q.rows * a.group() <=
-            int64_t(tiles.n_query_tiles) * 16)  // a warp's rows hold the average tile: decoding
-            tiles = indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 1), 1, DECODE_SPLIT);
+        if (q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16)  // a warp's rows hold the average tile
+            tiles = decoding_tiles(a);
         cuda::attention_forward_tiles(context(), out, lse, a, tiles);
     }
     void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
@@ -205,6 +204,16 @@ class CudaOps : public Ops {
     }
 
   private:
+    // Pieces of DECODE_SPLIT key tiles, longer ones where their partial results would not fit in half of the workspace.
+    cuda::DeviceTiles decoding_tiles(const cuda::Attention& a) {
+        workspace_.reset();
+        const size_t part_bytes = size_t(a.kv_heads) * 16 * size_t(a.HD() + 1) * sizeof(float);
+        for (int split = DECODE_SPLIT;; split *= 2) {
+            const cuda::DeviceTiles tiles =
+                indices_.attention_tiles(a.see, int(a.k.rows), cuda::tile_tokens(a, 1), 1, split);
+            if (size_t(tiles.parts) * part_bytes <= workspace_.left() / 2) return tiles;
+        }
+    }
     static cudaStream_t open(int device) {
         cudaStream_t stream;
         CUDA_CHECK(cudaSetDevice(device));

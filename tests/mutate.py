@@ -20,6 +20,7 @@ FLAGS = "-std=c++20 -O1 -fno-math-errno -I. -Wno-unknown-pragmas -x c++".split()
 # The tests that a file's kernels are under.
 FILTERS = {
     "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaOpsTest.Linear*:*CudaHead*",
+    "reveal_block": "DeviceReveal*", "pair_loss": "DeviceLoss*",
 }
 DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*"
 
@@ -77,7 +78,8 @@ def run(command, timeout):
 class Builder:
     def __init__(self, build, flags):
         self.build, self.flags = build, flags
-        self.objects = sorted(glob.glob(f"{build}/emulation/kernels/*.o")) + glob.glob(f"{build}/tests/test_cuda_*.o")
+        self.objects = sorted(glob.glob(f"{build}/emulation/kernels/*.o")) + glob.glob(f"{build}/tests/test_cuda_*.o") + \
+            glob.glob(f"{build}/emulation/tests/test_*.o")
         self.rest = [f"{build}/kernels/device/cpu_device.o", f"{build}/engine.a"]
         if not all(os.path.exists(f) for f in self.rest) or not self.objects:
             sys.exit(f"tests/mutate.py: no objects in {build}; first type: make {build}/run_tests")

@@ -144,3 +144,23 @@ TEST(CudaAttention, LargeScoresDoNotOverflow) {
         for (const double x : out.read()) EXPECT_NEAR(x, 3, 1e-5);
     }
 }
+
+// The longer the keys, the more partial results: where they do not fit in the workspace the pieces grow.
+TEST(CudaAttention, LongContextsFitInAnyWorkspace) {
+    const int S = 2000, HD = 32;
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(16 << 10);
+    const std::vector<AttentionSpans> spans = {{{0, 0, 0}, {S, 0, 0}}};
+    const DeviceInts see(*ops, as_ints(spans), SPAN_INTS);
+    const DeviceMatrix q(*ops, 1, HD, DType::BF16, std::vector<float>(HD, 0));
+    const DeviceMatrix k(*ops, S, HD, DType::BF16, random_floats(S * HD, 1)),
+        v(*ops, S, HD, DType::BF16, random_floats(S * HD, 2));
+    DeviceMatrix out(*ops, 1, HD, DType::BF16), lse(*ops, 1, 1, DType::F32);
+    ops->attention_forward(out, lse, q, k, v, see, 1, 1);
+    EXPECT_NEAR(lse.read()[0], std::log(2000.0), 1e-5);  // all scores are 0: the mean of the values
+    const std::vector<double> o = out.read(), values = v.values();
+    for (int i = 0; i < HD; i++) {
+        double mean = 0;
+        for (int s = 0; s < S; s++) mean += values[size_t(s * HD + i)] / S;
+        EXPECT_NEAR(o[size_t(i)], mean, std::abs(mean) * 0x1p-8 + 1e-6);
+    }
+}
