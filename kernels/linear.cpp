@@ -1,17 +1,20 @@
 #include "kernels/linear.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/parallel.h"
 
 namespace cpu {
+
+constexpr int DEPTH = 256;  // of a block: a panel of so many rows stays in the second-level cache
 
 // ---- forward
 
 template <class W>
 void matmul_block(const Simd& simd, float* out, int64_t out_row, const float* inp, int64_t inp_row,
                   const W* weight, int64_t weight_row, int M, int N, int K) {
-    constexpr int DEPTH = 256, NARROW = 8;
+    constexpr int NARROW = 8;
     if (M <= NARROW) return simd.narrow(out, out_row, inp, inp_row, weight, weight_row, sizeof(W), M, N, K);
     alignas(64) float packed[DEPTH * PANEL];
     for (int n = 0; n < N; n += PANEL) {
@@ -84,9 +87,37 @@ void linear_forward(Context& context, Tensor out, Tensor inp, Tensor weight, Ten
 
 // ---- backward
 
+constexpr int STRIP = 48;
+struct alignas(64) StripTile {
+    float data[DEPTH * STRIP];
+};
+
+// out (M, N) += or = a^T b for a (D, M): a strip of columns of a is copied into rows of STRIP, which the panels of b then read
+// from the cache instead of one cache line per row of a, each on a page of its own.
+static void matmul_transposed(const Simd& simd, Rows<float> out, Rows<const float> a, Rows<const float> b,
+                              int64_t M, int64_t N, int64_t D, bool accumulate) {
+    const int64_t strips = (M + STRIP - 1) / STRIP, panels = (N + PANEL - 1) / PANEL;
+    const int64_t parts = std::min(panels, (2 * max_threads() + strips - 1) / strips);  // of a strip's panels
+    parallel_for(strips * parts, STRIP * N / parts * D / 16, [&](int64_t item) {
+        StripTile tile;
+        const int64_t m0 = item / parts * STRIP, rows = std::min<int64_t>(STRIP, M - m0), part = item % parts;
+        const int64_t n0 = panels * part / parts * PANEL,
+                      n1 = std::min(panels * (part + 1) / parts * PANEL, N);
+        for (int64_t d0 = 0; d0 < D; d0 += DEPTH) {
+            const int64_t depth = std::min<int64_t>(DEPTH, D - d0);
+            for (int64_t d = 0; d < depth; d++)
+                memcpy(tile.data + d * STRIP, a[d0 + d] + m0, size_t(rows) * sizeof(float));
+            simd.outer(out[m0] + n0, out.stride, tile.data, 1, STRIP, b[d0] + n0, b.stride, int(rows),
+                       int(n1 - n0), int(depth), accumulate || d0 > 0);
+        }
+    });
+}
+
 void matmul(const Simd& simd, Rows<float> out, const float* a, int64_t a_row, int64_t a_depth,
             Rows<const float> b, int64_t M, int64_t N, int64_t D, bool accumulate) {
     if (M == 0) return;
+    if (a_row == 1 && N >= 4 * PANEL && D > 0)
+        return matmul_transposed(simd, out, {a, a_depth}, b, M, N, D, accumulate);
     const int64_t panels = (N + PANEL - 1) / PANEL;
     const int64_t blocks =
         std::min((M + 5) / 6, std::max<int64_t>((M + 191) / 192, (2 * max_threads() + panels - 1) / panels));
