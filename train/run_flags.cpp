@@ -25,6 +25,7 @@ void RunFlags::declare(Options& f) {
     f.section("Warm start: SFT on the task's own solutions");
     f.add("--sft-steps N", &run.sft.steps, "steps at most; 0: none").range(0, 1e9);
     f.add("--sft-batch N", &run.sft.batch, "solutions per step").range(1, 1e6);
+    f.add("--sft-pad-tokens N", &run.sft.pad_tokens, "end tokens trained after a solution").range(0, 4096);
     f.add("--sft-until ACCURACY", &run.sft_until, "ends early at this dynamic accuracy").range(0, 1);
     f.add("--sft-eval-every N", &run.sft_eval_every, "steps between measurements of it; 0: never")
         .range(0, 1e9);
@@ -43,7 +44,8 @@ void RunFlags::declare(Options& f) {
     f.add("--total-steps N", &run.steps, "steps of reinforcement learning").range(0, 1e9);
     f.add("--epochs N", &run.rl.epochs, "passes over a step's responses").range(1, 1000);
     f.add("--mini-batches N", &run.rl.mini_batches, "updates per pass").range(1, 1e6);
-    f.add("--token-budget N", &token_budget, "tokens of one forward pass in training").range(1, 1 << 24);
+    f.add("--token-budget N", &token_budget, "tokens of one forward pass in training; 0: what suits")
+        .range(0, 1 << 24);
     f.add("--train-block B", &train_block, "block length that is trained at (0: the rollout's)")
         .range(0, 4096);
     f.add("--reset-optimizer-each-step", &run.reset_optimizer_each_step,

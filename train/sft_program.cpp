@@ -123,7 +123,9 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
     log_info("run folder %s; %s, %.2fM parameters; %zu examples, %zu held out", folder->path().c_str(),
              source.c_str(), double(model.config.n_parameters()) / 1e6, train.size(), held_out.size());
     const auto save = [&](const std::string& path) {
-        save_model_folder(path, learner.weights, learner.config, source, DType::F32, ops);
+        // after a resume from the newest checkpoint: the one resumed from may be gone
+        save_model_folder(path, learner.weights, learner.config, f.resume.empty() ? source : folder->latest(),
+                          DType::F32, ops);
     };
     SftRun run(f.run, learner, std::move(train), std::move(held_out), *folder, save);
     if (!f.resume.empty()) run.resume(source);

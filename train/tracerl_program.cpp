@@ -58,6 +58,22 @@ EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, const G
     return limits;
 }
 
+// The longest response, one token revealed per step, must fit into one pass: it is never cut.
+MicroBatchLimits micro_batch_limits(const RunFlags& f, const ModelConfig& config,
+                                    const GenerateOptions& rollout, int block, int prompt) {
+    constexpr int CHEAP_TOKENS = 4096;
+    const int length = prompt + rollout.gen_length + block;
+    const int worst =
+        config.full_attention ? length * rollout.gen_length : length + (rollout.gen_length + block) * block;
+    if (f.token_budget && f.token_budget < worst)
+        fail(Exit::Usage,
+             "--token-budget %d: a response of --gen-length %d to a prompt of %d tokens can take %d tokens "
+             "in training; raise the one or lower the other",
+             f.token_budget, rollout.gen_length, prompt, worst);
+    const int tokens = f.token_budget ? f.token_budget : std::max(worst, CHEAP_TOKENS);
+    return {tokens, tokens};
+}
+
 void print_plan(const Learner& policy, const Learner* value, const Arena& engine) {
     const auto mib = [](size_t bytes) { return double(bytes) / (1 << 20); };
     printf("policy\n");
@@ -97,15 +113,16 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
         f.run.steps * f.run.rl.epochs * f.run.rl.mini_batches;
 
     const int block = config.full_attention ? 0 : f.train_block ? f.train_block : rollout.block;
-    const MicroBatchLimits limits{f.token_budget, f.token_budget};
+    const int prompt = longest_prompt(task, codec);
+    const MicroBatchLimits limits = micro_batch_limits(f, config, rollout, block, prompt);
     Learner policy(ops, config, Head::Policy, block, limits, f.run.sft_optimizer);
     std::optional<Learner> value;
     if (!r.value_model.empty())
         value.emplace(ops, source.value.empty() ? config : read_model_config(source.value), Head::Value,
                       block, limits, f.run.value_optimizer);
     Arena engine_arena("rollout", ops);
-    Engine engine(ops, policy.config, policy.weights,
-                  engine_limits(f, config, rollout, longest_prompt(task, codec)), text.n_ids, engine_arena);
+    Engine engine(ops, policy.config, policy.weights, engine_limits(f, config, rollout, prompt), text.n_ids,
+                  engine_arena);
     if (common.dry_run) {
         print_plan(policy, value ? &*value : nullptr, engine_arena);
         return Exit::Ok;
@@ -126,7 +143,9 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
              source.policy.empty() ? ("a new " + f.preset + " model").c_str() : source.policy.c_str(),
              double(config.n_parameters()) / 1e6, rollout.block, f.task.c_str());
     const auto save = [&](const std::string& path) {
-        save_model_folder(path, policy.weights, policy.config, source.policy, DType::F32, ops);
+        // The tokenizer travels along: from --model, or after a resume from the newest checkpoint (the one resumed from may be gone).
+        const std::string companions = source.resumed ? folder->latest() : source.policy;
+        save_model_folder(path, policy.weights, policy.config, companions, DType::F32, ops);
         if (source.policy.empty()) save_byte_tokenizer(path);
         if (!value) return;
         make_folders(path + "/value_model");

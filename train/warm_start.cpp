@@ -36,6 +36,8 @@ WarmStartStep warm_start_step(Learner& policy, const TextCodec& codec, const Tas
         SftExample example;
         example.prompt_ids = codec.encode_prompt(problem.prompt);
         example.response_ids = codec.encode_response(problem.solution);
+        example.response_ids.insert(example.response_ids.end(), size_t(options.pad_tokens),
+                                    example.response_ids.back());
         example.copies = sft_copies(example, shape, options.masks, rng);
         sequences.push_back(sft_sequence(example, shape));
         weights.push_back(sft_weights(example));

@@ -8,6 +8,8 @@
 struct WarmStartOptions {
     int64_t steps = 0;
     int batch = 64;  // solutions per step
+    int pad_tokens =
+        0;  // end tokens trained after the response, so that the model knows what comes after an answer: nothing
     SftMaskOptions masks;
     uint64_t seed = 0;
 };

@@ -243,7 +243,9 @@ std::string Options::to_toml() const {
             if (!entry->in_config || (entry->section == "Common" ? "" : entry->section) != section) continue;
             const std::string value = entry->value_text(true);
             const std::string line = underscores(entry->name) + " = " + value;
-            text += format("%-36s # %s\n", (value.empty() ? "# " + line : line).c_str(), entry->help.c_str());
+            // An empty word that is none of the choices stands for "not given".
+            const bool unset = value.empty() || (value == "\"\"" && !entry->allowed.empty());
+            text += format("%-36s # %s\n", (unset ? "# " + line : line).c_str(), entry->help.c_str());
         }
     }
     return text;

@@ -1,0 +1,158 @@
+// train_tracerl as it is typed: the default run in a minute, an interrupt, a resume, bad input.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "utils/files.h"
+#include "utils/json.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+    int code;
+    std::string out, err;
+};
+
+std::string temporary(const std::string& name) { return testing::TempDir() + "train_program_" + name; }
+
+Outcome run(const std::string& arguments) {
+    const std::string out = temporary("out"), err = temporary("err");
+    const int status = system(
+        ("./train_tracerl --progress none --device cpu " + arguments + " </dev/null >" + out + " 2>" + err)
+            .c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+}
+
+// Starts the program in the background and sends it `signal` as soon as its metrics have `lines` lines.
+int interrupted_run(const std::vector<std::string>& arguments, const std::string& folder, int lines,
+                    int signal) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+        std::vector<char*> argv;
+        for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+        argv.push_back(nullptr);
+        if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr)) _exit(99);
+        execv(argv[0], argv.data());
+        _exit(98);
+    }
+    for (int i = 0; i < 6000; i++) {
+        const std::string metrics = folder + "/metrics.jsonl";
+        if (file_exists(metrics)) {
+            const std::string text = read_text(metrics);
+            if (std::count(text.begin(), text.end(), '\n') >= lines) break;
+        }
+        usleep(10000);
+    }
+    kill(pid, signal);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+const char* SMALL =
+    "--task arithmetic:digits=1,working=off --gen-length 6 --sft-steps 6 --sft-batch 4 --sft-eval-every 0 "
+    "--total-steps 4 --tasks 2 --responses 4 --keep-accuracy all --eval-problems 4 --save-every 1 --block 4 "
+    "--seed 3 --threads 1";
+
+std::vector<std::string> words(const std::string& text) {
+    std::vector<std::string> out;
+    for (size_t at = 0; at < text.size();) {
+        const size_t end = std::min(text.find(' ', at), text.size());
+        if (end > at) out.push_back(text.substr(at, end - at));
+        at = end + 1;
+    }
+    return out;
+}
+
+std::string final_weights(const std::string& folder) {
+    std::string latest = read_text(folder + "/latest");
+    latest.pop_back();
+    return read_text(folder + "/" + latest + "/model.safetensors");
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool SANITIZED = true;
+#else
+constexpr bool SANITIZED = false;
+#endif
+
+}  // namespace
+
+TEST(TrainProgram, TheDefaultRunInAMinute) {
+    if (SANITIZED) GTEST_SKIP() << "takes a minute without a sanitizer, ten with one";
+    const std::string folder = temporary("quick");
+    fs::remove_all(folder);
+    const Outcome o = run("--config train/configs/quick.toml --out " + folder);
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_NE(o.out.find("./infer --model " + folder + "/ckpt/step-"), std::string::npos) << o.out;
+    std::map<std::string, double> dynamic;
+    int steps = 0;
+    read_jsonl(folder + "/metrics.jsonl", [&](const Json& line, const std::string&) {
+        if (line["phase"] == "eval") dynamic[line["name"]] = line["dynamic"]["accuracy"];
+        if (line["phase"] != "rl") return;
+        steps++;
+        if (line["updates"].get<int>()) {
+            EXPECT_LT(line["logprob_mismatch"].get<double>(), 1e-4);
+        }
+    });
+    EXPECT_EQ(steps, 20);
+    EXPECT_LT(dynamic.at("at the start"), 0.02);
+    EXPECT_GT(dynamic.at("after SFT"), 0.3);
+    EXPECT_GT(dynamic.at("after RL"), dynamic.at("after SFT"));
+    // The folder says how it came to be, and what it says runs.
+    EXPECT_EQ(run("--dry-run --config " + folder + "/config.toml").code, 0);
+    // Every sampled trajectory can be replayed.
+    const Outcome replayed = run("--model " + folder + "/ckpt/" +
+                                 fs::path(read_text(folder + "/latest")).filename().string().substr(0, 11) +
+                                 " --block 8 --keep-accuracy all --replay " + folder +
+                                 "/samples/step-000020.jsonl --dump-grads " + temporary("grads"));
+    ASSERT_EQ(replayed.code, 0) << replayed.err;
+    EXPECT_GT(parse_json(replayed.out, "stdout")["n_responses"].get<int>(), 0);
+}
+
+TEST(TrainProgram, SignalsSaveAndResumeIsExact) {
+    const std::string whole = temporary("whole"), cut = temporary("cut");
+    fs::remove_all(whole);
+    ASSERT_EQ(run(std::string(SMALL) + " --out " + whole).code, 0);
+    int lines = 2;
+    for (const int signal : {SIGINT, SIGTERM, SIGKILL, SIGINT, SIGKILL}) {
+        fs::remove_all(cut);
+        std::vector<std::string> arguments = {"./train_tracerl", "--device", "cpu", "--progress", "none",
+                                              "--out",           cut};
+        for (const std::string& w : words(SMALL)) arguments.push_back(w);
+        const int code = interrupted_run(arguments, cut, lines += 2, signal);
+        // A run this short may be over before the signal comes.
+        if (code != 0) {
+            EXPECT_EQ(code, signal == SIGINT ? 130 : signal == SIGTERM ? 143 : 1000 + SIGKILL);
+        }
+        if (!file_exists(cut + "/latest"))
+            continue;  // killed before the first checkpoint: nothing to go on with
+        const Outcome o = run("--resume " + cut);
+        ASSERT_EQ(o.code, 0) << o.err;
+        EXPECT_EQ(final_weights(whole), final_weights(cut)) << "signal " << signal;
+    }
+}
+
+TEST(TrainProgram, FaultsAreListedTogether) {
+    const Outcome o = run("--lr banana --tasks 0 --no-such-flag 3");
+    EXPECT_EQ(o.code, 2);
+    for (const char* word : {"--lr", "banana", "--tasks", "--no-such-flag"})
+        EXPECT_NE(o.err.find(word), std::string::npos) << o.err;
+    EXPECT_EQ(run("--task nonsense").code, 2);
+    EXPECT_EQ(run("--task no_such_file.jsonl").code, 3);
+    EXPECT_EQ(run("--model no_such_folder").code, 3);
+    EXPECT_EQ(run("--resume no_such_run").code, 3);
+    EXPECT_EQ(run("--value-model init --objective coupled").code, 2);
+    EXPECT_EQ(run("--token-budget 8 --dry-run").code, 2);
+    const std::string taken = temporary("taken");
+    make_folders(taken);
+    write_file_atomic(taken + "/config.toml", "");
+    EXPECT_EQ(run("--out " + taken).code, 2);
+}
