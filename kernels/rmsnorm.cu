@@ -26,7 +26,8 @@ __global__ void rmsnorm_forward_kernel(DeviceRows<T> out, float* rstd, DeviceRow
     const float r = 1.0f / sqrtf(block_sum(sum) / float(C) + eps);
     if (threadIdx.x == 0) rstd[blockIdx.x] = r;
     for (int c = first; c < C; c += step) {
-        const auto p = load_pack<PACK>(x + c), w = load_pack<PACK>(weight + c);
+        const auto p = load_pack<PACK>(x + c);
+        const auto w = load_pack<PACK>(weight + c);
         Pack<T, PACK> y;
         for (int k = 0; k < PACK; k++) y.v[k] = from_float<T>(to_float(p.v[k]) * r * w.v[k]);
         store_pack(out[blockIdx.x] + c, y);
@@ -45,14 +46,14 @@ __global__ void rmsnorm_backward_kernel(DeviceRows<T> dinp, float* dweight_part,
         const float r = rstd[t];
         float dot = 0;
         for (int c = first; c < C; c += step) {
-            const auto x = load_pack<PACK>(inp[t] + c), d = load_pack<PACK>(dout[t] + c),
-                       w = load_pack<PACK>(weight + c);
+            const auto x = load_pack<PACK>(inp[t] + c), d = load_pack<PACK>(dout[t] + c);
+            const auto w = load_pack<PACK>(weight + c);
             for (int k = 0; k < PACK; k++) dot += to_float(d.v[k]) * w.v[k] * to_float(x.v[k]);
         }
         const float scale = r * r * block_sum(dot) / float(C);
         for (int c = first; c < C; c += step) {
-            const auto x = load_pack<PACK>(inp[t] + c), d = load_pack<PACK>(dout[t] + c),
-                       w = load_pack<PACK>(weight + c);
+            const auto x = load_pack<PACK>(inp[t] + c), d = load_pack<PACK>(dout[t] + c);
+            const auto w = load_pack<PACK>(weight + c);
             auto dx = load_pack<PACK>(dinp[t] + c);
             for (int k = 0; k < PACK; k++) {
                 const float xf = to_float(x.v[k]), df = to_float(d.v[k]);

@@ -140,14 +140,17 @@ def main():
 
     plain = Builder(options.build, [])
     thread = Builder(options.thread, ["-fsanitize=thread"]) if options.thread else None
-    for f in sorted(set(FILTERS.values()) | {DEFAULT_FILTER}):  # what is not broken passes
+    def filter_of(path):
+        stem = os.path.basename(path).split(".")[0]
+        return next((f for key, f in FILTERS.items() if stem.startswith(key)), DEFAULT_FILTER)
+
+    for f in sorted({filter_of(m["file"]) for m in mutants}):  # what is not broken passes
         unbroken = {"file": "kernels/swiglu.cu", "text": open("kernels/swiglu.cu").read()}
         if plain.test(unbroken, f):
             sys.exit(f"tests/mutate.py: the tests {f} fail without any mutant")
     caught, tried, survivors = 0, 0, []
     for m in mutants:
-        stem = os.path.basename(m["file"]).split(".")[0]
-        test_filter = next((f for key, f in FILTERS.items() if stem.startswith(key)), DEFAULT_FILTER)
+        test_filter = filter_of(m["file"])
         how = plain.test(m, test_filter)
         if how == "does not compile":
             continue
