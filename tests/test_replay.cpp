@@ -10,6 +10,7 @@
 #include "train/replay.h"
 #include "utils/cli.h"
 #include "utils/files.h"
+#include "utils/json.h"
 #include "weights_tools/safetensors.h"
 
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tokenizer/unicode.h"
+#include "tokenizer/byte_tokenizer.h"
 #include "utils/error.h"
 #include "utils/json.h"
 
@@ -219,7 +220,8 @@ bool has_tokens(const Tokenizer& tokenizer, const Named& named) {
 }
 
 ChatTemplate::Kind automatic(std::string_view family, const Tokenizer& tokenizer) {
-    if (tokenizer.definition().merges.empty()) return ChatTemplate::Raw;  // bytes, built in or from a folder
+    // The byte tokenizer, built in or from a folder it was written to.
+    if (tokenizer.vocabulary_size() == BYTE_TOKENS && tokenizer.mask() == BYTE_MASK) return ChatTemplate::Raw;
     std::string lower(family);
     for (char& c : lower) c = c >= 'A' && c <= 'Z' ? char(c + 32) : c;
     for (const Named& named : named_templates()) {
