@@ -213,7 +213,8 @@ void bench_adamw(Ops& ops, int64_t n) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {  // optionally the name of one group
+    const auto wanted = [&](const char* group) { return argc < 2 || strcmp(argv[1], group) == 0; };
     const auto ops = make_cpu_ops();
     printf("%s, OpenBLAS %s\n", ops->device_name().c_str(), OPENBLAS ? "linked" : "absent");
 #if OPENBLAS
@@ -224,15 +225,22 @@ int main() {
     };
     for (const auto& [N, K] : {Projection{768, 128}, Projection{128, 384}, Projection{1536, 256},
                                Projection{768, 768}, Projection{2048, 2048}})
-        for (int T : {1, 4, 16, 64, 512}) bench_linear(*ops, T, N, K);
-    bench_attention(*ops, 512, 4, 4, 2, 32);
-    bench_attention(*ops, 512, 32, 8, 4, 32);
-    bench_attention(*ops, 2048, 4, 16, 8, 128);
-    bench_head(*ops, 512, 128, 300);
-    bench_head(*ops, 4, 256, 151936);
-    bench_head(*ops, 64, 256, 151936);
-    bench_rows(*ops, 512, 128);
-    bench_rows(*ops, 512, 1024);
-    bench_adamw(*ops, 1 << 20);
-    bench_adamw(*ops, 1 << 24);
+        for (int T : {1, 4, 16, 64, 512})
+            if (wanted("linear")) bench_linear(*ops, T, N, K);
+    if (wanted("attention")) {
+        bench_attention(*ops, 512, 4, 4, 2, 32);
+        bench_attention(*ops, 512, 32, 8, 4, 32);
+        bench_attention(*ops, 2048, 4, 16, 8, 128);
+    }
+    if (wanted("head")) {
+        bench_head(*ops, 512, 128, 300);
+        bench_head(*ops, 4, 256, 151936);
+        bench_head(*ops, 64, 256, 151936);
+    }
+    if (wanted("rows")) {
+        bench_rows(*ops, 512, 128);
+        bench_rows(*ops, 512, 1024);
+        bench_adamw(*ops, 1 << 20);
+        bench_adamw(*ops, 1 << 24);
+    }
 }
