@@ -180,3 +180,13 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
     EXPECT_GT(cut, 0);  // those in flight, 16 at most; those that never began are left out
     EXPECT_LE(cut, 16);
 }
+
+// What a newcomer types first: the model that comes along answers its sample prompt, and says what it is.
+TEST_F(InferProgram, TheModelThatComesAlongAnswersItsSamplePrompt) {
+    if (!file_exists("inference/default_model/model.safetensors")) GTEST_SKIP() << "it is not here";
+    const Result r = run("--block 8");
+    ASSERT_EQ(r.code, 0) << r.err;
+    EXPECT_TRUE(contains(r.err, "inference/default_model")) << r.err;
+    EXPECT_TRUE(contains(r.err, "347+586=")) << r.err;
+    EXPECT_TRUE(r.out.ends_with("933\n")) << r.out;
+}
