@@ -3,6 +3,7 @@
 
 #include "model/config.h"
 #include "utils/error.h"
+#include "utils/json.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     try {
