@@ -36,12 +36,11 @@ struct Model {
         Rng rng(7, Stream::Init);
         parameters.for_each(config, [&](const std::string&, const Tensor& t) {
             for (int64_t i = 0; i < t.size(); i++) {
-                const Bf16 rounded = to_bf16(rng.normal());
-                if (t.dtype ==
-                    DType::F32)  // vectors stay so beside bf16 matrices, and must survive a bf16 file
-                    t.as<float>()[i] = to_float(rounded);
+                const Bf16 x = to_bf16(rng.normal());  // exact in both types: vectors stay F32 beside BF16
+                if (t.dtype == DType::F32)
+                    t.as<float>()[i] = to_float(x) + (dtype == DType::F32 ? 0x1p-20f : 0);
                 else
-                    t.as<Bf16>()[i] = rounded;
+                    t.as<Bf16>()[i] = x;
             }
         });
     }
