@@ -21,6 +21,7 @@ constexpr int COLUMNS = SIMD_COLUMNS;  // vectors of a register tile's width
 constexpr int TILE_ROWS = 6;
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t IVec __attribute__((vector_size(LANES * 4)));
+typedef uint32_t UVec __attribute__((vector_size(LANES * 4)));  // bits: wraps where a signed sum may not
 typedef float UnalignedVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 #define SIMD_INLINE inline __attribute__((always_inline))
 
@@ -116,8 +117,8 @@ SIMD_INLINE Vec exp_of(Vec x) {
     p = fma(p, r, all(1.6666665459e-1f));
     p = fma(p, r, all(5.0000001201e-1f));
     p = fma(p, r * r, r) + all(1);
-    const IVec power = (IVec)shifted << 23;  // the shifter's own low bits are zero
-    const Vec scale = (Vec)(power + (int32_t(127) << 23));
+    const UVec power = (UVec)shifted << 23;  // the shifter's own low bits are zero
+    const Vec scale = (Vec)(power + (uint32_t(127) << 23));
     return x < lowest ? Vec{} : p * scale;
 }
 
