@@ -22,7 +22,7 @@ constexpr int TILE_ROWS = 6;
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t IVec __attribute__((vector_size(LANES * 4)));
 typedef uint32_t UVec __attribute__((vector_size(LANES * 4)));  // bits: wraps where a signed sum may not
-typedef float UnalignedVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef float UnalignedVec __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
 #define SIMD_INLINE inline __attribute__((always_inline))
 
 // ---- vectors: loads, stores, fused multiply-add
