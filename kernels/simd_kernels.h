@@ -41,7 +41,7 @@ SIMD_INLINE void store(float* p, Vec x, int n) { _mm512_mask_storeu_ps(p, mask_f
 #else
 SIMD_INLINE Vec load(const float* p, int n) {
     float x[LANES] = {};
-    for (int i = 0; i < n; i++) x[i] = p[i];
+    __builtin_memcpy(x, p, size_t(n) * sizeof(float));  // p may be a BF16 row's: aligned to 2 bytes only
     return load(x);
 }
 SIMD_INLINE void store(float* p, Vec v, int n) {
