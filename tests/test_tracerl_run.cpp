@@ -17,13 +17,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Everything a run needs, as train_tracerl builds it, at a width of 16.
+// A body of width 16 of every family.
+ModelConfig small_config(Family family) {
+    const Vocabulary bytes = {BYTE_VOCABULARY, BYTE_MASK, {BYTE_IM_END, BYTE_END_OF_TEXT}};
+    std::vector<std::string> set = {"hidden_size=16",        "num_hidden_layers=2",
+                                    "num_attention_heads=2", "intermediate_size=24",
+                                    "num_key_value_heads=1", "max_position_embeddings=64"};
+    if (family == Family::Dream) return init_config("dream-7b", bytes, set);
+    if (family == Family::Llada)
+        return init_config("llada-8b", bytes,
+                           {"d_model=16", "n_layers=2", "n_heads=2", "n_kv_heads=2", "mlp_hidden_size=24",
+                            "max_sequence_length=64"});
+    set.push_back("head_dim=8");
+    return init_config("tiny", bytes, set);
+}
+
+// Everything a run needs, as train_tracerl builds it.
 struct World {
     std::unique_ptr<Ops> ops = make_cpu_ops();
-    ModelConfig config = init_config(
-        "tiny", {BYTE_VOCABULARY, BYTE_MASK, {BYTE_IM_END, BYTE_END_OF_TEXT}},
-        {"hidden_size=16", "num_hidden_layers=2", "num_attention_heads=2", "num_key_value_heads=1",
-         "head_dim=8", "intermediate_size=24", "max_position_embeddings=64"});
+    ModelConfig config;
     TextModel text = load_text_model("bytes", "auto", "", config);
     TextCodec codec = make_codec(text, prompt_template("chat"), false);
     Task task = make_task("arithmetic:digits=1,working=off", 3);
@@ -32,7 +44,7 @@ struct World {
     Arena engine_arena{"rollout", *ops};
     std::unique_ptr<Engine> engine;
 
-    explicit World(bool with_value, RlObjective objective = RlObjective::TraceRl) {
+    explicit World(bool with_value, Family family = Family::Sdar) : config(small_config(family)) {
         options.sft.steps = 3;
         options.sft.batch = 4;
         options.sft_eval_every = 2;
@@ -49,7 +61,6 @@ struct World {
         options.rl.rollout.gen_length = 12;
         for (int id = 0; id < 256; id += 4) options.rl.rollout.stop_ids.push_back(id);
         options.rl.rl.keep.all = true;
-        options.rl.rl.kind = objective;
         options.optimizer.lr = options.value_optimizer.lr = 1e-3;
         options.eval_problems = 4;
         options.eval_every = 2;
@@ -58,10 +69,12 @@ struct World {
         options.progress = ProgressStyle::None;
         // By its length a response is right, half right or wrong, so that groups differ even for an untrained model.
         task.reward = [](const Problem&, std::string_view s) { return double(s.size() % 3) / 2; };
-        const MicroBatchLimits limits{64, 64};
-        policy = std::make_unique<Learner>(*ops, config, Head::Policy, 4, limits, options.sft_optimizer);
+        const MicroBatchLimits limits{256, 256};
+        const int block = config.full_attention ? 0 : 4;
+        policy = std::make_unique<Learner>(*ops, config, Head::Policy, block, limits, options.sft_optimizer);
         if (with_value)
-            value = std::make_unique<Learner>(*ops, config, Head::Value, 4, limits, options.value_optimizer);
+            value =
+                std::make_unique<Learner>(*ops, config, Head::Value, block, limits, options.value_optimizer);
         engine = std::make_unique<Engine>(*ops, policy->config, policy->weights,
                                           EngineLimits{.max_active = 5, .max_rows = 80, .kv_slots = 200},
                                           text.n_ids, engine_arena);
@@ -111,19 +124,23 @@ std::map<std::string, std::string> checkpoint_bytes(const std::string& checkpoin
     return out;
 }
 
-void expect_resumes(const std::string& name, bool with_value, RlObjective objective) {
+void expect_resumes(
+    const std::string& name, bool with_value,
+    const std::function<void(TraceRlRunOptions&)>& configure = [](auto&) {}) {
     set_quiet(true);
     const std::string whole = fresh(name + "_whole"), cut = fresh(name + "_cut");
     int questions = 0;
     {
-        World w(with_value, objective);
+        World w(with_value);
+        configure(w.options);
         RunFolder folder = RunFolder::create(whole, "test", "");
         ASSERT_TRUE(w.run(folder)->run([&] { return questions++, false; }));
     }
     // Stopped and resumed again and again, each time after a few more of the moments at which a run may be stopped.
     int starts = 0;
     for (int patience = 3; starts < 60; patience += 5, starts++) {
-        World w(with_value, objective);
+        World w(with_value);
+        configure(w.options);
         RunFolder folder = starts ? RunFolder::open(cut) : RunFolder::create(cut, "test", "");
         const auto run = w.run(folder);
         if (starts) {
@@ -152,32 +169,82 @@ void expect_resumes(const std::string& name, bool with_value, RlObjective object
 
 }  // namespace
 
-TEST(TraceRlRun, AStoppedRunGoesOnBitForBit) { expect_resumes("plain", false, RlObjective::TraceRl); }
-TEST(TraceRlRun, AStoppedRunWithAValueModelGoesOnBitForBit) {
-    expect_resumes("value", true, RlObjective::TraceRl);
-}
+TEST(TraceRlRun, AStoppedRunGoesOnBitForBit) { expect_resumes("plain", false); }
+TEST(TraceRlRun, AStoppedRunWithAValueModelGoesOnBitForBit) { expect_resumes("value", true); }
 TEST(TraceRlRun, AStoppedRunOfCoupledMasksGoesOnBitForBit) {
-    expect_resumes("coupled", false, RlObjective::Coupled);
+    expect_resumes("coupled", false, [](TraceRlRunOptions& o) { o.rl.rl.kind = RlObjective::Coupled; });
+}
+
+// Rollouts in blocks of 4 and updates in blocks of 8, then both in blocks of 8.
+TEST(TraceRlRun, AStoppedRunThatEnlargesItsBlocksGoesOnBitForBit) {
+    expect_resumes("enlarge", true, [](TraceRlRunOptions& o) {
+        o.train_block = 8;
+        o.enlarge_at = 2;
+        o.rl.overlong = Overlong::Keep;
+    });
+    std::vector<std::string> evaluated;
+    int step = 0;
+    read_jsonl(testing::TempDir() + "tracerl_run_enlarge_whole/metrics.jsonl",
+               [&](const Json& line, const std::string&) {
+                   if (line["phase"] == "eval")
+                       evaluated.push_back(line["name"].get<std::string>() + " " + line["block"].dump());
+                   if (line["phase"] != "rl") return;
+                   EXPECT_EQ(line["block"], step < 2 ? 4 : 8) << step;
+                   EXPECT_EQ(line["train_block"], 8) << step;
+                   // What the sampler saw in blocks of 4 is not what is trained in blocks of 8.
+                   EXPECT_EQ(line["logprob_mismatch"].is_null(), step < 2) << step;
+                   if (step == 2) {
+                       EXPECT_LT(line["logprob_mismatch"].get<double>(), 1e-4);
+                   }
+                   step++;
+               });
+    EXPECT_EQ(step, 3);
+    EXPECT_EQ(evaluated, (std::vector<std::string>{"at the start 4", "after SFT, B=4 4", "after SFT, B=8 8",
+                                                   "RL step 2 8", "after RL 8"}));
 }
 
 TEST(TraceRlRun, RolloutLogProbsAreTrainingLogProbs) {
-    World w(false);
-    w.options.rl.epochs = w.options.rl.mini_batches = 1;
-    double largest = 0;
-    for (int step = 0; step < 4; step++) {
-        const TraceRlStep s =
-            tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, step, {});
-        ASSERT_TRUE(s.on_policy);
-        ASSERT_GT(s.trained_tokens, 0);
-        largest = std::max(largest, s.logprob_mismatch);
-        EXPECT_NEAR(s.max_ratio, 1, 1e-4);
+    for (const Family family : {Family::Sdar, Family::Dream, Family::Llada}) {
+        World w(false, family);
+        w.options.rl.epochs = w.options.rl.mini_batches = 1;
+        double largest = 0;
+        for (int step = 0; step < 4; step++) {
+            const TraceRlStep s =
+                tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, step, {});
+            ASSERT_TRUE(s.on_policy);
+            ASSERT_GT(s.trained_tokens, 0);
+            largest = std::max(largest, s.logprob_mismatch);
+            EXPECT_NEAR(s.max_ratio, 1, 1e-4);
+        }
+        EXPECT_LT(largest, 1e-4);
+        // The figure sees a difference: weights that changed after the rollout are another policy.
+        w.options.rl.epochs = 2;
+        w.policy->options.lr = 1e-2;
+        TraceRlStep s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 9, {});
+        EXPECT_GT(s.max_ratio, 1.001);
+        // Merged steps are no states of the sampler's: the old policy is evaluated on them, before the first update.
+        w.options.rl.rl.shrink = 2;
+        s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 10, {});
+        EXPECT_FALSE(s.on_policy);
+        EXPECT_GT(s.trained_tokens, 0);
+        EXPECT_GT(s.max_ratio, 1.001);
     }
-    EXPECT_LT(largest, 1e-4);
-    // The figure sees a difference: weights that changed after the rollout are another policy.
-    w.options.rl.epochs = 2;
-    w.policy->options.lr = 1e-2;
-    const TraceRlStep s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 9, {});
-    EXPECT_GT(s.max_ratio, 1.001);
+}
+
+// Several epochs and mini-batches are so many optimizer steps, and the optimizer's state lives on unless it is reset.
+TEST(TraceRlRun, OptimizerStepsOfARun) {
+    set_quiet(true);
+    for (const bool reset : {false, true}) {
+        World w(true);
+        w.options.reset_optimizer_each_step = reset;
+        w.options.eval_every = w.options.save_every = 0;
+        RunFolder folder = RunFolder::create(fresh("reset"), "test", "");
+        ASSERT_TRUE(w.run(folder)->run([] { return false; }));
+        const int of_a_step = w.options.rl.epochs * w.options.rl.mini_batches;
+        EXPECT_EQ(w.policy->optimizer->steps(), of_a_step * (reset ? 1 : w.options.steps));
+        EXPECT_EQ(w.value->optimizer->steps(), of_a_step * (reset ? 1 : w.options.steps));
+    }
+    set_quiet(false);
 }
 
 TEST(TraceRlRun, ResponsesThatMeetTheLimitAreWrong) {
@@ -189,6 +256,37 @@ TEST(TraceRlRun, ResponsesThatMeetTheLimitAreWrong) {
     EXPECT_EQ(s.rollout.accuracy, 0);
     EXPECT_EQ(s.n_kept_groups, 0);
     EXPECT_EQ(s.updates, 0);
+}
+
+// Which responses are trained under every rule for those that met the limit, from their rewards written out again.
+TEST(TraceRlRun, OverlongResponses) {
+    for (const Overlong rule : {Overlong::Zero, Overlong::Keep, Overlong::Mask}) {
+        World w(false);
+        w.options.rl.overlong = rule;
+        w.options.rl.responses = 8;
+        w.task.reward = [](const Problem&, std::string_view s) { return 0.25 + double(s.size() % 3) / 4; };
+        const TraceRlStep s =
+            tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 0, {});
+        int truncated = 0, responses = 0, groups = 0;
+        for (int p = 0; p < w.options.rl.tasks; p++) {
+            std::vector<double> rewards;
+            for (const Response& r : s.batch.responses) {
+                if (r.problem != p) continue;
+                truncated += r.truncated();
+                const double judged = 0.25 + double(r.text.size() % 3) / 4;
+                EXPECT_EQ(r.reward, r.truncated() && rule != Overlong::Keep ? 0 : judged);
+                if (rule != Overlong::Mask || !r.truncated()) rewards.push_back(r.reward);
+            }
+            if (std::set<double>(rewards.begin(), rewards.end()).size() < 2) continue;
+            responses += int(rewards.size());
+            groups++;
+        }
+        EXPECT_GT(truncated, 0);
+        EXPECT_LT(truncated, w.options.rl.tasks * 8);
+        EXPECT_GT(groups, 0);
+        EXPECT_EQ(s.n_responses, responses);
+        EXPECT_EQ(s.n_kept_groups, groups);
+    }
 }
 
 TEST(TraceRlRun, EvaluationProblemsAreNeverTrained) {

@@ -151,6 +151,9 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     EXPECT_EQ(run("--resume no_such_run").code, 3);
     EXPECT_EQ(run("--value-model init --objective coupled").code, 2);
     EXPECT_EQ(run("--token-budget 8 --dry-run").code, 2);
+    EXPECT_EQ(run("--block 4 --train-block 6 --dry-run").code, 2);
+    EXPECT_EQ(run("--block 4 --enlarge-at 2 --dry-run").code, 2);
+    EXPECT_EQ(run("--block 4 --train-block 8 --enlarge-at 2 --dry-run").code, 0);
     const std::string taken = temporary("taken");
     make_folders(taken);
     write_file_atomic(taken + "/config.toml", "");

@@ -31,7 +31,7 @@ RolloutStats RolloutBatch::stats() const {
 
 RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, std::vector<Problem> problems,
                       int per_problem, const GenerateOptions& options, uint32_t first_sequence,
-                      const std::function<bool()>& should_stop) {
+                      const std::function<bool()>& should_stop, bool judge_truncated) {
     RolloutBatch batch;
     batch.problems = std::move(problems);
     std::vector<Request> requests;
@@ -50,8 +50,8 @@ RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, 
         r.trajectory = std::move(trajectories[i]);
         r.text = codec.decode(r.trajectory.output_ids);
         batch.interrupted |= r.trajectory.finish_reason == "interrupted";
-        // A response without its stop token is not an answer, whatever it says.
-        if (!r.truncated()) r.reward = task.reward(batch.problems[size_t(r.problem)], r.text);
+        if (!r.truncated() || judge_truncated)
+            r.reward = task.reward(batch.problems[size_t(r.problem)], r.text);
         batch.responses.push_back(std::move(r));
     }
     batch.reward_s = timer.seconds();

@@ -43,10 +43,11 @@ struct RolloutBatch {
 };
 
 // Generates per_problem responses to every problem and rewards them. Random streams: response i has the
-// sequence number first_sequence + i. should_stop is asked before every forward pass.
+// sequence number first_sequence + i. should_stop is asked before every forward pass. A response without its
+// stop token is no answer, whatever it says, unless `judge_truncated`.
 RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, std::vector<Problem> problems,
                       int per_problem, const GenerateOptions& options, uint32_t first_sequence,
-                      const std::function<bool()>& should_stop);
+                      const std::function<bool()>& should_stop, bool judge_truncated = false);
 
 // The static and the dynamic way to decode, greedily: what is reported before and after training.
 struct Evaluation {

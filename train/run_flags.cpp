@@ -46,8 +46,16 @@ void RunFlags::declare(Options& f) {
     f.add("--mini-batches N", &run.rl.mini_batches, "updates per pass").range(1, 1e6);
     f.add("--token-budget N", &token_budget, "tokens of one forward pass in training; 0: what suits")
         .range(0, 1 << 24);
-    f.add("--train-block B", &train_block, "block length that is trained at (0: the rollout's)")
+    f.add_choice("--overlong RULE", &run.rl.overlong,
+                 {{"zero", Overlong::Zero}, {"keep", Overlong::Keep}, {"mask", Overlong::Mask}},
+                 "a response that met --gen-length is wrong, judged like any other, or left out");
+    f.add("--train-block B", &run.train_block,
+          "block enlargement: RL's updates are made in blocks of B, a multiple of --block (0: in the "
+          "rollout's)")
         .range(0, 4096);
+    f.add("--enlarge-at N", &run.enlarge_at,
+          "from RL step N on rollouts are made in blocks of --train-block, too; 0: never")
+        .range(0, 1e9);
     f.add("--reset-optimizer-each-step", &run.reset_optimizer_each_step,
           "as the reference code: moments start at zero in every step");
     f.section("Evaluation and records");

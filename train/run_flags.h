@@ -15,7 +15,6 @@ struct RunFlags {
     std::string task = "arithmetic";
     std::string out, resume;
     int token_budget = 0;  // of a micro-batch; 0: what suits
-    int train_block = 0;   // 0: the rollout's
     int max_active = 128;
     DecodingFlags decoding;
     TraceRlRunOptions run;

@@ -13,9 +13,8 @@ static bool rollout_logprobs_hold(const TraceRlOptions& o, const Learner& policy
            (policy.config.full_attention || policy.network->block() == o.rollout.block);
 }
 
-// Responses in the order they are trained in: whole groups stay together, so that a micro-batch shares their
-// prompt.
-static std::vector<int> shuffled_groups(const Rollout& rollout, std::span<const Record> records, Rng& rng) {
+// The kept responses, group by group.
+static std::vector<std::vector<int>> kept_groups(const Rollout& rollout, std::span<const Record> records) {
     std::vector<std::vector<int>> groups;
     for (int i = 0; i < rollout.size(); i++) {
         const int64_t group = records[size_t(rollout.record[size_t(i)])].group;
@@ -23,6 +22,12 @@ static std::vector<int> shuffled_groups(const Rollout& rollout, std::span<const 
             groups.emplace_back();
         groups.back().push_back(i);
     }
+    return groups;
+}
+
+// Responses in the order they are trained in: whole groups stay together, so that a micro-batch shares their
+// prompt.
+static std::vector<int> shuffled(std::vector<std::vector<int>> groups, Rng& rng) {
     for (size_t i = groups.size(); i > 1; i--) std::swap(groups[i - 1], groups[rng.below(uint32_t(i))]);
     std::vector<int> order;
     for (const auto& group : groups) order.insert(order.end(), group.begin(), group.end());
@@ -67,7 +72,7 @@ static void update(TraceRlStep& out, Rollout& rollout, std::span<const Record> r
     // With one update the old policy is the current one.
     if (o.epochs * o.mini_batches > 1) evaluate_old(rollout, *policy.network, critic);
     for (int epoch = 0; epoch < o.epochs; epoch++) {
-        const std::vector<int> order = shuffled_groups(rollout, records, rng);
+        const std::vector<int> order = shuffled(kept_groups(rollout, records), rng);
         for (int m = 0; m < o.mini_batches; m++) {
             const size_t begin = order.size() * size_t(m) / size_t(o.mini_batches),
                          end = order.size() * size_t(m + 1) / size_t(o.mini_batches);
@@ -94,9 +99,10 @@ TraceRlStep tracerl_step(Learner& policy, Learner* value, Engine& engine, const 
     for (const int64_t index : problem_indices(task, o.seed, step * o.tasks, o.tasks))
         problems.push_back(task.problem(Split::Train, index));
     TraceRlStep out;
+    out.block = o.rollout.block;
     // Sequence numbers run over the whole run; evaluations, which are greedy, use none.
     out.batch = roll_out(engine, codec, task, std::move(problems), o.responses, o.rollout,
-                         uint32_t(step * o.tasks * o.responses), should_stop);
+                         uint32_t(step * o.tasks * o.responses), should_stop, o.overlong == Overlong::Keep);
     out.rollout = out.batch.stats();
     out.rollout_s = out.batch.generate_s;
     out.reward_s = out.batch.reward_s;
@@ -107,13 +113,14 @@ TraceRlStep tracerl_step(Learner& policy, Learner* value, Engine& engine, const 
     Timer timer;
     std::vector<Record> records;
     for (const Response& r : out.batch.responses)
-        records.push_back(to_record(r.trajectory, r.reward, r.problem));
+        if (o.overlong != Overlong::Mask || !r.truncated())
+            records.push_back(to_record(r.trajectory, r.reward, r.problem));
     Rng rng(o.seed, Stream::Mask,
             uint32_t(step) | 1u << 31);  // the other half of the stream is the warm start's
     const MaskShape shape{policy.network->block(), policy.config.mask_id};
     Rollout rollout = prepare(records, shape, o.rl, value != nullptr, rng);
     out.n_responses = rollout.size();
-    out.n_kept_groups = rollout.size() / o.responses;
+    out.n_kept_groups = int(kept_groups(rollout, records).size());
     const int64_t before = policy.network->tokens_forwarded();
     if (rollout.size()) update(out, rollout, records, policy, value, o, rng);
     out.forwarded_tokens = policy.network->tokens_forwarded() - before;

@@ -10,9 +10,14 @@
 #include "train/rl_update.h"
 #include "train/rollout.h"
 
+// What a response that met the length limit is: wrong, judged like any other, or left out of the update before
+// the responses of its group are compared.
+enum class Overlong { Zero, Keep, Mask };
+
 struct TraceRlOptions {
     int tasks = 32, responses = 16;  // problems per step, responses to each
     int epochs = 1, mini_batches = 1;
+    Overlong overlong = Overlong::Zero;
     GenerateOptions rollout;
     RlOptions rl;
     uint64_t seed = 0;
@@ -30,6 +35,7 @@ struct TraceRlStep {
     int skipped_updates = 0, updates = 0;
     int64_t trained_tokens = 0, forwarded_tokens = 0;
     double rollout_s = 0, reward_s = 0, update_s = 0;
+    int block = 0;       // of the rollout
     RolloutBatch batch;  // every response
 };
 

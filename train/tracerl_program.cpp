@@ -46,8 +46,32 @@ int longest_prompt(const Task& task, const TextCodec& codec) {
     return longest;
 }
 
-EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, const GenerateOptions& rollout,
+// The longest block of the run: what rollouts begin with, or what updates and later rollouts are made in.
+int longest_block(const RunFlags& f, const GenerateOptions& rollout) {
+    return std::max(f.run.train_block, rollout.block);
+}
+
+void check_blocks(const RunFlags& f, const ModelConfig& config, const GenerateOptions& rollout, int prompt) {
+    const int train = f.run.train_block, block = longest_block(f, rollout);
+    if (train && config.full_attention)
+        fail(Exit::Usage, "--train-block %d: a full-attention model is not trained in blocks", train);
+    if (train && train % rollout.block)
+        fail(Exit::Usage, "--train-block %d: must be a multiple of the rollout's block length, %d", train,
+             rollout.block);
+    if (f.run.enlarge_at && train <= rollout.block)
+        fail(Exit::Usage, "--enlarge-at %lld: needs --train-block, longer than the rollout's %d",
+             (long long)f.run.enlarge_at, rollout.block);
+    const int positions = (prompt + rollout.gen_length + block - 1) / block * block;
+    if (!config.full_attention && positions > config.max_positions)
+        fail(Exit::Usage,
+             "--gen-length %d: with a prompt of %d tokens and blocks of %d it takes %d positions, the model "
+             "has %d",
+             rollout.gen_length, prompt, block, positions, config.max_positions);
+}
+
+EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, GenerateOptions rollout,
                            int prompt) {
+    if (!config.full_attention) rollout.block = longest_block(f, rollout);
     const Footprint need = footprint(prompt, rollout, config);
     const int sequences =
         std::min(f.max_active, std::max(f.run.rl.tasks * f.run.rl.responses, f.run.eval_problems));
@@ -58,19 +82,35 @@ EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, const G
     return limits;
 }
 
-// The longest response, one token revealed per step, must fit into one pass: it is never cut.
-MicroBatchLimits micro_batch_limits(const RunFlags& f, const ModelConfig& config,
-                                    const GenerateOptions& rollout, int block, int prompt) {
-    constexpr int CHEAP_TOKENS = 4096;
-    const int length = prompt + rollout.gen_length + block;
-    const int worst =
-        config.full_attention ? length * rollout.gen_length : length + (rollout.gen_length + block) * block;
-    if (f.token_budget && f.token_budget < worst)
+int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+// Tokens of the longest response in training, whatever was revealed when: one copy per (merged) reveal step or per
+// random mask, of every block or of all of it.
+int64_t largest_response(const RunFlags& f, const RlOptions& rl, const ModelConfig& config,
+                         const GenerateOptions& rollout, int prompt) {
+    const bool full = config.full_attention;
+    const int64_t block = longest_block(f, rollout), n = rollout.gen_length;
+    const int64_t length = prompt + n + (full ? 0 : block);
+    const int64_t parts = full ? 1 : ceil_div(n - 1, block) + 1, part = full ? length : block;
+    const int64_t masks = rl.masks.m * (rl.kind == RlObjective::Coupled ? 2 : 1) * parts;
+    const int64_t steps = std::min(ceil_div(full ? n : block, rl.shrink) * parts, full ? n : n + block);
+    const int64_t warm_start = !f.run.sft.steps ? 0 : full ? ceil_div(n, f.run.sft.masks.block) : parts;
+    return std::max(rl.kind == RlObjective::TraceRl ? steps : masks, warm_start) * part + (full ? 0 : length);
+}
+
+// The longest response must fit into one pass: it is never cut.
+MicroBatchLimits micro_batch_limits(const RunFlags& f, const RlOptions& rl, const ModelConfig& config,
+                                    const GenerateOptions& rollout, int prompt) {
+    constexpr int64_t CHEAP_TOKENS = 4096, MOST_TOKENS = 1 << 24;
+    const int64_t worst = largest_response(f, rl, config, rollout, prompt),
+                  budget = f.token_budget ? f.token_budget : MOST_TOKENS;
+    if (budget < worst)
         fail(Exit::Usage,
-             "--token-budget %d: a response of --gen-length %d to a prompt of %d tokens can take %d tokens "
+             "--token-budget %lld: a response of --gen-length %d to a prompt of %d tokens can take %lld "
+             "tokens "
              "in training; raise the one or lower the other",
-             f.token_budget, rollout.gen_length, prompt, worst);
-    const int tokens = f.token_budget ? f.token_budget : std::max(worst, CHEAP_TOKENS);
+             (long long)budget, rollout.gen_length, prompt, (long long)worst);
+    const int tokens = f.token_budget ? f.token_budget : int(std::max(worst, CHEAP_TOKENS));
     return {tokens, tokens};
 }
 
@@ -112,9 +152,10 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
     f.run.optimizer.total_steps = f.run.value_optimizer.total_steps =
         f.run.steps * f.run.rl.epochs * f.run.rl.mini_batches;
 
-    const int block = config.full_attention ? 0 : f.train_block ? f.train_block : rollout.block;
+    const int block = config.full_attention ? 0 : rollout.block;
     const int prompt = longest_prompt(task, codec);
-    const MicroBatchLimits limits = micro_batch_limits(f, config, rollout, block, prompt);
+    check_blocks(f, config, rollout, prompt);
+    const MicroBatchLimits limits = micro_batch_limits(f, r.rl, config, rollout, prompt);
     Learner policy(ops, config, Head::Policy, block, limits, f.run.sft_optimizer);
     std::optional<Learner> value;
     if (!r.value_model.empty())
@@ -142,23 +183,27 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
     log_info("run folder %s; %s, %.2fM parameters, block %d, task %s", folder->path().c_str(),
              source.policy.empty() ? ("a new " + f.preset + " model").c_str() : source.policy.c_str(),
              double(config.n_parameters()) / 1e6, rollout.block, f.task.c_str());
+    std::optional<TraceRlRun> run;
     const auto save = [&](const std::string& path) {
         // The tokenizer travels along: from --model, or after a resume from the newest checkpoint (the one resumed from may be gone).
         const std::string companions = source.resumed ? folder->latest() : source.policy;
-        save_model_folder(path, policy.weights, policy.config, companions, DType::F32, ops);
+        ModelConfig saved =
+            policy.config;  // says what it is generated with by now: enlarged blocks are the model's own
+        if (!saved.full_attention) saved.B = run->rollout_block();
+        save_model_folder(path, policy.weights, saved, companions, DType::F32, ops);
         if (source.policy.empty()) save_byte_tokenizer(path);
         if (!value) return;
         make_folders(path + "/value_model");
         save_model_folder(path + "/value_model", value->weights, value->config, "", DType::F32, ops);
     };
-    TraceRlRun run(f.run, policy, value ? &*value : nullptr, engine, codec, task, *folder, save);
-    if (source.resumed) run.resume(source.policy);
+    run.emplace(f.run, policy, value ? &*value : nullptr, engine, codec, task, *folder, save);
+    if (source.resumed) run->resume(source.policy);
     catch_signals();
-    if (!run.run([] { return interrupted(); })) {
+    if (!run->run([] { return interrupted(); })) {
         log_info("stopped and saved; go on with: ./train_tracerl --resume %s", folder->path().c_str());
         return interrupt_code();
     }
-    printf("%s\nTry it: ./infer --model %s --block %d --prompt \"%s\"\n", run.summary().c_str(),
-           folder->latest().c_str(), rollout.block, task.problem(Split::HeldOut, 0).prompt.c_str());
+    printf("%s\nTry it: ./infer --model %s --block %d --prompt \"%s\"\n", run->summary().c_str(),
+           folder->latest().c_str(), run->final_block(), task.problem(Split::HeldOut, 0).prompt.c_str());
     return Exit::Ok;
 }

@@ -50,6 +50,22 @@ TraceRlRun::TraceRlRun(const TraceRlRunOptions& options, Learner& policy, Learne
       save_(std::move(save)) {
     policy_.options = options_.sft_optimizer;
     if (value_) value_->options = options_.value_optimizer;
+    set_training_block(options_.rl.rollout.block);
+}
+
+int TraceRlRun::rollout_block() const {
+    const bool enlarged = phase_ != Phase::Sft && options_.enlarge_at && rl_step_ >= options_.enlarge_at;
+    return enlarged ? options_.train_block : options_.rl.rollout.block;
+}
+
+int TraceRlRun::final_block() const {
+    return options_.enlarge_at ? options_.train_block : options_.rl.rollout.block;
+}
+
+void TraceRlRun::set_training_block(int block) {
+    if (policy_.config.full_attention) return;
+    policy_.network->set_block(block);
+    if (value_) value_->network->set_block(block);
 }
 
 std::vector<Problem> TraceRlRun::held_out(int n) const {
@@ -59,13 +75,14 @@ std::vector<Problem> TraceRlRun::held_out(int n) const {
     return problems;
 }
 
-// Evaluates on the held-out problems; false where it was interrupted.
-bool TraceRlRun::milestone(const std::string& name, const std::function<bool()>& should_stop) {
+// Evaluates on the held-out problems, generating in blocks of `block`; false where it was interrupted.
+bool TraceRlRun::milestone(const std::string& name, int block, const std::function<bool()>& should_stop) {
     for (const Milestone& m : milestones_)
         if (m.name == name) return true;  // before a stop
     log_info("evaluating (%s)", name.c_str());
-    const Evaluation e =
-        evaluate(engine_, codec_, task_, held_out(options_.eval_problems), options_.rl.rollout, should_stop);
+    GenerateOptions o = options_.rl.rollout;
+    o.block = block;
+    const Evaluation e = evaluate(engine_, codec_, task_, held_out(options_.eval_problems), o, should_stop);
     if (e.interrupted) return false;
     milestones_.push_back({name, rl_step_, e.fixed, e.dynamic});
     log_info("%s: accuracy %.1f%% static, %.1f%% dynamic; %.2f tokens per forward pass (dynamic)",
@@ -73,6 +90,7 @@ bool TraceRlRun::milestone(const std::string& name, const std::function<bool()>&
     folder_.metrics({{"step", sft_step_ + rl_step_},
                      {"phase", "eval"},
                      {"name", name},
+                     {"block", block},
                      {"static", to_json(e.fixed)},
                      {"dynamic", to_json(e.dynamic)},
                      {"seconds", e.seconds}});
@@ -92,7 +110,7 @@ RolloutStats TraceRlRun::quick_accuracy() {
 }
 
 bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
-    if (sft_step_ == 0 && !milestone("at the start", should_stop)) return false;
+    if (sft_step_ == 0 && !milestone("at the start", rollout_block(), should_stop)) return false;
     ProgressBar progress("SFT", options_.sft.steps, options_.progress);
     double accuracy = 0;
     while (sft_step_ < options_.sft.steps) {
@@ -117,9 +135,19 @@ bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
     return true;
 }
 
+// What RL starts from. Where blocks will be enlarged also in the larger ones: that is what there is to gain.
+bool TraceRlRun::milestone_before_rl(const std::function<bool()>& should_stop) {
+    const std::string name = options_.sft.steps ? "after SFT" : "before RL";
+    const int small = options_.rl.rollout.block, large = final_block();
+    if (small == large) return milestone(name, small, should_stop);
+    return milestone(format("%s, B=%d", name.c_str(), small), small, should_stop) &&
+           milestone(format("%s, B=%d", name.c_str(), large), large, should_stop);
+}
+
 // The optimizer of RL starts afresh: its moments belong to another loss.
 void TraceRlRun::begin_rl() {
     phase_ = Phase::Rl;
+    if (options_.train_block) set_training_block(options_.train_block);
     policy_.options = options_.optimizer;
     policy_.optimizer->reset();
 }
@@ -140,6 +168,8 @@ void TraceRlRun::make_value_model() {
 void TraceRlRun::record_step(const TraceRlStep& s) {
     folder_.metrics({{"step", sft_step_ + rl_step_},
                      {"phase", "rl"},
+                     {"block", s.block},
+                     {"train_block", policy_.network->block()},
                      {"rollout", to_json(s.rollout)},
                      {"groups", s.n_groups},
                      {"kept_groups", s.n_kept_groups},
@@ -174,10 +204,16 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
         if (should_stop()) return false;
         // Before the next step, not after the last one: so that one that is cut off is done after a resume.
         const bool due = options_.eval_every && rl_step_ > 0 && rl_step_ % options_.eval_every == 0;
-        if (due && !milestone(format("RL step %lld", (long long)rl_step_), should_stop)) return false;
-        if (options_.reset_optimizer_each_step) policy_.optimizer->reset();
+        if (due && !milestone(format("RL step %lld", (long long)rl_step_), final_block(), should_stop))
+            return false;
+        if (options_.reset_optimizer_each_step) {
+            policy_.optimizer->reset();
+            if (value_) value_->optimizer->reset();
+        }
+        TraceRlOptions rl = options_.rl;
+        rl.rollout.block = rollout_block();
         const TraceRlStep s =
-            tracerl_step(policy_, value_, engine_, codec_, task_, options_.rl, rl_step_, should_stop);
+            tracerl_step(policy_, value_, engine_, codec_, task_, rl, rl_step_, should_stop);
         if (s.interrupted) return false;
         rl_step_++;
         record_step(s);
@@ -209,13 +245,12 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
 bool TraceRlRun::run(const std::function<bool()>& should_stop) {
     bool finished = true;
     if (phase_ == Phase::Sft) {
-        finished =
-            warm_start(should_stop) && milestone(options_.sft.steps ? "after SFT" : "before RL", should_stop);
+        finished = warm_start(should_stop) && milestone_before_rl(should_stop);
         if (finished && value_ && options_.value_from_policy) make_value_model();
         if (finished) begin_rl();
     }
     if (finished && phase_ == Phase::Rl) {
-        finished = reinforce(should_stop) && milestone("after RL", should_stop);
+        finished = reinforce(should_stop) && milestone("after RL", final_block(), should_stop);
         if (finished) phase_ = Phase::Done;
     }
     save_checkpoint();
@@ -270,6 +305,7 @@ std::string TraceRlRun::summary() {
                       100 * m.dynamic.accuracy, m.fixed.tokens_per_forward, m.dynamic.tokens_per_forward);
     GenerateOptions o = options_.rl.rollout;
     o.temperature = 0;
+    o.block = final_block();
     const RolloutBatch samples = roll_out(engine_, codec_, task_, held_out(3), 1, o, 0, [] { return false; });
     for (const Response& r : samples.responses)
         out += "\n" + reveal_order(r, samples.problems[size_t(r.problem)], codec_);

@@ -21,6 +21,10 @@ struct TraceRlRunOptions {
     TraceRlOptions rl;
     OptimizerOptions optimizer, value_optimizer;
     bool reset_optimizer_each_step = false;
+    // Block enlargement: updates are made in blocks of train_block (0: the rollout's) from the first RL step on,
+    // rollouts and evaluations from RL step enlarge_at on (0: never).
+    int train_block = 0;
+    int64_t enlarge_at = 0;
     bool value_from_policy =
         false;  // the value model begins as the policy's body after the warm start, with a zero head
     // evaluation and records
@@ -50,6 +54,10 @@ class TraceRlRun {
     // The table before / after SFT / after RL, and sample problems with their reveal order.
     std::string summary();
 
+    // The block length that is generated with by now, and at the end.
+    int rollout_block() const;
+    int final_block() const;
+
   private:
     enum class Phase { Sft, Rl, Done };
     struct Milestone {  // an evaluation on the held-out problems
@@ -59,7 +67,9 @@ class TraceRlRun {
     };
     bool warm_start(const std::function<bool()>& should_stop);
     bool reinforce(const std::function<bool()>& should_stop);
-    bool milestone(const std::string& name, const std::function<bool()>& should_stop);
+    bool milestone(const std::string& name, int block, const std::function<bool()>& should_stop);
+    bool milestone_before_rl(const std::function<bool()>& should_stop);
+    void set_training_block(int block);
     RolloutStats quick_accuracy();
     void begin_rl();
     void make_value_model();
