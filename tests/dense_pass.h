@@ -12,11 +12,13 @@
 
 struct State {
     std::vector<int> ids, target;
+    bool causal = false;
 };
 
 // ids and targets of one copy, dense.
 inline State dense_state(const Sequence& s, const Copy& copy) {
     State state;
+    if (copy.causal) return {s.token, copy.target, true};
     state.ids = {s.token.begin(), s.token.begin() + copy.begin};
     state.ids.insert(state.ids.end(), copy.token.begin(), copy.token.end());
     state.target = copy.target;
@@ -45,11 +47,11 @@ struct DensePass {
         const int T = int(s.ids.size());
         for (int i = 0; i < T; i++) {
             AttentionSpans see;
-            see.end[0] = block ? (i / block + 1) * block : T;
+            see.end[0] = s.causal ? i + 1 : block ? (i / block + 1) * block : T;
             b.add(s.ids[size_t(i)], i, i, see);
         }
-        for (const int i : s.target)
-            b.target_row.push_back(std::max(i - int(model.config.shift && head == Head::Policy), 0));
+        const bool shift = s.causal || (model.config.shift && head == Head::Policy);
+        for (const int i : s.target) b.target_row.push_back(std::max(i - int(shift), 0));
         hidden = network->forward(b);
         const int n = b.n_targets();
         if (head == Head::Value) {

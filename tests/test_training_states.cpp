@@ -69,7 +69,8 @@ TEST(Update, SftOfEveryMethodPacked) {
     Rng rng(12, Stream::Mask);
     for (const auto& [family, block] :
          {std::pair(Family::Sdar, 4), {Family::Sdar, 5}, {Family::Dream, 0}, {Family::Llada, 0}})
-        for (const SftMethod method : {SftMethod::SemiAr, SftMethod::RandomMask, SftMethod::Trace}) {
+        for (const SftMethod method :
+             {SftMethod::SemiAr, SftMethod::RandomMask, SftMethod::Trace, SftMethod::Ar}) {
             const RandomModel model(random_family_config(family, block ? block : 4), 4);
             std::vector<Sequence> sequences;
             for (int k = 0; k < 3; k++) {
@@ -206,7 +207,8 @@ TEST(Update, GradientsOfTheWholeNetworkByComplexStep) {
     for (const Setup& setup :
          {Setup{Family::Sdar, true, Head::Policy}, Setup{Family::Sdar, false, Head::Policy},
           Setup{Family::Dream, false, Head::Policy}, Setup{Family::Llada, false, Head::Policy},
-          Setup{Family::Sdar, false, Head::Value}, Setup{Family::Dream, false, Head::Value}}) {
+          Setup{Family::Sdar, false, Head::Value}, Setup{Family::Dream, false, Head::Value},
+          Setup{Family::Llada, false, Head::Value}}) {
         ModelConfig c = random_family_config(setup.family, 3, setup.tied);
         c.V = 23, c.mask_id = 22;
         const RandomModel model(c, 8, 4, setup.head);

@@ -1,5 +1,14 @@
 #include "train/learner.h"
 
+void check_fits(const Ops& ops, size_t planned_bytes) {
+    const size_t available = available_host_memory();
+    if (ops.on_host() && planned_bytes > available)
+        fail(Exit::NoMemory,
+             "%.0f MiB are needed (--dry-run lists them), %.0f MiB are free; use a smaller model, lower "
+             "--token-budget, or shorten the responses",
+             double(planned_bytes) / (1 << 20), double(available) / (1 << 20));
+}
+
 Learner::Learner(Ops& o, const ModelConfig& c, Head h, int block, const MicroBatchLimits& limits,
                  const OptimizerOptions& opt)
     : ops(o), config(c), head(h), options(opt), weight_arena_("weights", o) {

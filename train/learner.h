@@ -8,6 +8,10 @@
 #include "train/optimizer.h"
 #include "train/update.h"
 
+// Throws Error(NoMemory) where a plan is larger than the host's free memory: before anything of it is allocated, for
+// every arena alone may fit. A device's memory is counted when it is allocated.
+void check_fits(const Ops& ops, size_t planned_bytes);
+
 class Learner {
   public:
     // Plans everything; nothing is allocated yet. `block`: the block length that is trained at (0: full

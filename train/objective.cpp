@@ -42,7 +42,7 @@ PolicyLoss policy_loss(std::span<double> dlogprob, std::span<const double> logp_
         const double dd = raw == d ? -1 : 0;  // d d / d logp_new
         const double rho = std::exp(-d), A = advantage[i];
 
-        // Eq. 3: the smaller of the plain and the clipped surrogate; the clipped one is flat where it clips.
+        // (3): the smaller of the plain and the clipped surrogate; the clipped one is flat where it clips.
         const double plain = rho * A, clipped = std::clamp(rho, 1 - o.clip_low, 1 + o.clip_high) * A;
         const double surrogate = std::min(plain, clipped);
         const double dsurrogate = plain <= clipped ? -plain * dd : 0;
@@ -65,14 +65,14 @@ void step_returns(std::span<double> returns, std::span<double> advantages, std::
         const size_t n = sequence.copies[t].target.size(), begin = end - n;
         double r = 0, V = 0;
         for (size_t j = begin; j < end; j++) {
-            r += reward[j] / double(n);
+            r += reward[j] / double(n);  // (V1)
             V += value[j] / double(n);
-            returns[j] = reward[j] + gamma * R_next;
-            advantages[j] = reward[j] - value[j] + gamma * V_next + gamma * lambda * A_next;
+            returns[j] = reward[j] + gamma * R_next;                                          // (V5)
+            advantages[j] = reward[j] - value[j] + gamma * V_next + gamma * lambda * A_next;  // (V6)
         }
-        const double delta = r - V + gamma * V_next;
-        R_next = r + gamma * R_next;
-        A_next = delta + gamma * lambda * A_next;
+        const double delta = r - V + gamma * V_next;  // (V3)
+        R_next = r + gamma * R_next;                  // (V2)
+        A_next = delta + gamma * lambda * A_next;     // (V4)
         V_next = V;
         end = begin;
     }
@@ -92,7 +92,7 @@ double value_loss(std::span<double> dvalue, std::span<const double> value, std::
         const double V = value[i], R = returns[i];
         const double clipped = value_old[i] + std::clamp(V - value_old[i], -value_clip, value_clip);
         const double plain_error = (V - R) * (V - R), clipped_error = (clipped - R) * (clipped - R);
-        sum += weight[i] * 0.5 * std::max(plain_error, clipped_error);
+        sum += weight[i] * 0.5 * std::max(plain_error, clipped_error);  // (V7)
         dvalue[i] = plain_error >= clipped_error ? weight[i] * (V - R) : 0;
     }
     return sum;

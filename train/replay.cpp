@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "train/learner.h"
 #include "train/sft_example.h"
 #include "utils/json.h"
+#include "utils/peak_memory.h"
 #include "utils/timer.h"
 #include "weights_tools/model_folder.h"
 
@@ -30,6 +32,11 @@ struct ReplayNetwork {
     }
     std::vector<const Arena*> arenas() const {
         return {&arena, &network->gradient_arena(), &network->activation_arena()};
+    }
+    size_t planned_bytes() const {
+        size_t sum = 0;
+        for (const Arena* a : arenas()) sum += a->bytes();
+        return sum;
     }
 };
 
@@ -60,17 +67,23 @@ MicroBatchLimits limits_for(std::span<const Sequence> sequences, int block, int 
     return used;
 }
 
+double mib(size_t bytes) { return double(bytes) / (1 << 20); }
+
 // Prints the plan where that is all that is asked for; false: go on.
 bool dry_run(const ReplayRequest& request, const std::vector<const ReplayNetwork*>& networks) {
     if (!request.dry_run) return false;
     size_t sum = 0;
     for (const ReplayNetwork* n : networks)
         for (const Arena* arena : n->arenas()) {
-            printf("%-24s %10.1f MiB\n", arena->name().c_str(), double(arena->bytes()) / (1 << 20));
+            printf("%-24s %10.1f MiB\n", arena->name().c_str(), mib(arena->bytes()));
             sum += arena->bytes();
         }
-    printf("%-24s %10.1f MiB\n", "sum", double(sum) / (1 << 20));
+    printf("%-24s %10.1f MiB\n", "sum", mib(sum));
     return true;
+}
+
+Json memory_json(size_t planned) {
+    return {{"planned_mib", mib(planned)}, {"host_peak_mib", mib(peak_host_memory())}};
 }
 
 Json responses_json(const std::vector<Record>& records, const Rollout& rollout, const UpdateReport& report,
@@ -125,6 +138,8 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     if (dry_run(request, value ? std::vector<const ReplayNetwork*>{&policy, value.get()}
                                : std::vector<const ReplayNetwork*>{&policy}))
         return {};
+    const size_t planned = policy.planned_bytes() + (value ? value->planned_bytes() : 0);
+    check_fits(ops, planned);
     policy.load(ops);
     if (value) value->load(ops);
     const double load_s = timer.restart();
@@ -146,6 +161,7 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     out["n_dropped"] = rollout.n_dropped;
     out["tokens_forwarded"] = policy.network->tokens_forwarded();
     out["responses"] = responses_json(records, rollout, report, has_value);
+    out["memory"] = memory_json(planned);
     out["timings"] = {{"load_s", load_s}, {"update_s", update_s}};
     return out;
 }
@@ -167,6 +183,7 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
     }
     policy.plan(ops, Head::Policy, block, limits_for(sequences, block, request.token_budget));
     if (dry_run(request, {&policy})) return {};
+    check_fits(ops, policy.planned_bytes());
     policy.load(ops);
     const double load_s = timer.restart();
 
@@ -184,5 +201,6 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
             {"n_tokens", n_tokens},
             {"tokens_forwarded", policy.network->tokens_forwarded()},
             {"logprobs", logprobs},
+            {"memory", memory_json(policy.planned_bytes())},
             {"timings", {{"load_s", load_s}, {"update_s", update_s}}}};
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "utils/log.h"
+#include "utils/peak_memory.h"
 #include "utils/signals.h"
 #include "weights_tools/model_folder.h"
 
@@ -116,6 +117,7 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
         learner.print_plan(stdout);
         return Exit::Ok;
     }
+    check_fits(ops, learner.planned_bytes());
     learner.allocate();
     load_weights(model, learner.weights, ops);
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
@@ -134,6 +136,9 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
         log_info("stopped and saved; go on with: ./train_sft --resume %s", folder->path().c_str());
         return interrupt_code();
     }
+    if (ops.on_host())
+        log_info("memory: %.1f MiB at most, %.1f MiB planned", double(peak_host_memory()) / (1 << 20),
+                 double(learner.planned_bytes()) / (1 << 20));
     log_info("the model is in %s", folder->latest().c_str());
     return Exit::Ok;
 }

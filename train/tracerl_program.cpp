@@ -7,6 +7,7 @@
 #include "tokenizer/tokenizer.h"
 #include "train/codec.h"
 #include "utils/log.h"
+#include "utils/peak_memory.h"
 #include "utils/signals.h"
 #include "weights_tools/init_folder.h"
 #include "weights_tools/model_folder.h"
@@ -114,8 +115,13 @@ MicroBatchLimits micro_batch_limits(const RunFlags& f, const RlOptions& rl, cons
     return {tokens, tokens};
 }
 
+double mib(size_t bytes) { return double(bytes) / (1 << 20); }
+
+size_t planned_bytes(const Learner& policy, const Learner* value, const Arena& engine) {
+    return policy.planned_bytes() + (value ? value->planned_bytes() : 0) + engine.bytes();
+}
+
 void print_plan(const Learner& policy, const Learner* value, const Arena& engine) {
-    const auto mib = [](size_t bytes) { return double(bytes) / (1 << 20); };
     printf("policy\n");
     policy.print_plan(stdout);
     if (value) {
@@ -123,8 +129,7 @@ void print_plan(const Learner& policy, const Learner* value, const Arena& engine
         value->print_plan(stdout);
     }
     printf("rollout\n  %-24s %10.1f MiB\n", "KV cache and activations", mib(engine.bytes()));
-    printf("total %34.1f MiB\n",
-           mib(policy.planned_bytes() + (value ? value->planned_bytes() : 0) + engine.bytes()));
+    printf("total %34.1f MiB\n", mib(planned_bytes(policy, value, engine)));
 }
 
 }  // namespace
@@ -168,6 +173,8 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
         print_plan(policy, value ? &*value : nullptr, engine_arena);
         return Exit::Ok;
     }
+    const size_t planned = planned_bytes(policy, value ? &*value : nullptr, engine_arena);
+    check_fits(ops, planned);
     engine_arena.allocate();
     policy.allocate();
     if (value) value->allocate();
@@ -203,6 +210,8 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
         log_info("stopped and saved; go on with: ./train_tracerl --resume %s", folder->path().c_str());
         return interrupt_code();
     }
+    if (ops.on_host())
+        log_info("memory: %.1f MiB at most, %.1f MiB planned", mib(peak_host_memory()), mib(planned));
     printf("%s\nTry it: ./infer --model %s --block %d --prompt \"%s\"\n", run->summary().c_str(),
            folder->latest().c_str(), run->final_block(), task.problem(Split::HeldOut, 0).prompt.c_str());
     return Exit::Ok;

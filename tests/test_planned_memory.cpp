@@ -1,0 +1,149 @@
+// Memory in training is what was planned: nothing the size of an activation is allocated after the first update, and the
+// program's peak is what --dry-run says.
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "tests/random_records.h"
+#include "tests/temporary_folder.h"
+#include "tokenizer/byte_tokenizer.h"
+#include "train/learner.h"
+#include "train/rl_update.h"
+#include "utils/files.h"
+#include "utils/json.h"
+#include "weights_tools/init_folder.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool SANITIZED = true;
+#else
+constexpr bool SANITIZED = false;
+
+// ---- every allocation of this program, watched while `watching`: the heap's by operator new, an arena's by mmap
+
+namespace {
+std::atomic<bool> watching{false};
+std::atomic<size_t> largest{0}, mapped{0};
+
+void* heap(size_t bytes, size_t alignment) {
+    if (watching)
+        for (size_t was = largest; bytes > was && !largest.compare_exchange_weak(was, bytes);) {
+        }
+    void* block = nullptr;
+    if (posix_memalign(&block, std::max(alignment, sizeof(void*)), std::max<size_t>(bytes, 1)))
+        throw std::bad_alloc();
+    return block;
+}
+}  // namespace
+
+void* operator new(size_t bytes) { return heap(bytes, alignof(std::max_align_t)); }
+void* operator new(size_t bytes, std::align_val_t alignment) { return heap(bytes, size_t(alignment)); }
+void operator delete(void* block) noexcept { free(block); }
+void operator delete(void* block, size_t) noexcept { free(block); }
+void operator delete(void* block, std::align_val_t) noexcept { free(block); }
+void operator delete(void* block, size_t, std::align_val_t) noexcept { free(block); }
+
+extern "C" void* mmap(void* at, size_t bytes, int protection, int flags, int file, off_t offset) noexcept {
+    if (watching) mapped += bytes;
+    return reinterpret_cast<void*>(syscall(SYS_mmap, at, bytes, protection, flags, file, offset));
+}
+#endif
+
+namespace {
+
+// Records of a batch, about `tokens` tokens in training.
+std::vector<Record> records_of(const ModelConfig& c, int block, int n, uint64_t seed) {
+    Rng rng(seed, Stream::Task);
+    std::vector<Record> out;
+    for (int i = 0; i < n; i++) {
+        out.push_back(random_record(rng, c, block, 5, 24));
+        out.back().group = i / 2;
+        out.back().reward = double(i % 2);
+    }
+    return out;
+}
+
+struct Outcome {
+    std::string out;
+    int code;
+};
+Outcome run(const std::string& command) {
+    Outcome outcome;
+    FILE* pipe = popen((command + " 2>/dev/null").c_str(), "r");
+    char buffer[4096];
+    while (const size_t n = fread(buffer, 1, sizeof(buffer), pipe)) outcome.out.append(buffer, n);
+    outcome.code = pclose(pipe);
+    return outcome;
+}
+
+}  // namespace
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(PlannedMemory, UpdatesAllocateNothingOfTheSizeOfAnActivation) {
+    const ModelConfig c = random_family_config(Family::Sdar, 4);
+    const std::unique_ptr<Ops> ops = make_cpu_ops();
+    const MicroBatchLimits limits = {4096, 1024};
+    Learner policy(*ops, c, Head::Policy, 4, limits, {}), value(*ops, c, Head::Value, 4, limits, {});
+    policy.allocate();
+    value.allocate();
+    initialize(policy.weights, c, 1);
+    Rng rng(1, Stream::Mask);
+    RlOptions o;
+    o.keep.all = true;
+    int64_t tokens = 0;
+    const auto update = [&](int n, uint64_t seed) {
+        const std::vector<Record> records = records_of(c, 4, n, seed);
+        Rollout rollout = prepare(records, {4, c.mask_id}, o, true, rng);
+        evaluate_old(rollout, *policy.network, value.network.get());
+        const int64_t before = policy.network->tokens_forwarded();
+        accumulate(rollout, all_responses(rollout), *policy.network, value.network.get(), o);
+        tokens = policy.network->tokens_forwarded() - before;
+        policy.step();
+        value.step();
+    };
+    update(2, 1);  // a small one starts everything up
+    watching = true;
+    update(40, 2);
+    watching = false;
+    EXPECT_GT(tokens, 2500) << "one pass near the limit";
+    EXPECT_EQ(mapped, 0u) << "an arena";
+    // What a batch is made of (24 bytes of spans per token, in vectors that double) is not counted; the smallest
+    // activation of every token is.
+    EXPECT_LT(largest, size_t(tokens) * size_t(c.kv_width()) * sizeof(float));
+    EXPECT_GT(largest, 0u) << "nothing was watched";
+}
+#endif
+
+TEST(PlannedMemory, PeakOfAnUpdateIsWhatDryRunSays) {
+    if (SANITIZED) GTEST_SKIP() << "a sanitizer's own memory counts";
+    const TemporaryFolder folder;
+    const ModelConfig c =
+        init_config("tiny", {BYTE_VOCABULARY, BYTE_MASK, {BYTE_IM_END, BYTE_END_OF_TEXT}}, {});
+    for (const char* name : {"policy", "value"}) {
+        make_folders(folder.file(name));
+        init_folder(folder.file(name), c, 1, DType::F32, [](uint64_t) {});
+    }
+    ASSERT_EQ(run("./convert value-init " + folder.file("policy") + " --out " + folder.file("critic")).code,
+              0);
+    std::string lines;
+    for (const Record& r : records_of(c, 4, 60, 3)) lines += dump(to_json(r)) + "\n";
+    write_file_atomic(folder.file("records.jsonl"), lines);
+    const std::string base = "./train_tracerl --device cpu --threads 1 --progress none --model " +
+                             folder.file("policy") + " --replay " + folder.file("records.jsonl") +
+                             " --keep-accuracy all";
+    for (const std::string& critic : {std::string(), " --value-model " + folder.file("critic")}) {
+        const Outcome plan = run(base + critic + " --dry-run"), real = run(base + critic);
+        ASSERT_EQ(plan.code, 0);
+        ASSERT_EQ(real.code, 0);
+        const size_t sum = plan.out.rfind("sum");
+        ASSERT_NE(sum, std::string::npos) << plan.out;
+        const double planned = std::atof(plan.out.c_str() + sum + 3);
+        const Json memory = parse_json(real.out, "stdout").at("memory");
+        EXPECT_NEAR(memory.at("planned_mib").get<double>(), planned, 0.06);
+        EXPECT_GT(planned, 100);
+        EXPECT_NEAR(memory.at("host_peak_mib").get<double>(), planned, 0.05 * planned + 32);
+    }
+}
