@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/programs.h"
 #include "tests/text_engine.h"
 #include "utils/files.h"
 #include "utils/json.h"
@@ -41,14 +42,14 @@ class InferProgram : public testing::Test {
     }
     static void TearDownTestSuite() { (void)!system(("rm -rf " + temporary("*")).c_str()); }
     void SetUp() override {
-        if (!file_exists("./infer")) GTEST_SKIP() << "./infer is not built";
+        if (!file_exists(program("infer"))) GTEST_SKIP() << program("infer") << " is not built";
     }
 
     static Result run(const std::string& arguments, const std::string& input = "") {
         const std::string out = temporary("out"), err = temporary("err"), in = temporary("in");
         write_file_atomic(in, input);
-        const int status =
-            system(("./infer --threads 1 " + arguments + " <" + in + " >" + out + " 2>" + err).c_str());
+        const int status = system(
+            (program("infer") + " --threads 1 " + arguments + " <" + in + " >" + out + " 2>" + err).c_str());
         return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
     }
     static Result with_model(const std::string& arguments, const std::string& input = "") {
@@ -161,8 +162,9 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
         (void)!freopen(out.c_str(), "w", stdout);
         (void)!freopen("/dev/null", "w", stderr);
         // Enough work for seconds: thousands of samples, that do not end in step.
-        execl("./infer", "./infer", "--model", folder_.c_str(), "--prompt", "abc", "--gen-length", "200",
-              "--num-samples", "20000", "--temperature", "1", "--json", "--threads", "1", nullptr);
+        execl(program("infer").c_str(), "infer", "--model", folder_.c_str(), "--prompt", "abc",
+              "--gen-length", "200", "--num-samples", "20000", "--temperature", "1", "--json", "--threads",
+              "1", nullptr);
         _exit(127);
     }
     for (int i = 0; i < 200 && (!file_exists(out) || read_text(out).empty()); i++) usleep(20000);

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 
+#include "tests/programs.h"
 #include "utils/files.h"
 #include "utils/json.h"
 
@@ -24,9 +25,9 @@ std::string temporary(const std::string& name) { return testing::TempDir() + "tr
 
 Outcome run(const std::string& arguments) {
     const std::string out = temporary("out"), err = temporary("err");
-    const int status = system(
-        ("./train_tracerl --progress none --device cpu " + arguments + " </dev/null >" + out + " 2>" + err)
-            .c_str());
+    const int status = system((program("train_tracerl") + " --progress none --device cpu " + arguments +
+                               " </dev/null >" + out + " 2>" + err)
+                                  .c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
 }
 
@@ -124,8 +125,8 @@ TEST(TrainProgram, SignalsSaveAndResumeIsExact) {
     int lines = 2;
     for (const int signal : {SIGINT, SIGTERM, SIGKILL, SIGINT, SIGKILL}) {
         fs::remove_all(cut);
-        std::vector<std::string> arguments = {"./train_tracerl", "--device", "cpu", "--progress", "none",
-                                              "--out",           cut};
+        std::vector<std::string> arguments = {
+            program("train_tracerl"), "--device", "cpu", "--progress", "none", "--out", cut};
         for (const std::string& w : words(SMALL)) arguments.push_back(w);
         const int code = interrupted_run(arguments, cut, lines += 2, signal);
         // A run this short may be over before the signal comes.
