@@ -1,6 +1,7 @@
 #include "inference/engine.h"
 
 #include <algorithm>
+#include <climits>
 
 #include "inference/scheduler.h"
 
@@ -23,7 +24,17 @@ class Engine::Implementation {
         CHECK(limits.max_active > 0 && limits.max_rows > 0 && limits.kv_slots > 0,
               "limits of %d sequences, %d rows, %d slots", limits.max_active, limits.max_rows,
               limits.kv_slots);
-        cache_.plan(arena, config, limits.kv_slots, network_.dtype());
+        cache_.plan(arena, config, limits.kv_slots + 1, network_.dtype());
+        const int64_t N = limits.max_rows;
+        const auto add = [&](Tensor* t, const char* name, int64_t n, const Tensor& record) {
+            arena.add(t, name, n, record.cols, DType::I32);
+        };
+        add(&run_.targets, "reveal targets", N, records<RevealTarget>(nullptr, 1));
+        add(&run_.blocks, "reveal blocks", limits.max_active, records<RevealBlock>(nullptr, 1));
+        add(&run_.rows, "sampling options", N, records<SampleRow>(nullptr, 1));
+        add(&run_.sampled, "sampled", N, records<Sampled>(nullptr, 1));
+        arena.add(&run_.stops, "stop ids", 1, MOST_STOPS, DType::I32);
+        arena.add(&run_.status, "reveal status", 1, STATUS_INTS, DType::I32);
     }
 
     std::vector<Trajectory> generate(std::span<const Request> requests, const Callbacks& callbacks);
@@ -44,8 +55,11 @@ class Engine::Implementation {
     int64_t forward_passes_ = 0, forwarded_rows_ = 0;
 
   private:
-    void run(Pass& pass, std::vector<Sampled>& sampled);
+    int run(Pass& pass);
+    void upload(Pass& pass);
     static Trajectory finish(const Active& a);
+
+    RevealRun run_;
 };
 
 Engine::Engine(Ops& ops, const ModelConfig& config, const Parameters& weights, const EngineLimits& limits,
@@ -103,13 +117,59 @@ void Engine::Implementation::check(const Request& r, size_t index) const {
                format("needs passes of %d rows, the limit is %d", need.rows, limits_.max_rows));
 }
 
-void Engine::Implementation::run(Pass& pass, std::vector<Sampled>& sampled) {
-    const Tensor hidden = network_.forward(pass.batch);
-    forward_passes_++;
-    forwarded_rows_ += pass.batch.T();
-    sampled.resize(pass.rows.size());
-    if (!sampled.empty())
-        ops_.head_sample(sampled, pass.rows, hidden, network_.weights().lm_head, config_.mask_id, n_ids_);
+// Rows and targets that nobody reads, up to a size that other passes have too.
+static void pad(TokenBatch& batch, int most, int spare_slot) {
+    const int T = std::min(size_bucket(batch.T()), most), N = std::min(size_bucket(batch.n_targets()), most);
+    while (batch.T() < T) batch.add(0, 0, spare_slot, {});
+    batch.target_row.resize(size_t(N), 0);
+}
+
+void Engine::Implementation::upload(Pass& pass) {
+    if (pass.repeats) {
+        pad(pass.again, limits_.max_rows, limits_.kv_slots);
+        network_.load(pass.again, Place::Again);
+        pass.rows.resize(size_t(pass.again.n_targets()));
+    }
+    const auto put = [&](const Tensor& t, const auto& records) {
+        if (!records.empty()) ops_.upload(t.row_range(0, int64_t(records.size())), records.data());
+    };
+    const std::vector<int> status = {1, 0, pass.repeats ? INT_MAX : 1, int(pass.blocks.size())};
+    put(run_.targets, pass.targets);
+    put(run_.blocks, pass.blocks);
+    put(run_.rows, pass.rows);
+    if (pass.repeats && !pass.stops.empty())
+        ops_.upload(run_.stops.col_range(0, int64_t(pass.stops.size())), pass.stops.data());
+    ops_.upload(run_.status, status.data());
+}
+
+// Forwards the pass and reveals from it; one that repeats goes on until a sequence has finished its block. Returns how many
+// steps that were, and in pass.targets what came of them.
+int Engine::Implementation::run(Pass& pass) {
+    const int again_rows = pass.again.T();
+    network_.load(pass.batch, Place::Now);
+    if (!pass.draws.empty()) upload(pass);
+    const auto step = [&](Place place) {
+        const Tensor hidden = network_.forward(place);
+        if (pass.draws.empty()) return;
+        RevealRun run = run_;
+        run.rows = run_.rows.row_range(0, hidden.rows), run.sampled = run_.sampled.row_range(0, hidden.rows);
+        run.token = pass.repeats ? network_.token(Place::Again) : Tensor{};
+        ops_.head_sample(run.sampled, run.rows, hidden, network_.weights().lm_head, config_.mask_id, n_ids_);
+        ops_.reveal_blocks(run);
+    };
+    step(Place::Now);
+    if (pass.repeats)
+        ops_.repeat_while(run_.status.col_range(RUNNING, RUNNING + 1),
+                          std::vector{pass.again.T(), pass.again.n_targets()}, [&] { step(Place::Again); });
+    int status[STATUS_INTS] = {};
+    if (!pass.draws.empty()) {
+        ops_.download(status, run_.status);
+        ops_.download(pass.targets.data(), run_.targets.row_range(0, int64_t(pass.targets.size())));
+    }
+    const int repeated = std::max(status[STEPS] - 1, 0);
+    forward_passes_ += 1 + repeated;
+    forwarded_rows_ += pass.batch.T() + int64_t(repeated) * again_rows;
+    return status[STEPS];
 }
 
 Trajectory Engine::Implementation::finish(const Active& a) {
@@ -129,17 +189,19 @@ std::vector<Trajectory> Engine::Implementation::generate(std::span<const Request
     };
     Scheduler scheduler(requests, config_, limits_, slots_, kept_);
     Pass pass;
-    std::vector<Sampled> sampled;
+    const bool repeats = !ops_.on_host() && !callbacks.on_reveal;
     for (;;) {
         if (callbacks.should_stop && callbacks.should_stop()) break;
         scheduler.start_waiting();
         if (scheduler.active().empty()) break;
-        scheduler.lay_out(pass);
-        run(pass, sampled);
+        scheduler.lay_out(pass, repeats);
+        const int steps = run(pass);
         for (const Pass::Draw& draw : pass.draws) {
             Active& a = *draw.who;
             const bool first = a.first_reveal == a.started;
-            a.generation.reveal(std::span(sampled).subspan(size_t(draw.first), size_t(draw.count)));
+            a.generation.reveal(std::span(pass.targets).subspan(size_t(draw.first), size_t(draw.count)),
+                                steps);
+            a.generation.forward_passes += steps - 1;
             if (first) a.first_reveal = Clock::now();
             if (callbacks.on_reveal) callbacks.on_reveal(a.request, a.generation.progress());
             if (!a.generation.finished()) continue;

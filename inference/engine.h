@@ -3,7 +3,8 @@
 // Block models: blocks are aligned to absolute position 0. The whole blocks of a prompt are prefilled; its
 // tail opens the first generated block as already revealed tokens, and that block's first denoising step
 // rides in the prefill pass. When no mask is left in a block its keys and values are committed, fused into
-// the first denoising pass of the next block; the last block is never committed. Full-attention models: every
+// the first denoising pass of the next block; the last block is never committed. On a device the steps of a block
+// follow each other without the host: it is asked when a sequence has finished its block or is at its end. Full-attention models: every
 // pass forwards the whole canvas of every sequence. Autoregressive models: one token per pass, whose row
 // predicts the next.
 #pragma once
@@ -13,7 +14,6 @@
 #include <vector>
 
 #include "inference/options.h"
-#include "inference/reveal.h"
 #include "inference/trajectory.h"
 #include "model/transformer.h"
 
@@ -52,7 +52,9 @@ struct Callbacks {  // any of them may be empty
     std::function<void(int request, const PartialResponse&)>
         on_reveal;  // after every reveal step of a request
     std::function<void(int request, const Trajectory& done)> on_finish;
-    std::function<bool()> should_stop;  // asked before every pass; true ends everything as "interrupted"
+    // asked before every pass (on a device, without on_reveal: every time a block is finished); true ends everything as
+    // "interrupted"
+    std::function<bool()> should_stop;
 };
 
 class Engine {

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+static bool contains(std::span<const int> ids, int id) {
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
 Geometry geometry_of(const ModelConfig& config) {
     if (config.full_attention) return Geometry::Canvas;
     return config.shift ? Geometry::Autoregressive : Geometry::Blocks;
@@ -79,37 +83,50 @@ SampleRow Generation::sample_row(int position) const {
             .confidence = o.confidence};
 }
 
-void Generation::reveal(std::span<const Sampled> candidates) {
-    CHECK(candidates.size() == masked_.size(), "%zu candidates for %zu masks", candidates.size(),
-          masked_.size());
-    const std::vector<char> all_masked(masked_.size(), 1);
-    std::vector<float> confidence, entropy;
-    for (const Sampled& s : candidates) {
-        confidence.push_back(s.confidence);
-        entropy.push_back(s.entropy);
+RevealBlock Generation::reveal_block() const {
+    return {.count = int(masked_.size()), .step = block_step_, .rule = request_.options.reveal_rule()};
+}
+
+bool Generation::ends_at(size_t i) const {
+    const int from = masked_[i], to = i + 1 < masked_.size() ? masked_[i + 1] : from + 1;
+    const std::span<const int> stops = stop_ids();
+    if (from == limit_ - 1) return true;
+    for (int p = from + 1; p < to && p < limit_; p++)  // known already
+        if (contains(stops, token_[size_t(p)]) || p == limit_ - 1) return true;
+    return false;
+}
+
+void Generation::reveal(std::span<const RevealTarget> targets, int steps) {
+    CHECK(targets.size() == masked_.size(), "%zu targets for %zu masks", targets.size(), masked_.size());
+    for (int s = 1; s <= steps; s++) {
+        CHECK(!finished(), "step %d of %d comes after the end", s, steps);
+        step_++;
+        block_step_++;
+        for (size_t i = 0; i < targets.size(); i++) {
+            if (targets[i].step != s) continue;
+            const size_t position = size_t(masked_[i]);
+            token_[position] = targets[i].token;
+            logprob_[position] = targets[i].logprob;
+            revealed_[position] = step_;
+        }
+        check_end();
     }
-    step_++;
-    for (const int i : reveal_step(all_masked, confidence, entropy, block_step_, request_.options)) {
-        const size_t position = size_t(masked_[size_t(i)]);
-        token_[position] = candidates[size_t(i)].token;
-        logprob_[position] = candidates[size_t(i)].logprob;
-        revealed_[position] = step_;
-    }
-    block_step_++;
     std::erase_if(masked_, [&](int i) { return revealed_[size_t(i)] != NEVER; });
-    check_end();
     if (finished() || !masked_.empty()) return;
     commit_ = geometry_ == Geometry::Canvas ? -1 : lo_;
     open_block(hi_);
 }
 
+std::span<const int> Generation::stop_ids() const {
+    if (request_.options.infill) return {};
+    return request_.options.stop_ids;
+}
+
 // A stop id, or the limit, with everything before it revealed.
 void Generation::check_end() {
-    const std::vector<int>& stops = request_.options.stop_ids;
     for (int i = prompt_length_ + n_final_; i < limit_ && revealed_[size_t(i)] != NEVER; i++) {
         n_final_++;
-        if (!request_.options.infill &&
-            std::find(stops.begin(), stops.end(), token_[size_t(i)]) != stops.end()) {
+        if (contains(stop_ids(), token_[size_t(i)])) {
             finish_reason_ = "stop";
             return;
         }

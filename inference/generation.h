@@ -42,10 +42,15 @@ class Generation {
     // Positions of the current block that are still masked, ascending; never empty before the end.
     const std::vector<int>& masked() const { return masked_; }
     SampleRow sample_row(int position) const;
+    // The same for Ops::reveal_blocks: the block, and whether revealing masked()[i], all before it being revealed, reaches
+    // the end whatever is revealed there.
+    RevealBlock reveal_block() const;
+    bool ends_at(size_t i) const;
+    std::span<const int> stop_ids() const;  // where generation ends at one
 
-    // One reveal step: candidates[i] belongs to masked()[i]. Moves on to the next block when none is masked
+    // `steps` reveal steps: targets[i] belongs to masked()[i]. Moves on to the next block when none is masked
     // any more.
-    void reveal(std::span<const Sampled> candidates);
+    void reveal(std::span<const RevealTarget> targets, int steps);
     bool finished() const { return finish_reason_ != nullptr; }
 
     PartialResponse progress() const;

@@ -9,16 +9,6 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 
-enum class Remasking { LowConfidenceStatic, LowConfidenceDynamic, Sequential, EntropyBounded };
-
-// What low_confidence_dynamic reveals when fewer than n(step) candidates are above the threshold.
-enum class Fallback {
-    Top,  // the n most confident; the same as joining them to those above the threshold (dLLM-RL), which are
-          // among them
-    Leftmost,  // the first n masked positions (JetEngine)
-    One,       // the most confident one, and only where none is above the threshold (lmdeploy)
-};
-
 struct GenerateOptions {
     int gen_length = 256;
     int block = 4;
@@ -40,6 +30,16 @@ struct GenerateOptions {
     bool floor_schedule = false;  // n(step) = B / S in every step, without remainder or last step (lmdeploy)
 
     int steps_per_block() const { return steps > 0 ? steps : block; }
+    RevealRule reveal_rule() const {
+        return {.remasking = remasking,
+                .fallback = fallback,
+                .inclusive = threshold_inclusive,
+                .floor_schedule = floor_schedule,
+                .block = block,
+                .steps = steps_per_block(),
+                .threshold = threshold,
+                .entropy_bound = eb_threshold};
+    }
 };
 
 // Spellings of the command line: low_confidence_static, ..., tempered, plain, filtered. Throw Error(Usage)

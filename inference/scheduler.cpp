@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/reveal_block.h"
+
 Scheduler::Scheduler(std::span<const Request> requests, const ModelConfig& config, const EngineLimits& limits,
                      SlotAllocator& slots, Kept& kept)
     : requests_(requests),
@@ -126,10 +128,15 @@ void Scheduler::drop_kept() {
 // ---- what a pass computes
 // ---------------------------------------------------------------------------------------------
 
-void Scheduler::lay_out(Pass& pass) {
+void Scheduler::lay_out(Pass& pass, bool repeats) {
     pass.batch.clear();
-    pass.rows.clear();
+    pass.again.clear();
     pass.draws.clear();
+    pass.rows.clear();
+    pass.targets.clear();
+    pass.blocks.clear();
+    pass.stops.clear();
+    pass.repeats = repeats;
     std::list<Active> served;
     for (auto a = active_.begin(); a != active_.end();) {
         const auto next = std::next(a);
@@ -137,6 +144,7 @@ void Scheduler::lay_out(Pass& pass) {
         a = next;
     }
     active_.splice(active_.end(), served);
+    pass.repeats &= !pass.draws.empty();
 }
 
 void Scheduler::prefill(Pass& pass, Active& a) const {
@@ -165,25 +173,52 @@ bool Scheduler::add_rows(Pass& pass, Active& a) const {
                     add_block(pass.batch, s.ids(s.commit_begin(), s.commit_end()), s.commit_begin(), a.at);
                 s.committed();
             }
-            if (denoise) first = add_block(pass.batch, s.ids(begin, end), begin, a.at);
-            if (!separate) add_targets(pass, a, first);
+            int again = 0;
+            if (denoise) {
+                first = add_block(pass.batch, s.ids(begin, end), begin, a.at);
+                if (pass.repeats) again = add_block(pass.again, s.ids(begin, end), begin, a.at);
+            }
+            if (!separate) add_targets(pass, a, first, again);
         }
     }
     if (pass.batch.T() == before) return false;
+    if (pass.draws.empty() || pass.draws.back().who != &a) pass.repeats = false;  // it goes on differently
     s.forward_passes++;
     return true;
 }
 
+// The list of the sequence before, where it is the same one.
+void Scheduler::add_stops(Pass& pass, RevealBlock& block, std::span<const int> stops) const {
+    if (!pass.blocks.empty()) {
+        block.first_stop = pass.blocks.back().first_stop, block.n_stops = pass.blocks.back().n_stops;
+        const auto last = std::span(pass.stops).subspan(size_t(block.first_stop), size_t(block.n_stops));
+        if (std::equal(last.begin(), last.end(), stops.begin(), stops.end())) return;
+    }
+    block.first_stop = int(pass.stops.size()), block.n_stops = int(stops.size());
+    pass.stops.insert(pass.stops.end(), stops.begin(), stops.end());
+    if (int(pass.stops.size()) > MOST_STOPS) pass.repeats = false;
+}
+
 // Masked position p is read at its own row, or where the model's outputs are shifted, at the row before it.
-void Scheduler::add_targets(Pass& pass, Active& a, int first_row) const {
+void Scheduler::add_targets(Pass& pass, Active& a, int first_row, int first_again) const {
     const Generation& s = a.generation;
     const int first_position = geometry_ == Geometry::Canvas           ? 0
                                : geometry_ == Geometry::Autoregressive ? s.begin() - 1
                                                                        : s.begin();
-    pass.draws.push_back({&a, int(pass.rows.size()), int(s.masked().size())});
-    for (const int position : s.masked()) {
+    const int first = int(pass.targets.size()), count = int(s.masked().size());
+    pass.draws.push_back({&a, first, count});
+    RevealBlock block = s.reveal_block();
+    block.first = first;
+    if (surely_revealed(block.rule, block.step, count) >= count) pass.repeats = false;
+    if (pass.repeats) add_stops(pass, block, s.stop_ids());
+    pass.blocks.push_back(block);
+    for (int i = 0; i < count; i++) {
+        const int position = s.masked()[size_t(i)];
         const int row = std::max(position - (config_.shift ? 1 : 0) - first_position, 0);
         pass.batch.target_row.push_back(first_row + row);
         pass.rows.push_back(s.sample_row(position));
+        pass.targets.push_back(
+            {.row = first_again + position - first_position, .ends = s.ends_at(size_t(i))});
+        if (pass.repeats) pass.again.target_row.push_back(first_again + row);
     }
 }

@@ -38,6 +38,8 @@ struct Kept {
     int block = 0, slot = 0, size = 0;
 };
 
+constexpr int MOST_STOPS = 1024;  // stop ids of all sequences of a pass that repeats
+
 // One forward pass: its rows, and which sequences draw candidates from which targets.
 struct Pass {
     struct Draw {
@@ -45,8 +47,15 @@ struct Pass {
         int first, count;  // targets [first, first + count), one per masked position
     };
     TokenBatch batch;
-    std::vector<SampleRow> rows;  // one per target
     std::vector<Draw> draws;
+    std::vector<SampleRow> rows;        // one per target
+    std::vector<RevealTarget> targets;  // likewise
+    std::vector<RevealBlock> blocks;    // one per draw
+    std::vector<int> stops;             // all sequences' stop ids, of a pass that repeats
+    // Where the steps after this one may need nothing new of the host: what they forward, the same blocks without
+    // prompts and commits, with the same targets.
+    bool repeats;
+    TokenBatch again;
 };
 
 class Scheduler {
@@ -57,8 +66,9 @@ class Scheduler {
 
     // Starts waiting requests, first come first served; one that does not fit yet lets smaller ones pass.
     void start_waiting();
-    // Lays out the next pass: as many sequences as fit the rows, those that were left out last time first.
-    void lay_out(Pass& pass);
+    // Lays out the next pass: as many sequences as fit the rows, those that were left out last time first. repeats: whether
+    // it may be one that repeats.
+    void lay_out(Pass& pass, bool repeats);
     // Takes a finished sequence out; its slots are free.
     void retire(Active& sequence);
 
@@ -72,7 +82,8 @@ class Scheduler {
     int allocate(int n);                                 // gives up what is kept if it must
     void prefill(Pass& pass, Active& a) const;
     bool add_rows(Pass& pass, Active& a) const;  // false: no room in this pass
-    void add_targets(Pass& pass, Active& a, int first_row) const;
+    void add_targets(Pass& pass, Active& a, int first_row, int first_again) const;
+    void add_stops(Pass& pass, RevealBlock& block, std::span<const int> stops) const;
     void drop_kept();
 
     std::span<const Request> requests_;

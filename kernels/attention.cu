@@ -3,8 +3,8 @@
 // A block computes a piece of a query tile (16 rows per warp) for one key/value head. Keys and values of the
 // piece's key tiles come through two stages of shared memory by cp.async, the next while the current one is
 // used. Scores, probabilities and the output live in registers; the softmax is online (in base 2). Prefill
-// and training take 4 warps. Decoding, whose tiles have few rows, takes 1 and cuts a tile's keys into pieces
-// of fixed length; their results are joined by a second kernel.
+// and training take 4 warps; decoding, whose tiles have few rows, takes 1. Where there are too few tiles for the
+// device, their keys are cut into pieces, whose results a second kernel joins.
 //   shared memory: q (16 WARPS, HD), k and v (2, KEY_TILE, HD) each
 #include "kernels/attention_tile.cuh"
 
@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(TILE_WARPS* WARP) attention_forward_tiles_kern
     bf16 *q_smem = smem, *k_smem = smem + ROWS * HD, *v_smem = k_smem + 2 * KEYS;
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, kv_head = int(blockIdx.y);
     const AttentionTiles::Piece piece = arg.tiles.pieces[blockIdx.x];
+    if (piece.query_tile < 0) return;  // the whole block
     const AttentionTiles::QueryTile tile = arg.tiles.query_tiles[piece.query_tile];
 
     AttentionSpans see[2];
@@ -127,6 +128,7 @@ __global__ void attention_join_kernel(ForwardArguments arg) {
     constexpr int ROWS = 16 * TILE_WARPS;
     const int lane = int(threadIdx.x), row = int(blockIdx.z), kv_head = int(blockIdx.y);
     const AttentionTiles::Join join = arg.tiles.joins[blockIdx.x];
+    if (join.query_tile < 0) return;  // the whole block
     const AttentionTiles::QueryTile tile = arg.tiles.query_tiles[join.query_tile];
     const int t = tile.begin + row / arg.group, head = kv_head * arg.group + row % arg.group;
     if (t >= tile.end) return;  // the whole block

@@ -10,6 +10,7 @@
 #include "kernels/lm_head.h"
 #include "kernels/ops.h"
 #include "kernels/parallel.h"
+#include "kernels/reveal_block.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
@@ -37,7 +38,8 @@ class CpuOps : public Ops {
     void* allocate(size_t bytes) override { return host_memory().allocate(bytes); }
     void release(void* block, size_t bytes) override { host_memory().release(block, bytes); }
     std::string device_name() const override {
-        return format("CPU, %s, %d thread%s", context_.simd.name, max_threads(), max_threads() == 1 ? "" : "s");
+        return format("CPU, %s, %d thread%s", context_.simd.name, max_threads(),
+                      max_threads() == 1 ? "" : "s");
     }
     bool on_host() const override { return true; }
     void upload(Tensor device, const void* host) override {
@@ -139,9 +141,10 @@ class CpuOps : public Ops {
                        Tensor weight, Tensor target) override {
         cpu::head_backward(context_, dhidden, dweight, dlogprob, lse, hidden, weight, target);
     }
-    void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight,
-                     int mask_id, int n_ids) override {
-        cpu::head_sample(context_, out, rows, hidden, weight, mask_id, n_ids);
+    void head_sample(Tensor sampled, Tensor rows, Tensor hidden, Tensor weight, int mask_id,
+                     int n_ids) override {
+        cpu::head_sample(context_, {records_of<Sampled>(sampled), size_t(sampled.rows)},
+                         {records_of<SampleRow>(rows), size_t(rows.rows)}, hidden, weight, mask_id, n_ids);
     }
     void value_head_forward(Tensor value, Tensor hidden, Tensor weight) override {
         cpu::value_head_forward(context_, value, hidden, weight);
@@ -150,6 +153,9 @@ class CpuOps : public Ops {
                              Tensor weight) override {
         cpu::value_head_backward(context_, dhidden, dweight, dvalue, hidden, weight);
     }
+
+    // ---- generation
+    void reveal_blocks(const RevealRun& run) override { cpu::reveal_blocks(run); }
 
     // ---- optimizer
     void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) override {

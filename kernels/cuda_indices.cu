@@ -19,13 +19,13 @@ char* DeviceBuffer::at_least(size_t bytes) {
 }
 
 namespace {
-// Several arrays as one block of memory.
+// Several arrays as one block of memory. Arrays of about the same sizes lie at the same places.
 class Block {
   public:
     template <class T>
     size_t add(const std::vector<T>& array) {
         const size_t at = (bytes_.size() + 15) / 16 * 16;
-        bytes_.resize(at + array.size() * sizeof(T));
+        bytes_.resize(at + size_t(size_bucket(int(array.size()))) * sizeof(T));
         if (!array.empty()) memcpy(bytes_.data() + at, array.data(), array.size() * sizeof(T));
         return at;
     }
@@ -100,9 +100,14 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
     Mirror& mirror = mirror_of(see);
     Tiles& tiles = mirror.tiles[{n_slots, tokens, split}];
     if (tiles.valid) return tiles.device;
-    const AttentionTiles host = build_attention_tiles(
+    AttentionTiles host = build_attention_tiles(
         {reinterpret_cast<const AttentionSpans*>(mirror.values.data()), mirror.values.size() / SPAN_INTS},
         n_slots, tokens, split);
+    if (split) {
+        host.pieces.resize(size_t(size_bucket(int(host.pieces.size()))), {-1, 0, 0, -1});
+        host.joins.resize(size_t(size_bucket(int(host.joins.size()))), {-1, 0, 0});
+        host.parts = size_bucket(host.parts);
+    }
     Block block;
     const size_t query_tiles = block.add(host.query_tiles), keys = block.add(host.keys),
                  queries = block.add(host.queries), first_query = block.add(host.first_query),
@@ -119,6 +124,7 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
                     .n_pieces = int(host.pieces.size()),
                     .n_joins = int(host.joins.size()),
                     .parts = host.parts,
+                    .n_visits = size_bucket(int(host.keys.size())),
                     .warps = warps};
     tiles.valid = true;
     return tiles.device;

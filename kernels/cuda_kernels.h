@@ -10,8 +10,6 @@
 #include "kernels/attention_tiles.h"
 #include "kernels/device/device.h"
 #include "kernels/ops.h"
-#include "kernels/pair_loss.h"
-#include "kernels/reveal_block.h"
 
 namespace cuda {
 
@@ -144,7 +142,8 @@ void head_sample(const Context&, Sampled* out, const SampleRow* rows, Tensor hid
                  int mask_id, int n_ids);
 
 // ---- attention.h ----
-// The tiles of attention_tiles.h, on the device.
+// The tiles of attention_tiles.h, on the device. Where they are split the counts are rounded up to a size_bucket and the pieces
+// and joins beyond are empty (query tile -1), so that launches are the same while a context grows a little.
 struct DeviceTiles {
     const AttentionTiles::QueryTile* query_tiles;
     const AttentionTiles::Visit *keys, *queries;
@@ -152,7 +151,9 @@ struct DeviceTiles {
     const AttentionTiles::Piece* pieces;
     const AttentionTiles::Join* joins;
     int n_query_tiles, n_key_tiles, n_pieces, n_joins, parts;
-    int warps;  // of a forward block: 16 rows each
+    int n_visits;  // of key tiles by query tiles, rounded up
+    int warps;     // of a forward block: 16 rows each
+    bool operator==(const DeviceTiles&) const = default;
 };
 // What a launcher is given: views on the device, and their sizes.
 struct Attention {
@@ -175,13 +176,7 @@ void attention_backward_rows(const Context&, Tensor dq, Tensor dk, Tensor dv, Te
 // row_sums (T, NH) = sum over a head of dout * out
 void attention_row_sums(const Context&, Tensor row_sums, Tensor dout, Tensor out, int heads);
 
-// ---- reveal_block.h, pair_loss.h: every pointer is to device memory ----
-void reveal_blocks(const Context&, uint8_t* revealed, int* n_revealed, const Sampled* sampled,
-                   const uint8_t* masked, const RevealBlock* blocks, int n);
-// sums: policy loss, kl
-void policy_loss(const Context&, double* sums, float* dlogprob, const float* logp_new, const float* logp_old,
-                 const float* advantage, const float* weight, int n, const PolicyLossOptions& options);
-void value_loss(const Context&, double* sum, float* dvalue, const float* value, const float* value_old,
-                const float* returns, const float* weight, int n, double clip);
+// ---- reveal_block.h ----
+void reveal_blocks(const Context&, const RevealRun& run);
 
 }  // namespace cuda

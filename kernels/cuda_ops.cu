@@ -1,11 +1,19 @@
 // cuda_ops.cu -- Ops on a CUDA device: every method is its stem's launcher, on one stream.
+#include <algorithm>
+#include <map>
+
 #include "kernels/cuda_indices.h"
 #include "kernels/cuda_kernels.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/device/graph.h"
 
 namespace {
 
-constexpr int DECODE_SPLIT = 4;  // key tiles per piece when query tiles have few rows: 256 keys
+// Blocks of attention that a multiprocessor should have, at least: where query tiles are too few, their keys are split.
+constexpr int BLOCKS_PER_PROCESSOR = 2;
+constexpr int MOST_SPLIT =
+    64;  // key tiles per piece of a decoding tile: no block works on more than 4096 keys
+constexpr int MOST_GRAPHS = 64;  // that are kept
 
 class CudaOps : public Ops {
   public:
@@ -14,12 +22,14 @@ class CudaOps : public Ops {
         cudaDeviceProp properties;
         CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
         name_ = properties.name;
+        processors_ = properties.multiProcessorCount;
         block_ = allocate(workspace_bytes);
         workspace_ = cuda::Workspace(block_, workspace_bytes);
         matmul_state_ = cuda::create_matmul_state();
     }
     ~CudaOps() override {
         cudaStreamSynchronize(stream_);
+        recordings_.clear();
         cuda::destroy_matmul_state(matmul_state_);
         cudaFree(block_);
         cudaStreamDestroy(stream_);
@@ -43,6 +53,7 @@ class CudaOps : public Ops {
         return block;
     }
     void release(void* block, size_t bytes) override {
+        recordings_.clear();  // one of them may use it
         indices_.forget(block, bytes);
         cudaFree(block);
     }
@@ -129,10 +140,10 @@ class CudaOps : public Ops {
         if (q.rows == 0) return;
         const cuda::Attention a{q, k, v, see, heads, kv_heads};
         if (!cuda::attention_on_tensor_cores(a)) return cuda::attention_forward_rows(context(), out, lse, a);
-        cuda::DeviceTiles tiles = indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 4), 4, 0);
-        if (q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16)  // a warp's rows hold the average tile
-            tiles = decoding_tiles(a);
-        cuda::attention_forward_tiles(context(), out, lse, a, tiles);
+        if (recorded_attention_ &&
+            (recorded_attention_->empty() || recorded_attention_->back().see.data != see.data))
+            recorded_attention_->push_back(a);
+        cuda::attention_forward_tiles(context(), out, lse, a, forward_tiles(a));
     }
     void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
                             Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
@@ -169,18 +180,12 @@ class CudaOps : public Ops {
                        Tensor weight, Tensor target) override {
         cuda::head_backward(context(), dhidden, dweight, dlogprob, lse, hidden, weight, target);
     }
-    void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight,
-                     int mask_id, int n_ids) override {
-        CHECK(int64_t(rows.size()) == hidden.rows && out.size() == rows.size(),
-              "%zu rows to sample, %lld hidden states", rows.size(), (long long)hidden.rows);
-        if (rows.empty()) return;
-        const cuda::Context ctx = context();
-        Sampled* sampled = ctx.workspace.take<Sampled>(out.size());
-        SampleRow* options = ctx.workspace.take<SampleRow>(rows.size());
-        CUDA_CHECK(cudaMemcpyAsync(options, rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
-        cuda::head_sample(ctx, sampled, options, hidden, weight, mask_id, n_ids);
-        CUDA_CHECK(cudaMemcpyAsync(out.data(), sampled, out.size_bytes(), cudaMemcpyDeviceToHost, stream_));
-        CUDA_CHECK(cudaStreamSynchronize(stream_));
+    void head_sample(Tensor sampled, Tensor rows, Tensor hidden, Tensor weight, int mask_id,
+                     int n_ids) override {
+        CHECK(rows.rows == hidden.rows && sampled.rows == rows.rows,
+              "%lld rows to sample, %lld hidden states", (long long)rows.rows, (long long)hidden.rows);
+        cuda::head_sample(context(), records_of<Sampled>(sampled), records_of<SampleRow>(rows), hidden,
+                          weight, mask_id, n_ids);
     }
     void value_head_forward(Tensor value, Tensor hidden, Tensor weight) override {
         cuda::value_head_forward(context(), value, hidden, weight);
@@ -188,6 +193,23 @@ class CudaOps : public Ops {
     void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
                              Tensor weight) override {
         cuda::value_head_backward(context(), dhidden, dweight, dvalue, hidden, weight);
+    }
+
+    // ---- generation
+    void reveal_blocks(const RevealRun& run) override { cuda::reveal_blocks(context(), run); }
+    void repeat_while(Tensor running, std::span<const int> key, const std::function<void()>& step) override {
+        Recording* r = recording_of(running, key, step);
+        if (!r) return;
+        // Attention's tiles follow the spans: they are made here, since a recording uploads nothing.
+        std::vector<cuda::DeviceTiles> tiles;
+        for (const cuda::Attention& a : r->attention) tiles.push_back(forward_tiles(a));
+        if (!r->recorded || r->tiles != tiles) {
+            graphs_work_ = r->graph.record(stream_, running.as<int>(), step);
+            if (!graphs_work_) return Ops::repeat_while(running, key, step);
+            r->recorded = true;
+            r->tiles = std::move(tiles);
+        }
+        r->graph.launch(stream_);
     }
 
     // ---- optimizer
@@ -204,16 +226,58 @@ class CudaOps : public Ops {
     }
 
   private:
-    // Pieces of DECODE_SPLIT key tiles, longer ones where their partial results would not fit in half of the workspace.
-    cuda::DeviceTiles decoding_tiles(const cuda::Attention& a) {
+    // Tiles of 4 warps; where the average one would not fill one of them (decoding), of 1. Their keys are split into as many
+    // pieces as give every multiprocessor work, fewer where the partial results would not fit in half of the workspace.
+    cuda::DeviceTiles forward_tiles(const cuda::Attention& a) {
+        const int n_slots = int(a.k.rows), wanted = BLOCKS_PER_PROCESSOR * processors_;
+        int warps = 4, split = 0;
+        cuda::DeviceTiles tiles =
+            indices_.attention_tiles(a.see, n_slots, cuda::tile_tokens(a, warps), warps, 0);
+        if (a.q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16) {
+            warps = 1, split = MOST_SPLIT;
+        } else if (tiles.n_query_tiles * a.kv_heads < wanted) {
+            split = tiles.n_visits;  // enough blocks otherwise
+        }
+        if (split == 0) return tiles;
         workspace_.reset();
-        const size_t part_bytes = size_t(a.kv_heads) * 16 * size_t(a.HD() + 1) * sizeof(float);
-        for (int split = DECODE_SPLIT;; split *= 2) {
-            const cuda::DeviceTiles tiles =
-                indices_.attention_tiles(a.see, int(a.k.rows), cuda::tile_tokens(a, 1), 1, split);
+        const size_t part_bytes =
+            size_t(a.kv_heads) * 16 * size_t(warps) * size_t(a.HD() + 1) * sizeof(float);
+        const int even =
+            int(int64_t(tiles.n_visits) * a.kv_heads / wanted);  // visits of a block if all had the same
+        for (split = std::clamp(even, 1, split);; split *= 2) {
+            tiles = indices_.attention_tiles(a.see, n_slots, cuda::tile_tokens(a, warps), warps, split);
             if (size_t(tiles.parts) * part_bytes <= workspace_.left() / 2) return tiles;
         }
     }
+
+    // A loop that is run again for every batch of the same sizes.
+    struct Recording {
+        LoopGraph graph;
+        bool recorded = false;
+        std::vector<cuda::Attention> attention;  // of a step, one for every array of spans
+        std::vector<cuda::DeviceTiles> tiles;    // that its launches were recorded with
+    };
+    // The recording for these sizes. Where there is none yet, a step is run without one: it finds the algorithms of its matrix
+    // products and leaves the list of its attentions. None: nothing is left to do.
+    Recording* recording_of(Tensor running, std::span<const int> key, const std::function<void()>& step) {
+        if (!graphs_work_) {
+            Ops::repeat_while(running, key, step);
+            return nullptr;
+        }
+        const std::pair name(running.data, std::vector<int>(key.begin(), key.end()));
+        const auto at = recordings_.find(name);
+        if (at != recordings_.end()) return &at->second;
+        int on = 0;
+        download(&on, running);
+        if (!on) return nullptr;
+        if (recordings_.size() >= MOST_GRAPHS) recordings_.clear();
+        Recording& r = recordings_[name];
+        recorded_attention_ = &r.attention;
+        step();
+        recorded_attention_ = nullptr;
+        return &r;
+    }
+
     static cudaStream_t open(int device) {
         cudaStream_t stream;
         CUDA_CHECK(cudaSetDevice(device));
@@ -232,6 +296,10 @@ class CudaOps : public Ops {
     void* block_ = nullptr;
     cuda::Workspace workspace_;
     cuda::MatmulState* matmul_state_ = nullptr;
+    int processors_ = 1;
+    bool graphs_work_ = true;
+    std::map<std::pair<void*, std::vector<int>>, Recording> recordings_;  // by flag and key
+    std::vector<cuda::Attention>* recorded_attention_ = nullptr;
 };
 
 }  // namespace

@@ -10,6 +10,7 @@
 // parameter gradients are `+=`. No operation allocates memory visible to its caller.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -35,7 +36,8 @@ enum class Confidence : int {
 // How one row's candidate is drawn. Temperature 0 is the argmax (lowest id on ties) and its confidence is Plain.
 struct SampleRow {
     uint64_t seed = 0;
-    uint32_t sequence = 0, position = 0, step = 0;  // Philox counter {position, step, Stream::Sample, sequence}
+    uint32_t sequence = 0, position = 0,
+             step = 0;  // Philox counter {position, step, Stream::Sample, sequence}
     float temperature = 0;
     int top_k = 0;    // 0: off. Exactly k are kept, lowest id on ties
     float top_p = 1;  // 1: off. The token that crosses p is kept
@@ -49,6 +51,83 @@ struct Sampled {
     float entropy;     // nats, of the distribution that Tempered / Plain / Filtered confidence is read from
 };
 
+enum class Remasking : int { LowConfidenceStatic, LowConfidenceDynamic, Sequential, EntropyBounded };
+
+// What low_confidence_dynamic reveals when fewer than n(step) candidates are above the threshold.
+enum class Fallback : int {
+    Top,  // the n most confident; the same as joining them to those above the threshold (dLLM-RL), which are among them
+    Leftmost,  // the first n masked positions (JetEngine)
+    One,       // the most confident one, and only where none is above the threshold (lmdeploy)
+};
+
+// How many masked positions a step of a block reveals, and which: the formulas are reveal_block.h's.
+struct RevealRule {
+    Remasking remasking = Remasking::LowConfidenceDynamic;
+    Fallback fallback = Fallback::Top;
+    int inclusive = 0;         // 1: confidence >= threshold instead of >
+    int floor_schedule = 0;    // 1: n(step) = B / S in every step, without remainder or last step (lmdeploy)
+    int block = 4, steps = 4;  // B, S
+    double threshold = 0.9, entropy_bound = 0.35;
+};
+
+// A masked position of a block, one of the targets of a forward pass.
+struct RevealTarget {
+    int row = 0;   // of the batch that the next step forwards: where its id is written when it is revealed
+    int ends = 0;  // 1: once it and everything before it in the block is revealed, the sequence is at its end
+    int step = 0;  // of the run, from 1, in which it was revealed; 0: it is still masked
+    int token = 0;
+    float logprob = 0;
+};
+
+// A sequence's block: targets [first, first + count), by position.
+struct RevealBlock {
+    int first = 0, count = 0;
+    int step = 0;  // denoising steps it has had
+    int first_stop = 0,
+        n_stops = 0;  // of RevealRun::stops: ids that end the sequence when all before them is revealed
+    int padding = 0;
+    RevealRule rule;
+};
+
+// A run of denoising steps of some blocks, in device memory. Records are rows of I32 (see `records`).
+struct RevealRun {
+    Tensor targets;  // (N) RevealTarget
+    Tensor blocks;   // (n_blocks) RevealBlock
+    Tensor rows;     // (N) SampleRow of each target in the step to come
+    Tensor sampled;  // (N) Sampled of each target in this step
+    Tensor stops;    // (1, any) stop ids
+    Tensor token;    // (1, T) of the batch that the next step forwards; absent: there is none
+    Tensor status;   // (1, STATUS_INTS)
+};
+enum RevealStatus : int {
+    RUNNING,   // 1: another step may follow
+    STEPS,     // done so far
+    MOST,      // steps of the run, at most
+    N_BLOCKS,  // of the run
+    STATUS_INTS
+};
+
+// Records of 32-bit fields as a tensor, one per row.
+template <class Record>
+Tensor records(Record* first, int64_t n) {
+    static_assert(sizeof(Record) % sizeof(int) == 0);
+    return tensor(const_cast<std::remove_const_t<Record>*>(first), n, int64_t(sizeof(Record) / sizeof(int)),
+                  DType::I32);
+}
+template <class Record>
+Record* records_of(const Tensor& t) {
+    CHECK(t.cols == int64_t(sizeof(Record) / sizeof(int)) && t.contiguous(), "records of %lld numbers",
+          (long long)t.cols);
+    return reinterpret_cast<Record*>(t.as<int>());
+}
+
+// Sizes of batches that one recording serves: n rounded up to one of eight steps per power of two.
+constexpr int size_bucket(int n) {
+    int step = 1;
+    while (n > 16 * step) step *= 2;
+    return (n + step - 1) / step * step;
+}
+
 struct AdamW {
     float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
     int64_t step = 1;      // 1 for the first update: bias correction divides by 1 - beta^step
@@ -59,11 +138,12 @@ class Ops : public Memory {
   public:
     // ---- memory ------------------------------------------------------------------------------------------------
     virtual std::string device_name() const = 0;
-    virtual bool on_host() const { return false; }               // the host may read and write tensors in place
-    virtual void upload(Tensor device, const void* host) = 0;    // contiguous; returns when `host` may be reused
-    virtual void download(void* host, Tensor device) = 0;        // contiguous; waits for everything before it
+    virtual bool on_host() const { return false; }  // the host may read and write tensors in place
+    virtual void upload(Tensor device,
+                        const void* host) = 0;             // contiguous; returns when `host` may be reused
+    virtual void download(void* host, Tensor device) = 0;  // contiguous; waits for everything before it
     virtual void zero(Tensor t) = 0;
-    virtual void copy(Tensor out, Tensor inp) = 0;               // casts between F32 and BF16
+    virtual void copy(Tensor out, Tensor inp) = 0;  // casts between F32 and BF16
 
     // ---- rows --------------------------------------------------------------------------------------------------
     // out (T, C) = weight (V, C)[token (T)]
@@ -81,32 +161,37 @@ class Ops : public Memory {
     // out (T, C) = inp * rstd * weight (C), rstd (T) = 1 / sqrt(mean(inp^2) + eps)
     virtual void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) = 0;
     // dinp (T, C) += (the residual stream), dweight (C) +=
-    virtual void rmsnorm_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp, Tensor weight) = 0;
+    virtual void rmsnorm_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
+                                  Tensor weight) = 0;
 
     // ---- matrix products -----------------------------------------------------------------------------------------
     // out (T, N) = inp (T, K) weight (N, K)^T [+ bias (N)] [+ residual (T, N), which may be out itself]
-    virtual void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias = {}, Tensor residual = {}) = 0;
+    virtual void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias = {},
+                                Tensor residual = {}) = 0;
     // dinp (T, K) = dout (T, N) weight (N, K)       dweight (N, K) += dout^T inp       dbias (N) += column sums
     // Any of dinp, dweight, dbias may be absent.
-    virtual void linear_backward(Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp, Tensor weight) = 0;
+    virtual void linear_backward(Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,
+                                 Tensor weight) = 0;
 
     // ---- q/k norm + RoPE ------------------------------------------------------------------------------------------
     // Each head of HD: out = rope(inp * rstd * weight, position); without weight: out = rope(inp, position), rstd unused.
     // out (T, H*HD), rstd (T, H), inp (T, H*HD), weight (HD) or absent, position (T).
     // rope is (max_position, HD): the row of a position holds cos (HD/2) then sin (HD/2); half-split (NeoX) rotation.
-    virtual void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position, Tensor rope,
-                                        int heads, float eps) = 0;
+    virtual void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position,
+                                        Tensor rope, int heads, float eps) = 0;
     // dinp (T, H*HD) =, dweight (HD) +=
-    virtual void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp, Tensor weight,
-                                         Tensor position, Tensor rope, int heads) = 0;
+    virtual void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
+                                         Tensor weight, Tensor position, Tensor rope, int heads) = 0;
 
     // ---- span attention --------------------------------------------------------------------------------------------
     // out (T, NH*HD) = softmax(q k^T / sqrt(HD)) v over the slots that see (T, 6) names; query head h reads key/value
     // head h / (NH/NKV). q (T, NH*HD), k and v (S, NKV*HD). lse (T, NH): log of the sum of exponentials, saved.
-    virtual void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads, int kv_heads) = 0;
+    virtual void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see,
+                                   int heads, int kv_heads) = 0;
     // dq (T, NH*HD) =, dk and dv (S, NKV*HD) =. scratch (T, NH): row sums of dout * out.
-    virtual void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out, Tensor lse, Tensor q,
-                                    Tensor k, Tensor v, Tensor see, int heads, int kv_heads) = 0;
+    virtual void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
+                                    Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
+                                    int kv_heads) = 0;
 
     // ---- MLP -----------------------------------------------------------------------------------------------------
     // out (T, F) = silu(gate) * up, gate_up (T, 2F) = [gate | up]
@@ -116,18 +201,29 @@ class Ops : public Memory {
     // ---- LM head: never a (T, V) tensor ------------------------------------------------------------------------------
     // logits = hidden (N, C) weight (V, C)^T, chunked over V.
     // logprob (N) = logits[target] - lse, lse (N) saved; entropy (N), where present, of softmax(logits).
-    virtual void head_logprob(Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight, Tensor target) = 0;
+    virtual void head_logprob(Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight,
+                              Tensor target) = 0;
     // d loss / d logprob = dlogprob (N):  dhidden (N, C) =, dweight (V, C) += (absent: skipped)
-    virtual void head_backward(Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse, Tensor hidden, Tensor weight,
-                               Tensor target) = 0;
-    // One candidate per row. Ids equal to mask_id or >= n_ids are never drawn (but stay in every softmax). rows and out are
-    // the host's.
-    virtual void head_sample(std::span<Sampled> out, std::span<const SampleRow> rows, Tensor hidden, Tensor weight, int mask_id,
+    virtual void head_backward(Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse, Tensor hidden,
+                               Tensor weight, Tensor target) = 0;
+    // One candidate per row: sampled (N) Sampled, rows (N) SampleRow. Ids equal to mask_id or >= n_ids are never drawn (but
+    // stay in every softmax).
+    virtual void head_sample(Tensor sampled, Tensor rows, Tensor hidden, Tensor weight, int mask_id,
                              int n_ids) = 0;
     // value (N) = hidden (N, C) . weight (1, C)
     virtual void value_head_forward(Tensor value, Tensor hidden, Tensor weight) = 0;
     // dhidden (N, C) =, dweight (1, C) +=
-    virtual void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden, Tensor weight) = 0;
+    virtual void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
+                                     Tensor weight) = 0;
+
+    // ---- generation --------------------------------------------------------------------------------------------------
+    // One step's decision for every block of the run: targets are revealed from `sampled`, ids written into `token`, the
+    // rows and the status brought to the next step. The run goes on while every block keeps a mask and no sequence ends.
+    virtual void reveal_blocks(const RevealRun& run) = 0;
+    // Calls `step` while `running`, an I32 in device memory that it writes, is not 0. `step` may be recorded once and its
+    // launches repeated from the recording, also in later calls of the same key: it must start the same operations on the
+    // same tensors, and upload and download nothing. Key: everything that its sizes follow from.
+    virtual void repeat_while(Tensor running, std::span<const int> key, const std::function<void()>& step);
 
     // ---- optimizer -------------------------------------------------------------------------------------------------
     // Decoupled weight decay (Loshchilov & Hutter): param, m, v are updated in place from grad, all of one shape.

@@ -1,26 +1,40 @@
-// reveal_block.h -- which masked rows of a block are revealed, decided on the device for all running sequences at once.
+// reveal_block.h -- which masked positions of a block a denoising step reveals, decided where the candidates are drawn.
 //
-// The rules are those of generation (static, dynamic, sequential, entropy-bounded), and their reference is inference/reveal.h: with m
-// the masked rows of a block and k = min(n, |m|)
-//   Static          the k most confident of m, the earlier on ties
-//   Dynamic         those above the threshold; where they are fewer than k, as Static
-//   Sequential      the first k of m
-//   EntropyBounded  m by entropy, the longest beginning whose sum stays below the bound, at least one
-// A warp per block: a row's rank is counted, nothing is sorted. So a denoising step needs no round trip to the host.
+// With m the masked positions of a block, k = min(n, |m|) and order = m by confidence, highest first, then position:
+//   low_confidence_static    order[0:k]
+//   low_confidence_dynamic   A = {i in m : confidence_i > threshold};  A if |A| >= k else order[0:k]
+//   sequential               the first k of m
+//   entropy_bounded          m by entropy, lowest first, then position: the longest prefix whose sum stays below the bound, at
+//                            least one, whatever n
+// n(step) = B / S, the remainder going to the first steps; once the S steps are used up, everything that is left.
+//
+// reveal_blocks() does it for all blocks of a run (ops.h) and says whether the run goes on: as long as every block keeps a mask
+// and no sequence is at its end, the next step needs nothing from the host.
 #pragma once
-#include <cstdint>
+#include <span>
+#include <vector>
 
 #include "kernels/ops.h"
 
-enum class RevealRule : int { Static, Dynamic, Sequential, EntropyBounded };
+// n(step) of a block of B in S steps. 0 from step S on where S > B.
+constexpr int reveal_count(int block, int steps, int step) {
+    return block / steps + (step < block % steps ? 1 : 0);
+}
+// So many of n_masked positions a step reveals whatever the candidates are (at most: all of them).
+int surely_revealed(const RevealRule& rule, int step, int n_masked);
 
-// One sequence's block in a step.
-struct RevealBlock {
-    int first_row;  // of the rows that were sampled; the block's rows follow each other
-    int rows;       // B, at most MOST_REVEAL_ROWS
-    int n;          // n(step)
-    RevealRule rule;
-    double threshold;  // of Dynamic
-    double bound;      // of EntropyBounded, in nats
-};
-constexpr int MOST_REVEAL_ROWS = 256;
+namespace ref {
+
+// Positions to reveal, ascending. masked[i], confidence[i], entropy[i] belong to position i of the block (the latter two are read
+// only where masked).
+std::vector<int> reveal(std::span<const char> masked, std::span<const float> confidence,
+                        std::span<const float> entropy, int n, const RevealRule& rule);
+// The same with n of the given step of a block; once the steps are used up, everything that is left.
+std::vector<int> reveal_step(std::span<const char> masked, std::span<const float> confidence,
+                             std::span<const float> entropy, int step, const RevealRule& rule);
+
+}  // namespace ref
+
+namespace cpu {
+void reveal_blocks(const RevealRun& run);
+}

@@ -30,13 +30,8 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
     const ModelConfig& c = config;
     const DType dtype = dtype_;
     const int64_t T = max_T, q = c.q_width(), kv = c.kv_width();
-    arena.add(&device_.token, "token", 1, T, DType::I32);
-    arena.add(&device_.position, "position", 1, T, DType::I32);
-    arena.add(&device_.slot, "slot", 1, T, DType::I32);
-    arena.add(&device_.see, "see", T, SPAN_INTS, DType::I32);
-    arena.add(&device_.target_row, "target row", 1, max_targets, DType::I32);
-    arena.add(&device_.target_position, "target position", 1, max_targets, DType::I32);
-    arena.add(&device_.target_see, "target see", max_targets, SPAN_INTS, DType::I32);
+    plan_batch(arena, device_[0]);
+    if (!training_) plan_batch(arena, device_[1]);
     arena.add(&rope_, "rope", c.max_positions, c.HD);
     // In inference one set of buffers serves all layers: each is read for the last time before the next layer
     // writes it.
@@ -66,6 +61,17 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
     arena.add(&final_rstd_, "target rstd", 1, max_targets);
     arena.add(&hidden_, "hidden", max_targets, c.C, dtype);
     if (training_) plan_backward(arena);
+}
+
+void Transformer::plan_batch(Arena& arena, DeviceBatch& b) const {
+    const int64_t T = max_T_, N = max_targets_;
+    arena.add(&b.token, "token", 1, T, DType::I32);
+    arena.add(&b.position, "position", 1, T, DType::I32);
+    arena.add(&b.slot, "slot", 1, T, DType::I32);
+    arena.add(&b.see, "see", T, SPAN_INTS, DType::I32);
+    arena.add(&b.target_row, "target row", 1, N, DType::I32);
+    arena.add(&b.target_position, "target position", 1, N, DType::I32);
+    arena.add(&b.target_see, "target see", N, SPAN_INTS, DType::I32);
 }
 
 void Transformer::plan_backward(Arena& arena) {
@@ -104,7 +110,8 @@ static std::vector<float> rope_table(const ModelConfig& c) {
     return table;
 }
 
-void Transformer::upload(const TokenBatch& batch) {
+void Transformer::load(const TokenBatch& batch, Place place) {
+    const DeviceBatch& to = device_[int(place)];
     const int T = batch.T(), N = batch.n_targets();
     CHECK(T > 0 && T <= max_T_, "a batch of %d tokens, planned for %d", T, max_T_);
     CHECK(N <= max_targets_, "a batch of %d targets, planned for %d", N, max_targets_);
@@ -120,19 +127,19 @@ void Transformer::upload(const TokenBatch& batch) {
         target_position_.push_back(batch.position[size_t(row)]);
         target_see_.push_back(batch.see[size_t(row)]);
     }
-    now_ = {device_.token.col_range(0, T),      device_.position.col_range(0, T),
-            device_.slot.col_range(0, T),       device_.see.row_range(0, T),
-            device_.target_row.col_range(0, N), device_.target_position.col_range(0, N),
-            device_.target_see.row_range(0, N)};
+    DeviceBatch& now = loaded_[int(place)];
+    now = {to.token.col_range(0, T),     to.position.col_range(0, T),   to.slot.col_range(0, T),
+           to.see.row_range(0, T),       to.target_row.col_range(0, N), to.target_position.col_range(0, N),
+           to.target_see.row_range(0, N)};
     static_assert(sizeof(AttentionSpans) == SPAN_INTS * sizeof(int));
-    ops_.upload(now_.token, batch.token.data());
-    ops_.upload(now_.position, batch.position.data());
-    ops_.upload(now_.slot, batch.slot.data());
-    ops_.upload(now_.see, batch.see.data());
+    ops_.upload(now.token, batch.token.data());
+    ops_.upload(now.position, batch.position.data());
+    ops_.upload(now.slot, batch.slot.data());
+    ops_.upload(now.see, batch.see.data());
     if (N == 0) return;
-    ops_.upload(now_.target_row, batch.target_row.data());
-    ops_.upload(now_.target_position, target_position_.data());
-    ops_.upload(now_.target_see, target_see_.data());
+    ops_.upload(now.target_row, batch.target_row.data());
+    ops_.upload(now.target_position, target_position_.data());
+    ops_.upload(now.target_see, target_see_.data());
 }
 
 // The first T rows of every buffer of layer l; keys and values from the cache in inference.
@@ -180,9 +187,14 @@ Transformer::QuerySide Transformer::query_side(int l, const LayerActivations& a)
 }
 
 Tensor Transformer::forward(const TokenBatch& batch) {
-    upload(batch);
+    load(batch);
+    return forward(Place::Now);
+}
+
+Tensor Transformer::forward(Place place) {
+    now_ = loaded_[int(place)];
     const ModelConfig& c = config_;
-    const int T = batch.T(), N = batch.n_targets();
+    const int T = int(now_.token.cols), N = int(now_.target_row.cols);
     ops_.embedding_forward(activations(0, T).resid, now_.token, weights_.embedding);
     for (int l = 0; l < c.L; l++) {
         const LayerActivations all = activations(l, T);

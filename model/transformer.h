@@ -36,6 +36,9 @@ struct KvCache {
     void plan(Arena& arena, const ModelConfig& config, int slots, DType dtype = DType::F32);
 };
 
+// Where a batch lies on the device.
+enum class Place { Now, Again };
+
 // Keys and values need every row of every layer; all else of the last layer is read at the target rows alone,
 // so there the query side runs on those N rows only (in a trace layout a quarter of T).
 class Transformer {
@@ -47,6 +50,11 @@ class Transformer {
 
     // The final-norm hidden states of the batch's target rows, (n_targets, C), valid until the next call.
     Tensor forward(const TokenBatch& batch);
+    // The same in two parts: a batch is put on the device, then forwarded, which uploads nothing. In inference there is
+    // place for a second one.
+    void load(const TokenBatch& batch, Place place = Place::Now);
+    Tensor forward(Place place = Place::Now);
+    Tensor token(Place place) const { return loaded_[int(place)].token; }  // of the batch that is there
     // After forward() in training: gradients of every parameter += ; dhidden (n_targets, C). The LM head's
     // own gradient is the caller's (Ops::head_backward).
     void backward(const Parameters& gradients, Tensor dhidden);
@@ -71,7 +79,7 @@ class Transformer {
     };
     QuerySide query_side(int layer, const LayerActivations& a) const;
     void plan_backward(Arena& arena);
-    void upload(const TokenBatch& batch);
+    void plan_batch(Arena& arena, DeviceBatch& b) const;
     LayerActivations activations(int layer, int T) const;
     Tensor q_part(const Tensor& qkv) const;
     Tensor k_part(const Tensor& qkv) const;
@@ -92,7 +100,8 @@ class Transformer {
     std::vector<AttentionSpans> target_see_;
     Tensor rope_;  // (max_positions, HD)
     bool rope_ready_ = false;
-    DeviceBatch device_, now_;  // the buffers; the part the current batch fills
+    DeviceBatch device_[2], loaded_[2],
+        now_;  // by place: the buffers, the part a batch fills; of the current pass
     // backward
     Tensor dhidden_, dresid_gathered_, dq_gathered_, dresid_, dnorm_, dqkv_, dq_, dk_, dv_, datt_, dscratch_,
         dgate_up_, dact_;

@@ -273,12 +273,13 @@ void bench_head(Bench& b, const Body& m, int N) {
     const Tensor target = b.indices(ids, N);
     b.flops("head logprob", shape, work, [&] { ops.head_logprob(p, lse, {}, x, w, target); });
     b.flops("head backward", shape, 3 * work, [&] { ops.head_backward(dx, dw, d, lse, x, w, target); });
-    std::vector<Sampled> sampled(static_cast<size_t>(N));
+    const auto fresh = [&](Tensor shape) { return b.fresh(shape.rows, shape.cols, DType::I32); };
+    const Tensor sampled = fresh(records<Sampled>(nullptr, N)), rows = fresh(records<SampleRow>(nullptr, N));
     for (const auto& [name, row] :
          {std::pair{"head sample, greedy", SampleRow{}},
           {"head sample, temperature", SampleRow{.temperature = 1}},
           {"head sample, top-k and top-p", SampleRow{.temperature = 1, .top_k = 50, .top_p = 0.95f}}}) {
-        const std::vector<SampleRow> rows(size_t(N), row);
+        ops.upload(rows, std::vector<SampleRow>(size_t(N), row).data());
         b.flops(name, shape, work, [&] { ops.head_sample(sampled, rows, x, w, m.V - 1, m.V - 1); });
     }
     b.release_all();

@@ -137,6 +137,42 @@ inline std::vector<int> random_ints(size_t n, int limit, uint32_t seed) {
     return out;
 }
 
+// Records in memory of the ops, as long as this lives.
+template <class Record>
+class DeviceRecords {
+  public:
+    DeviceRecords(Ops& ops, const std::vector<Record>& host) : ops_(ops), n_(host.size()) {
+        if (n_ == 0) return;
+        view_ = records<Record>(nullptr, int64_t(n_));
+        view_.data = ops.allocate(view_.bytes());
+        ops.upload(view_, host.data());
+    }
+    ~DeviceRecords() {
+        if (view_) ops_.release(view_.data, view_.bytes());
+    }
+    DeviceRecords(const DeviceRecords&) = delete;
+    DeviceRecords& operator=(const DeviceRecords&) = delete;
+    operator Tensor() const { return view_; }
+    std::vector<Record> read() const {
+        std::vector<Record> out(n_);
+        if (n_) ops_.download(out.data(), view_);
+        return out;
+    }
+
+  private:
+    Ops& ops_;
+    size_t n_;
+    Tensor view_;
+};
+
+inline std::vector<Sampled> sample_rows(Ops& ops, const std::vector<SampleRow>& rows, Tensor hidden,
+                                        Tensor weight, int mask_id, int n_ids) {
+    const DeviceRecords<SampleRow> in(ops, rows);
+    const DeviceRecords<Sampled> out(ops, std::vector<Sampled>(rows.size()));
+    ops.head_sample(out, in, hidden, weight, mask_id, n_ids);
+    return out.read();
+}
+
 // Every implementation this machine can run.
 inline std::vector<std::unique_ptr<Ops>> cpu_variants() {
     std::vector<std::unique_ptr<Ops>> out;

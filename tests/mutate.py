@@ -19,8 +19,9 @@ import sys
 FLAGS = "-std=c++20 -O1 -fno-math-errno -I. -Wno-unknown-pragmas -x c++".split()
 # The tests that a file's kernels are under.
 FILTERS = {
-    "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaOpsTest.Linear*:*CudaHead*",
-    "reveal_block": "DeviceReveal*", "pair_loss": "DeviceLoss*",
+    "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaMatmul*:*CudaHead*",
+    "reveal_block": "CudaReveal*", "column_sums": "*CudaColumnSums*", "value_head": "*CudaColumnSums*",
+    "sum_of_squares": "*CudaSumOfSquares*",
 }
 DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*"
 

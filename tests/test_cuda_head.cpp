@@ -26,9 +26,7 @@ std::vector<Sampled> sample_logits(Ops& ops, const std::vector<float>& logits,
     const DeviceMatrix hidden(ops, int64_t(rows.size()), 1, DType::F32,
                               std::vector<float>(rows.size(), 1.0f));
     const DeviceMatrix weight(ops, int64_t(logits.size()), 1, DType::F32, logits);
-    std::vector<Sampled> out(rows.size());
-    ops.head_sample(out, rows, hidden, weight, mask_id, n_ids);
-    return out;
+    return sample_rows(ops, rows, hidden, weight, mask_id, n_ids);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "inference/engine.h"
+#include "kernels/reveal_block.h"
 #include "tests/naive_network.h"
 #include "tests/random_model.h"
 
@@ -126,8 +127,8 @@ class Recomputed {
                     entropy.push_back(drawn.back().entropy);
                 }
                 now++;
-                for (const int i :
-                     reveal_step(std::vector<char>(masked.size(), 1), confidence, entropy, s, r.options)) {
+                for (const int i : ref::reveal_step(std::vector<char>(masked.size(), 1), confidence, entropy,
+                                                    s, r.options.reveal_rule())) {
                     const size_t at = size_t(masked[size_t(i)]);
                     token[at] = drawn[size_t(i)].token;
                     logprob[at] = drawn[size_t(i)].logprob;

@@ -42,10 +42,27 @@ std::vector<Sampled> candidates(const Generation& s, float (*sure)(int)) {
 float left_first(int p) { return 1 - 0.001f * float(p); }
 float right_first(int p) { return 0.5f + 0.001f * float(p); }
 
+// One reveal step from these candidates, decided as the engine has it decided.
+void step(Generation& s, std::vector<Sampled> sampled) {
+    std::vector<RevealTarget> targets;
+    for (size_t i = 0; i < sampled.size(); i++) targets.push_back({.ends = s.ends_at(i)});
+    RevealBlock block = s.reveal_block();
+    std::vector<SampleRow> rows(sampled.size());
+    int status[STATUS_INTS] = {1, 0, 1, 1}, none = 0;
+    make_cpu_ops()->reveal_blocks({.targets = records(targets.data(), int64_t(targets.size())),
+                                   .blocks = records(&block, 1),
+                                   .rows = records(rows.data(), int64_t(rows.size())),
+                                   .sampled = records(sampled.data(), int64_t(sampled.size())),
+                                   .stops = tensor(&none, 1, 0, DType::I32),
+                                   .token = {},
+                                   .status = tensor(status, 1, STATUS_INTS, DType::I32)});
+    s.reveal(targets, 1);
+}
+
 Trajectory run(const Case& c, const ModelConfig& config, float (*sure)(int)) {
     const Request r = request_of(c);
     Generation s(r, config);
-    while (!s.finished()) s.reveal(candidates(s, sure));
+    while (!s.finished()) step(s, candidates(s, sure));
     return s.trajectory();
 }
 
@@ -114,7 +131,7 @@ TEST(Generation, MaskTextInAPromptStaysText) {
     Generation s(r, block_model());
     EXPECT_EQ(s.masked(), (Ids{3}));
     EXPECT_EQ(s.ids(0, 4), (Ids{99, 99, 99, 99}));
-    s.reveal(candidates(s, left_first));
+    step(s, candidates(s, left_first));
     EXPECT_TRUE(s.finished());
     EXPECT_EQ(s.trajectory().output_ids, (Ids{3}));
 }
@@ -129,10 +146,10 @@ TEST(Generation, BlocksStartAtAbsolutePositionZeroAndCommitBeforeTheNext) {
     EXPECT_EQ(s.commit_begin(), -1);
     EXPECT_EQ(s.masked(), (Ids{5, 6, 7}));
     EXPECT_EQ(s.ids(4, 8), (Ids{54, 99, 99, 99}));
-    s.reveal(candidates(s, left_first));  // two of three
+    step(s, candidates(s, left_first));  // two of three
     EXPECT_EQ(s.masked(), (Ids{7}));
     EXPECT_EQ(s.ids(4, 8), (Ids{54, 5, 6, 99}));
-    s.reveal(candidates(s, left_first));  // one left, though n(1) is 2
+    step(s, candidates(s, left_first));  // one left, though n(1) is 2
     EXPECT_EQ(s.begin(), 8);
     EXPECT_EQ(s.commit_begin(), 4);
     EXPECT_EQ(s.commit_end(), 8);
@@ -145,12 +162,12 @@ TEST(Generation, BlocksStartAtAbsolutePositionZeroAndCommitBeforeTheNext) {
 TEST(Generation, AnInterruptedResponseKeepsWhatIsThere) {
     const Request r = request_of({4, 12, 4, 4, {}});
     Generation s(r, block_model());
-    s.reveal(candidates(s, right_first));
+    step(s, candidates(s, right_first));
     Trajectory t = s.trajectory();
     EXPECT_EQ(t.finish_reason, "interrupted");
     EXPECT_EQ(t.output_ids, (Ids{}));
     EXPECT_EQ(t.tail_ids, (Ids{NEVER, NEVER, NEVER, 7}));
-    for (int i = 0; i < 3; i++) s.reveal(candidates(s, right_first));
+    for (int i = 0; i < 3; i++) step(s, candidates(s, right_first));
     t = s.trajectory();  // a block is done, the next not begun: no tail
     EXPECT_EQ(t.output_ids, (Ids{4, 5, 6, 7}));
     EXPECT_EQ(t.tail_ids, (Ids{}));
@@ -186,7 +203,7 @@ TEST(Generation, AutoregressiveModelsShareAllButTheLastPromptToken) {
     EXPECT_EQ(s.commit_end(), 5);
     EXPECT_EQ(s.masked(), (Ids{5}));
     s.committed();
-    s.reveal(candidates(s, left_first));
+    step(s, candidates(s, left_first));
     EXPECT_EQ(s.commit_begin(), 5);
     EXPECT_EQ(s.masked(), (Ids{6}));
     EXPECT_EQ(footprint(5, r.options, c).own_slots, 4);
@@ -201,11 +218,11 @@ TEST(Generation, GapsAreFilledBlockByBlock) {
     Generation g(r, c);
     EXPECT_EQ(g.n_positions(), 12);
     EXPECT_EQ(g.masked(), (Ids{5, 6}));
-    g.reveal(candidates(g, right_first));
+    step(g, candidates(g, right_first));
     EXPECT_EQ(g.progress().n_final, 5);
-    g.reveal(candidates(g, right_first));
+    step(g, candidates(g, right_first));
     EXPECT_EQ(g.masked(), (Ids{11}));  // the next block with a gap
-    g.reveal(candidates(g, right_first));
+    step(g, candidates(g, right_first));
     EXPECT_TRUE(g.finished());
     const Trajectory t = g.trajectory();
     EXPECT_EQ(t.output_ids, (Ids{50, 51, 52, 53, 54, 5, 6, 55, 56, 57, 58, 11}));
@@ -215,7 +232,7 @@ TEST(Generation, GapsAreFilledBlockByBlock) {
     EXPECT_EQ(footprint(12, r.options, c).own_slots, 12);
     r.prompt_ids = {50, 51, 52, 53, 99, 54, 55, 56, 57};  // nothing to fill at the end
     Generation h(r, c);
-    h.reveal(candidates(h, right_first));
+    step(h, candidates(h, right_first));
     EXPECT_TRUE(h.finished());
     EXPECT_EQ(h.trajectory().output_ids.size(), 9u);
 }
@@ -223,11 +240,11 @@ TEST(Generation, GapsAreFilledBlockByBlock) {
 TEST(Generation, ProgressCountsWhatIsFinal) {
     const Request r = request_of({4, 12, 4, 4, {}});
     Generation s(r, block_model());
-    s.reveal(candidates(s, right_first));
+    step(s, candidates(s, right_first));
     EXPECT_EQ(s.progress().n_final, 0);
     EXPECT_EQ(s.progress().step.size(), 4u);
     EXPECT_EQ(s.progress().step[3], 1);
-    for (int i = 0; i < 3; i++) s.reveal(candidates(s, right_first));
+    for (int i = 0; i < 3; i++) step(s, candidates(s, right_first));
     EXPECT_EQ(s.progress().n_final, 4);
     EXPECT_EQ(s.progress().step.size(), 8u);  // the next block is open
 }

@@ -14,10 +14,8 @@ std::vector<float> some_logits(int V, uint32_t seed = 1, double scale = 2) {
 // Runs head_sample on logits as they are: hidden is 1 (C = 1), the weight is the logits.
 Sampled sample_one(Ops& ops, std::vector<float> logits, const SampleRow& row, int mask_id, int n_ids) {
     float one = 1;
-    Sampled out;
-    ops.head_sample({&out, 1}, {&row, 1}, tensor(&one, 1, 1),
-                    tensor(logits.data(), int64_t(logits.size()), 1), mask_id, n_ids);
-    return out;
+    return sample_rows(ops, {row}, tensor(&one, 1, 1), tensor(logits.data(), int64_t(logits.size()), 1),
+                       mask_id, n_ids)[0];
 }
 
 std::vector<int> support(const std::vector<double>& p) {
@@ -105,9 +103,8 @@ TEST_P(SamplingCases, DrawsFollowTheFilteredDistribution) {
             rows_in[size_t(i)].seed = 42, rows_in[size_t(i)].sequence = uint32_t(i / 100),
             rows_in[size_t(i)].position = uint32_t(i % 100);
         std::vector<float> ones(DRAWS, 1.0f);
-        std::vector<Sampled> out(DRAWS);
-        ops->head_sample(out, rows_in, tensor(ones.data(), DRAWS, 1), tensor(logits.data(), c.V, 1),
-                         c.mask_id, c.n_ids);
+        const std::vector<Sampled> out = sample_rows(*ops, rows_in, tensor(ones.data(), DRAWS, 1),
+                                                     tensor(logits.data(), c.V, 1), c.mask_id, c.n_ids);
         std::vector<int> count(static_cast<size_t>(c.V), 0);
         for (const Sampled& s : out) count[size_t(s.token)]++;
         double chi = 0, pooled_expected = 0, pooled_count = 0;
@@ -192,13 +189,12 @@ TEST(Sampling, DoesNotDependOnTheBatch) {
                                   .top_k = n % 4 ? 0 : 30,
                                   .top_p = n % 5 ? 1 : 0.7f,
                                   .confidence = Confidence(n % 3)};
-        std::vector<Sampled> all(N), bf16(N);
-        ops->head_sample(all, rows_in, x, w, 3, V - 5);
-        ops->head_sample(bf16, rows_in, x, tensor(half.data(), V, C, DType::BF16), 3, V - 5);
+        const std::vector<Sampled> all = sample_rows(*ops, rows_in, x, w, 3, V - 5);
+        const std::vector<Sampled> bf16 =
+            sample_rows(*ops, rows_in, x, tensor(half.data(), V, C, DType::BF16), 3, V - 5);
         for (int n = 0; n < N; n++) {
-            Sampled one;
-            ops->head_sample({&one, 1}, {&rows_in[size_t(n)], 1}, x.tensor().row_range(n, n + 1), w, 3,
-                             V - 5);
+            const Sampled one =
+                sample_rows(*ops, {rows_in[size_t(n)]}, x.tensor().row_range(n, n + 1), w, 3, V - 5)[0];
             for (const Sampled& s : {all[size_t(n)], bf16[size_t(n)]}) {
                 EXPECT_EQ(one.token, s.token);
                 EXPECT_EQ(one.confidence, s.confidence);
@@ -217,8 +213,7 @@ TEST(Sampling, LogprobIsThatOfTheHead) {
         std::vector<SampleRow> rows_in(N);
         for (int n = 0; n < N; n++)
             rows_in[size_t(n)] = {.position = uint32_t(n), .temperature = 0.7f, .top_k = 10};
-        std::vector<Sampled> out(N);
-        ops->head_sample(out, rows_in, x, w, 0, V);
+        const std::vector<Sampled> out = sample_rows(*ops, rows_in, x, w, 0, V);
         std::vector<int> target;
         for (const Sampled& s : out) target.push_back(s.token);
         ops->head_logprob(p, lse, {}, x, w, ints(target));

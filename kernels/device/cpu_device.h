@@ -19,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #define __global__
@@ -72,6 +73,24 @@ struct CopyQueue {
     }
 };
 CopyQueue& copy_queue();
+
+// Where launches go instead of being run, while a graph is recorded (graph.h).
+inline std::vector<std::function<void()>>*& recording() {
+    static thread_local std::vector<std::function<void()>>* list = nullptr;
+    return list;
+}
+template <class F>
+void run_or_record(F f) {
+    if (recording())
+        recording()->push_back(f);
+    else
+        f();
+}
+inline void refuse_recording(const char* what) {
+    if (!recording()) return;
+    fprintf(stderr, "cpu_device: %s while a graph is recorded\n", what);
+    abort();
+}
 
 template <class Args, class F>
 void warp_collective(uint32_t mask, Args& mine, F, const char* op, const char* file, int line) {
@@ -185,17 +204,19 @@ struct bf16 {
 // threads.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
-    auto body = [=] { kernel(args...); };
-    const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
+    cpu_device::run_or_record([=] {
+        auto body = [=] { kernel(args...); };
+        const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
 #pragma omp parallel for schedule(dynamic) if (blocks * block.x > \
                                                8192)  // small ones are not worth waking threads for
-    for (int64_t i = 0; i < blocks; i++) {
-        const dim3 bid(unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
-                       unsigned(i / (int64_t(grid.x) * grid.y)));
-        cpu_device::run_block(
-            grid, block, bid, smem, [](void* c) { (*static_cast<const decltype(body)*>(c))(); },
-            const_cast<void*>(static_cast<const void*>(&body)));
-    }
+        for (int64_t i = 0; i < blocks; i++) {
+            const dim3 bid(unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+                           unsigned(i / (int64_t(grid.x) * grid.y)));
+            cpu_device::run_block(
+                grid, block, bid, smem, [](void* c) { (*static_cast<const decltype(body)*>(c))(); },
+                const_cast<void*>(static_cast<const void*>(&body)));
+        }
+    });
 }
 
 // ---- the runtime
@@ -209,9 +230,11 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 // A block of its own for every allocation: AddressSanitizer sees what runs over its end.
 inline cudaError_t cudaMalloc(void** p, size_t bytes) {
+    cpu_device::refuse_recording("cudaMalloc");
     return posix_memalign(p, 256, bytes ? bytes : 1) ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 inline cudaError_t cudaFree(void* p) {
+    cpu_device::refuse_recording("cudaFree");
     free(p);
     return cudaSuccess;
 }
@@ -226,22 +249,27 @@ inline cudaError_t cudaGetDeviceCount(int* n) {
 }
 struct cudaDeviceProp {
     char name[256];
+    int multiProcessorCount;
 };
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     strcpy(properties->name, "CUDA emulated on the CPU");
+    properties->multiProcessorCount = 4;
     return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+    cpu_device::refuse_recording("a copy");
     memcpy(dst, src, bytes);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t) {
-    memset(dst, value, bytes);
+    cpu_device::run_or_record([=] { memset(dst, value, bytes); });
     return cudaSuccess;
 }
 inline cudaError_t cudaMemset2DAsync(void* dst, size_t pitch, int value, size_t width, size_t height,
                                      cudaStream_t) {
-    for (size_t r = 0; r < height; r++) memset(static_cast<char*>(dst) + r * pitch, value, width);
+    cpu_device::run_or_record([=] {
+        for (size_t r = 0; r < height; r++) memset(static_cast<char*>(dst) + r * pitch, value, width);
+    });
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreate(cudaStream_t* s) {
@@ -249,7 +277,10 @@ inline cudaError_t cudaStreamCreate(cudaStream_t* s) {
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    cpu_device::refuse_recording("a wait for the stream");
+    return cudaSuccess;
+}
 struct CpuDeviceEvent {
     std::chrono::steady_clock::time_point at;
 };

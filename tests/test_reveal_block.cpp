@@ -2,7 +2,8 @@
 
 #include <limits>
 
-#include "inference/reveal.h"
+#include "inference/options.h"
+#include "kernels/reveal_block.h"
 
 namespace {
 
@@ -16,13 +17,13 @@ GenerateOptions rule(Remasking remasking) {
 
 Positions choose(const GenerateOptions& options, std::vector<char> masked, std::vector<float> confidence,
                  int n) {
-    return reveal(masked, confidence, std::vector<float>(masked.size(), 0.0f), n, options);
+    return ref::reveal(masked, confidence, std::vector<float>(masked.size(), 0.0f), n, options.reveal_rule());
 }
 
 Positions choose_by_entropy(double bound, std::vector<char> masked, std::vector<float> entropy, int n = 1) {
     GenerateOptions options = rule(Remasking::EntropyBounded);
     options.eb_threshold = bound;
-    return reveal(masked, std::vector<float>(masked.size(), 0.0f), entropy, n, options);
+    return ref::reveal(masked, std::vector<float>(masked.size(), 0.0f), entropy, n, options.reveal_rule());
 }
 
 const auto STATIC = rule(Remasking::LowConfidenceStatic);
@@ -123,14 +124,15 @@ TEST(RevealStep, EverythingLeftOnceTheStepsAreUsedUp) {
     options.steps = 2;
     const std::vector<char> masked = {1, 1, 1, 1};
     const std::vector<float> confidence = {0.1f, 0.2f, 0.3f, 0.4f}, entropy(4, 0.0f);
-    EXPECT_EQ(reveal_step(masked, confidence, entropy, 0, options), (Positions{2, 3}));
-    EXPECT_EQ(reveal_step(masked, confidence, entropy, 1, options), (Positions{2, 3}));
-    EXPECT_EQ(reveal_step(masked, confidence, entropy, 2, options), (Positions{0, 1, 2, 3}));
+    EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 0, options.reveal_rule()), (Positions{2, 3}));
+    EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 1, options.reveal_rule()), (Positions{2, 3}));
+    EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 2, options.reveal_rule()),
+              (Positions{0, 1, 2, 3}));
     options.floor_schedule = true;
     options.remasking = Remasking::LowConfidenceStatic;
-    EXPECT_EQ(reveal_step(masked, confidence, entropy, 7, options), (Positions{2, 3}));
+    EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 7, options.reveal_rule()), (Positions{2, 3}));
     options.steps = 3;
-    EXPECT_EQ(reveal_step(masked, confidence, entropy, 0, options), (Positions{3}));
+    EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 0, options.reveal_rule()), (Positions{3}));
 }
 
 TEST(GenerateOptions, FaultsAreFoundTogether) {
@@ -171,7 +173,7 @@ TEST(GenerateOptions, PresetsRevealAsTheirEnginesDo) {
         GenerateOptions options;
         apply_preset(options, name);
         options.steps = steps;
-        return reveal_step(masked, confidence, entropy, 0, options);
+        return ref::reveal_step(masked, confidence, entropy, 0, options.reveal_rule());
     };
     const std::vector<float> mixed = {0.1f, 0.87f, 0.93f, 0.5f};
     EXPECT_EQ(with("sdar", mixed, 4), (Positions{1, 2}));       // above 0.85

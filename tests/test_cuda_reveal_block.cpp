@@ -1,0 +1,151 @@
+// The reveal on CUDA against the host's, record for record, over many steps of many blocks.
+#include "tests/cuda_testing.h"
+// after the references' scalar
+#include "kernels/reveal_block.h"
+
+namespace {
+
+constexpr int RUN_STEPS = 9;
+
+// Blocks of every rule and their options; candidates for every step, coarse numbers with many ties and some that are none.
+struct Example {
+    std::vector<RevealBlock> blocks;
+    std::vector<RevealTarget> targets;
+    std::vector<int> stops = {3, 1, 4};
+    std::vector<std::vector<Sampled>> sampled;  // by step
+
+    Example(uint32_t seed, int n_blocks, int largest) {
+        Rng rng(seed, Stream::Noise);
+        for (int b = 0; b < n_blocks; b++) {
+            const int count = 1 + int(rng.below(uint32_t(largest))),
+                      steps = 1 + int(rng.below(uint32_t(count)));
+            blocks.push_back({.first = int(targets.size()),
+                              .count = count,
+                              .step = int(rng.below(2)),
+                              .first_stop = int(rng.below(2)),
+                              .n_stops = int(rng.below(3)),
+                              .rule = {.remasking = Remasking(rng.below(4)),
+                                       .fallback = Fallback(rng.below(3)),
+                                       .inclusive = int(rng.below(2)),
+                                       .floor_schedule = int(rng.below(4) == 0),
+                                       .block = count,
+                                       .steps = steps,
+                                       .threshold = 0.5,
+                                       .entropy_bound = 1.0}});
+            for (int i = 0; i < count; i++)
+                targets.push_back({.row = int(targets.size()) * 2 + 1,
+                                   .ends = int(rng.below(12) == 0),
+                                   .step = rng.below(5) ? 0 : 1,  // some are revealed already
+                                   .token = 9});
+        }
+        for (int step = 0; step < RUN_STEPS; step++) {
+            sampled.emplace_back();
+            for (size_t i = 0; i < targets.size(); i++)
+                sampled.back().push_back({.token = int(rng.below(8)),
+                                          .confidence = rng.below(12) ? float(rng.below(8)) / 8 : NAN,
+                                          .logprob = -float(i),
+                                          .entropy = float(rng.below(6)) / 4});
+        }
+    }
+};
+
+// An example in the memory of some ops.
+struct OnDevice {
+    Ops& ops;
+    DeviceRecords<RevealTarget> targets;
+    DeviceRecords<RevealBlock> blocks;
+    DeviceRecords<SampleRow> rows;
+    DeviceRecords<Sampled> sampled;
+    DeviceInts stops, token, status;
+
+    OnDevice(Ops& o, const Example& e, int most)
+        : ops(o),
+          targets(o, e.targets),
+          blocks(o, e.blocks),
+          rows(o, std::vector<SampleRow>(e.targets.size(), {.step = 5})),
+          sampled(o, e.sampled[0]),
+          stops(o, e.stops),
+          token(o, std::vector<int>(2 * e.targets.size() + 1, -7)),
+          status(o, {1, 0, most, int(e.blocks.size())}) {}
+    RevealRun run() const { return {targets, blocks, rows, sampled, stops, token, status}; }
+    std::vector<int> ints(const Tensor& t) const {
+        std::vector<int> out(size_t(t.size()));
+        ops.download(out.data(), t);
+        return out;
+    }
+};
+
+void expect_same(const OnDevice& got, const OnDevice& want) {
+    const auto g = got.targets.read(), w = want.targets.read();
+    for (size_t i = 0; i < w.size(); i++) {
+        ASSERT_EQ(g[i].step, w[i].step) << "target " << i;
+        ASSERT_EQ(g[i].token, w[i].token) << "target " << i;
+        ASSERT_EQ(g[i].logprob, w[i].logprob) << "target " << i;
+        ASSERT_EQ(got.rows.read()[i].step, want.rows.read()[i].step);
+    }
+    for (size_t b = 0; b < want.blocks.read().size(); b++)
+        ASSERT_EQ(got.blocks.read()[b].step, want.blocks.read()[b].step) << "block " << b;
+    ASSERT_EQ(got.ints(got.token), want.ints(want.token));
+    ASSERT_EQ(got.ints(got.status), want.ints(want.status));
+}
+
+}  // namespace
+
+TEST(CudaReveal, DecidesAsTheHost) {
+    const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
+    for (const auto& [n_blocks, largest] : {std::pair{1, 1}, {40, 9}, {9, 70}}) {
+        const Example e(uint32_t(largest), n_blocks, largest);
+        OnDevice got(*cuda, e, RUN_STEPS - 1), want(*cpu, e, RUN_STEPS - 1);
+        for (int step = 0; step < RUN_STEPS; step++) {
+            for (OnDevice* r : {&got, &want}) {
+                r->ops.upload(r->sampled, e.sampled[size_t(step)].data());
+                r->ops.reveal_blocks(r->run());
+            }
+            ASSERT_NO_FATAL_FAILURE(expect_same(got, want)) << "step " << step;
+        }
+    }
+}
+
+// One sequence at a time, so that it is its own end, mask or limit that decides.
+TEST(CudaReveal, GoesOnAsLongAsTheHost) {
+    const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
+    std::vector<int> reached(4, 0);
+    for (uint32_t seed = 0; seed < 24; seed++) {
+        const Example e(seed, 1, 6);
+        OnDevice got(*cuda, e, 3), want(*cpu, e, 3);
+        const auto step = [&](OnDevice& r) { return [&] { r.ops.reveal_blocks(r.run()); }; };
+        for (OnDevice* r : {&got, &want})
+            r->ops.repeat_while(Tensor(r->status).col_range(0, 1), {}, step(*r));
+        ASSERT_NO_FATAL_FAILURE(expect_same(got, want)) << "seed " << seed;
+        reached[size_t(want.ints(want.status)[STEPS])]++;
+    }
+    for (int steps = 1; steps <= 3; steps++) EXPECT_GT(reached[size_t(steps)], 0) << steps;
+}
+
+// A recording is used again by a later call of the same key, with what is then in memory.
+TEST(CudaReveal, ARecordingServesLaterRuns) {
+    const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
+    RevealRule rule{.remasking = Remasking::Sequential, .block = 6, .steps = 6};
+    Example e(1, 1, 1);
+    e.targets.assign(6, {});
+    for (int i = 0; i < 6; i++) e.targets[size_t(i)].row = i;
+    e.blocks = {{.count = 6, .rule = rule}};
+    e.sampled[0].assign(6, {.token = 7, .confidence = 0.5f, .logprob = -1, .entropy = 1});
+    OnDevice run(*cuda, e, 100);
+    int calls = 0;
+    for (int round = 0; round < 3; round++) {
+        e.sampled[0][0].token = 20 + round;
+        cuda->upload(run.targets, e.targets.data());
+        cuda->upload(run.blocks, e.blocks.data());
+        cuda->upload(run.sampled, e.sampled[0].data());
+        const std::vector<int> status = {round != 1, 0, 100, 1};
+        cuda->upload(run.status, status.data());
+        cuda->repeat_while(Tensor(run.status).col_range(0, 1), std::vector{6}, [&] {
+            calls++;
+            cuda->reveal_blocks(run.run());
+        });
+        EXPECT_EQ(run.ints(run.status)[STEPS], round == 1 ? 0 : 6);  // a flag that is 0: not even once
+        EXPECT_EQ(run.targets.read()[0].token, round == 1 ? 0 : 20 + round);
+    }
+    EXPECT_EQ(calls, 2);  // once to run, once to be recorded
+}
