@@ -1,5 +1,4 @@
-#include "kernels/attention.h"
-#include "tests/kernel_testing.h"
+#include "tests/attention_reference.h"
 
 namespace {
 
@@ -23,44 +22,20 @@ TEST(Attention, BackwardAgainstComplexStep) {
     });
 }
 
-struct Shape {
-    int T, S, NH, NKV, HD, B, gap;  // rows of one block of B see the same
-};
-
-// Random spans: disjoint, any of them empty, shared by runs of B rows; every seventh run sees nothing.
-std::vector<AttentionSpans> random_spans(const Shape& shape, uint32_t seed) {
-    Rng rng(seed, Stream::Noise, 5);
-    std::vector<AttentionSpans> out;
-    for (int t = 0; t < shape.T; t++) {
-        if (t % shape.B) {
-            out.push_back(out.back());
-            continue;
-        }
-        AttentionSpans see;
-        int at = 0;
-        for (int r = 0; r < 3 && t / shape.B % 7 != 6; r++) {
-            see.begin[r] = at + int(rng.below(uint32_t(shape.S - at + 1)));
-            see.end[r] =
-                see.begin[r] + (rng.below(4) ? int(rng.below(uint32_t(shape.S - see.begin[r] + 1))) : 0);
-            at = see.end[r];
-        }
-        out.push_back(see);
-    }
-    if (shape.T > 1)
-        out[1].begin[0] = 0, out[1].end[0] = shape.S,
-        out[1].begin[1] = out[1].end[1] = out[1].begin[2] = out[1].end[2] = 0;
-    return out;
-}
-
 Tensor spans_tensor(std::vector<AttentionSpans>& see) {
     return tensor(see.data(), int64_t(see.size()), SPAN_INTS, DType::I32);
 }
 
+struct Shape {
+    AttentionShape sizes;
+    int gap;
+};
+
 class AttentionShapes : public testing::TestWithParam<Shape> {};
 
 TEST_P(AttentionShapes, CpuAgainstReference) {
-    const Shape shape = GetParam();
-    const auto [T, S, NH, NKV, HD, B, gap] = shape;
+    const auto [shape, gap] = GetParam();
+    const auto [T, S, NH, NKV, HD, block] = shape;
     const int CQ = NH * HD, CK = NKV * HD;
     std::vector<AttentionSpans> see = random_spans(shape, uint32_t(T * 31 + S));
     for (const auto& ops : cpu_variants()) {
@@ -69,17 +44,11 @@ TEST_P(AttentionShapes, CpuAgainstReference) {
                v = Matrix::random(S, CK, 3, gap), d = Matrix::random(T, CQ, 4, gap);
         Matrix out(T, CQ, gap), lse(T, NH), D(T, NH), dq(T, CQ, gap, 9), dk(S, CK, gap, 9), dv(S, CK, gap, 9);
         const auto run = [&]<class X>(X) {
-            std::vector<X> o(size_t(T * CQ)), l(size_t(T * NH)), D(size_t(T * NH)), gq(size_t(T * CQ)),
-                gk(size_t(S * CK)), gv(size_t(S * CK));
-            const auto qs = q.values<X>(), ks = k.values<X>(), vs = v.values<X>(), ds = d.values<X>();
-            ref::attention_forward<X>(rows(o, CQ), rows(l, NH), rows(qs, CQ), rows(ks, CK), rows(vs, CK),
-                                      see.data(), T, NH, NKV, HD);
-            ref::attention_backward<X>(rows(gq, CQ), rows(gk, CK), rows(gv, CK), rows(D, NH), rows(ds, CQ),
-                                       rows(o, CQ), rows(l, NH), rows(qs, CQ), rows(ks, CK), rows(vs, CK),
-                                       see.data(), T, S, NH, NKV, HD);
-            for (X& x : l)
+            Vectors<X> all = attention_reference<X>(shape, see, q.values<X>(), k.values<X>(), v.values<X>(),
+                                                    d.values<X>());
+            for (X& x : all[ATT_LSE])
                 if (std::isinf(x)) x = -1e30f;  // sees nothing
-            return Vectors<X>{o, l, gq, gk, gv};
+            return all;
         };
         const auto exact = run(double());
         const auto single = run(float());
@@ -99,14 +68,14 @@ TEST_P(AttentionShapes, CpuAgainstReference) {
     }
 }
 INSTANTIATE_TEST_SUITE_P(Ragged, AttentionShapes,
-                         testing::Values(Shape{1, 1, 1, 1, 2, 1, 0}, Shape{3, 5, 2, 1, 6, 2, 1},
-                                         Shape{13, 67, 4, 2, 32, 4, 0}, Shape{40, 37, 6, 2, 20, 8, 3},
-                                         Shape{9, 700, 3, 3, 16, 3, 0}, Shape{33, 301, 8, 1, 64, 5, 0},
-                                         Shape{7, 130, 2, 2, 128, 4, 2}));
+                         testing::Values(Shape{{1, 1, 1, 1, 2, 1}, 0}, Shape{{3, 5, 2, 1, 6, 2}, 1},
+                                         Shape{{13, 67, 4, 2, 32, 4}, 0}, Shape{{40, 37, 6, 2, 20, 8}, 3},
+                                         Shape{{9, 700, 3, 3, 16, 3}, 0}, Shape{{33, 301, 8, 1, 64, 5}, 0},
+                                         Shape{{7, 130, 2, 2, 128, 4}, 2}));
 
 // A row's result is its own: the same bits alone, in a batch, and when the keys lie at other slots.
 TEST(Attention, RowDoesNotDependOnTheBatchOrTheSlots) {
-    const Shape shape{23, 150, 4, 2, 32, 4, 0};
+    const AttentionShape shape{23, 150, 4, 2, 32, 4};
     const int shift = 13, CQ = shape.NH * shape.HD, CK = shape.NKV * shape.HD;
     std::vector<AttentionSpans> see = random_spans(shape, 3);
     for (const auto& ops : cpu_variants()) {

@@ -1,51 +1,14 @@
 // The CUDA kernels of single operations against the references, at ragged shapes, in fp32 and bf16.
-#include "tests/cuda_testing.h"
+#include "tests/cuda_shapes.h"
 // after the references' scalar
 #include "kernels/adamw.h"
 #include "kernels/embedding.h"
-#include "kernels/linear.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
-#include "kernels/sum_of_squares.h"
 #include "kernels/swiglu.h"
-#include "kernels/value_head.h"
 
-namespace {
-
-struct Shape {
-    DType dtype;
-    int T, C, gap;
-};
-void PrintTo(const Shape& s, std::ostream* out) {
-    *out << name_of(s.dtype) << " " << s.T << "x" << s.C << (s.gap ? " with gaps" : "");
-}
-
-class CudaOpsTest : public testing::TestWithParam<Shape> {
-  protected:
-    std::unique_ptr<Ops> ops = cuda_ops_for_tests();
-    const Shape shape = GetParam();
-    const DType dtype = shape.dtype;
-    const int T = shape.T, C = shape.C, gap = shape.gap;
-
-    DeviceMatrix random(int rows, int cols, uint32_t seed, double scale = 1, double mean = 0) {
-        return {*ops, rows, cols, dtype, random_floats(size_t(rows * cols), seed, scale, mean), gap};
-    }
-    // A norm's weights, a bias: F32 beside matrices of any type.
-    DeviceMatrix random_vector(int n, uint32_t seed, double scale = 1, double mean = 0) {
-        return {*ops, 1, n, DType::F32, random_floats(size_t(n), seed, scale, mean)};
-    }
-    // A parameter gradient that is not zero before: fp32.
-    DeviceMatrix gradient(int rows, int cols, uint32_t seed) {
-        return {*ops, rows, cols, DType::F32, random_floats(size_t(rows * cols), seed), gap};
-    }
-    DeviceMatrix gradient_vector(int n, uint32_t seed) {
-        return {*ops, 1, n, DType::F32, random_floats(size_t(n), seed)};
-    }
-    DeviceMatrix statistic(int64_t n) { return {*ops, 1, n, DType::F32}; }
-};
-
-}  // namespace
+class CudaOpsTest : public CudaShapes {};
 
 TEST_P(CudaOpsTest, Rmsnorm) {
     DeviceMatrix x = random(T, C, 1, 2, 0.5), w = random_vector(C, 2, 0.3, 1), d = random(T, C, 3);
@@ -178,60 +141,6 @@ TEST_P(CudaOpsTest, CopyAndCast) {
     for (const double e : same.read()) ASSERT_EQ(e, 0);
 }
 
-TEST_P(CudaOpsTest, Linear) {
-    const int N = 2 * C + 5;
-    DeviceMatrix x = random(T, C, 1), w = random(N, C, 2), b = random_vector(N, 3), r = random(T, N, 4),
-                 d = random(T, N, 5);
-    DeviceMatrix out(*ops, T, N, dtype, gap), bare(*ops, T, N, dtype, gap), dx(*ops, T, C, dtype, gap);
-    DeviceMatrix dw = gradient(N, C, 6), db = gradient_vector(N, 7);
-    const Expected want(dtype, [&]<class X>(X) {
-        std::vector<X> o(size_t(T * N)), o2(size_t(T * N)), gx(size_t(T * C)), gw = dw.values<X>(),
-                                                                               gb = db.values<X>();
-        const auto xs = x.values<X>(), ws = w.values<X>(), bs = b.values<X>(), rs = r.values<X>(),
-                   ds = d.values<X>();
-        ref::linear_forward<X>(rows(o, N), rows(xs, C), rows(ws, C), bs.data(), rows(rs, N), T, N, C);
-        ref::linear_forward<X>(rows(o2, N), rows(xs, C), rows(ws, C), nullptr, {}, T, N, C);
-        ref::linear_backward<X>(rows(gx, C), rows(gw, C), gb.data(), rows(ds, N), rows(xs, C), rows(ws, C), T,
-                                N, C);
-        return Vectors<X>{o, o2, gx, gw, gb};
-    });
-    ops->linear_forward(bare, x, w);
-    ops->linear_forward(out, x, w, b, r);
-    ops->linear_backward(dx, dw, db, d, x, w);
-    want.check(out, 0, "out");
-    want.check(bare, 1, "out without bias and residual");
-    want.check(dx, 2, "dinp");
-    want.check(dw, 3, "dweight", false);
-    want.check(db, 4, "dbias", false);
-    ops->linear_forward(r, x, w, b, r);  // onto the residual itself
-    want.check(r, 0, "out in place");
-    ops->linear_backward({}, {}, {}, d, x, w);
-}
-
-TEST_P(CudaOpsTest, ValueHead) {
-    DeviceMatrix x = random(T, C, 1), w = random_vector(C, 2), value = statistic(T),
-                 dx(*ops, T, C, dtype, gap);
-    DeviceMatrix dw = gradient_vector(C, 3), dvalue(*ops, 1, T, DType::F32, random_floats(size_t(T), 4));
-    const Expected want(dtype, [&]<class X>(X) {
-        std::vector<X> v(static_cast<size_t>(T)), gx(size_t(T * C)), gw = dw.values<X>();
-        const auto xs = x.values<X>(), ws = w.values<X>(), ds = dvalue.values<X>();
-        ref::value_head_forward<X>(v.data(), rows(xs, C), ws.data(), T, C);
-        ref::value_head_backward<X>(rows(gx, C), gw.data(), ds.data(), rows(xs, C), ws.data(), T, C);
-        return Vectors<X>{v, gx, gw};
-    });
-    ops->value_head_forward(value, x, w);
-    ops->value_head_backward(dx, dw, dvalue, x, w);
-    want.check(value, 0, "value", false);
-    want.check(dx, 1, "dhidden");
-    want.check(dw, 2, "dweight", false);
-}
-
-TEST_P(CudaOpsTest, SumOfSquares) {
-    DeviceMatrix x = random(T, C, 1);
-    const std::vector<double> xs = x.values();
-    EXPECT_NEAR(ops->sum_of_squares(x), ref::sum_of_squares(xs.data(), int64_t(xs.size())), 1e-12 * T * C);
-}
-
 TEST_P(CudaOpsTest, AdamW) {
     if (gap) GTEST_SKIP() << "parameters are contiguous";
     for (const DType param_type : {DType::F32, dtype}) {
@@ -261,13 +170,7 @@ TEST_P(CudaOpsTest, AdamW) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Ragged, CudaOpsTest,
-                         testing::Values(Shape{DType::F32, 1, 1, 0}, Shape{DType::F32, 5, 12, 0},
-                                         Shape{DType::F32, 3, 31, 3}, Shape{DType::F32, 67, 33, 1},
-                                         Shape{DType::F32, 2, 260, 0}, Shape{DType::F32, 131, 8, 4},
-                                         Shape{DType::BF16, 1, 2, 0}, Shape{DType::BF16, 5, 24, 0},
-                                         Shape{DType::BF16, 3, 31, 3}, Shape{DType::BF16, 66, 32, 8},
-                                         Shape{DType::BF16, 2, 264, 0}, Shape{DType::BF16, 131, 8, 8}));
+INSTANTIATE_TEST_SUITE_P(Ragged, CudaOpsTest, RAGGED);
 
 // bf16 moments move on average by what fp32 ones do, though a step changes them by less than half their
 // spacing.

@@ -1,0 +1,72 @@
+// cuda_attention.h -- span attention on CUDA, forward and backward, on random spans beside the reference.
+#pragma once
+#include "tests/cuda_testing.h"
+// after the references' scalar
+#include "tests/attention_reference.h"
+
+struct CudaAttentionCase {
+    const char* name;
+    DType dtype;
+    AttentionShape shape;
+    int gap;
+};
+inline void PrintTo(const CudaAttentionCase& c, std::ostream* out) { *out << c.name; }
+inline std::string case_name(const testing::TestParamInfo<CudaAttentionCase>& info) {
+    return info.param.name;
+}
+
+inline std::vector<int> as_ints(const std::vector<AttentionSpans>& see) {
+    const int* first = see[0].begin;
+    return {first, first + see.size() * SPAN_INTS};
+}
+
+inline void expect_lse(const DeviceMatrix& lse, const std::vector<double>& exact) {
+    const std::vector<double> l = lse.read();
+    for (size_t i = 0; i < l.size(); i++) {
+        if (std::isinf(exact[i])) {
+            ASSERT_EQ(l[i], -INFINITY) << "a row that sees nothing";
+        } else {  // scores are sums in fp32 of exact products
+            ASSERT_NEAR(l[i], exact[i], 1e-5 * std::max(1.0, std::abs(exact[i]))) << "lse, element " << i;
+        }
+    }
+}
+
+// Twice, for the same bits every time.
+inline void check_cuda_attention(const CudaAttentionCase& c, bool backward) {
+    const auto [T, S, NH, NKV, HD, block] = c.shape;
+    const int CQ = NH * HD, CK = NKV * HD;
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    const std::vector<AttentionSpans> see = random_spans(c.shape, uint64_t(T * 31 + S));
+    const DeviceInts device_see(*ops, as_ints(see), SPAN_INTS);
+    const auto random = [&](int rows, int cols, uint32_t seed, double scale) {
+        return DeviceMatrix(*ops, rows, cols, c.dtype, random_floats(size_t(rows * cols), seed, scale),
+                            c.gap);
+    };
+    const DeviceMatrix q = random(T, CQ, 1, 2), k = random(S, CK, 2, 1), v = random(S, CK, 3, 1),
+                       d = random(T, CQ, 4, 1);
+    const Expected want(c.dtype, [&]<class X>(X) {
+        return attention_reference<X>(c.shape, see, q.values<X>(), k.values<X>(), v.values<X>(),
+                                      d.values<X>());
+    });
+    std::vector<double> first;
+    for (int run = 0; run < 2; run++) {
+        DeviceMatrix out(*ops, T, CQ, c.dtype, c.gap), lse(*ops, T, NH, DType::F32),
+            sums(*ops, T, NH, DType::F32);
+        DeviceMatrix dq(*ops, T, CQ, c.dtype, c.gap), dk(*ops, S, CK, c.dtype, c.gap),
+            dv(*ops, S, CK, c.dtype, c.gap);
+        ops->attention_forward(out, lse, q, k, v, device_see, NH, NKV);
+        want.check(out, ATT_OUT, "out");
+        expect_lse(lse, want.exact(ATT_LSE));
+        std::vector<double> all = out.read();
+        if (backward) {
+            ops->attention_backward(dq, dk, dv, sums, d, out, lse, q, k, v, device_see, NH, NKV);
+            want.check(dq, ATT_DQ, "dq");
+            want.check(dk, ATT_DK, "dk");
+            want.check(dv, ATT_DV, "dv");
+            for (const DeviceMatrix* m : {&dq, &dk, &dv})
+                for (const double x : m->read()) all.push_back(x);
+        }
+        if (run == 0) first = all;
+        EXPECT_EQ(all, first) << "the same bits every time";
+    }
+}
