@@ -38,24 +38,35 @@ ptxas:
 .PHONY: ptxas
 
 # ---- on a machine with a GPU ----
-# The same tests, linked with the kernels as compiled by nvcc. GoogleTest and the runtimes are linked statically: what was built here
-# runs where there is a driver and cuBLASLt.
+# The same tests, linked with the kernels as compiled by nvcc, and the benches. GoogleTest and the runtimes are linked statically: what was
+# built here runs where there is a driver and cuBLASLt.
 GPU_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/test_cuda_*.cpp)) $(TESTS_CU:%.cu=$(BUILD)/cuda/%.o)
-STATIC       := -static-libstdc++ -static-libgcc -Wl,-Bstatic -lgtest -lgtest_main -Wl,-Bdynamic
+GPU_PROGRAMS := $(addprefix $(BUILD)/,run_gpu_tests bench_cuda bench_model)
+STATIC       := -static-libstdc++ -static-libgcc -Wl,-Bstatic -lgtest -lgtest_main $(if $(filter 1,$(OPENMP)),-lgomp) -Wl,-Bdynamic
+define static_link
+	@echo "LINK $@"
+	$(Q)$(CXX) $(filter-out -fopenmp,$(CXXFLAGS)) $(filter %.o,$^) $(filter %.a,$^) $(STATIC) $(CUDA_LIBS) -o $@
+endef
 $(BUILD)/run_gpu_tests: $(GPU_TEST_OBJ) $(CUDA_OBJ) $(BUILD)/engine.a
-	@echo "LINK $@"
-	$(Q)$(CXX) $(CXXFLAGS) $^ $(STATIC) $(CUDA_LIBS) -o $@
+	$(static_link)
 $(BUILD)/bench_cuda: $(BUILD)/cuda/tests/bench_cuda.o $(CUDA_OBJ) $(BUILD)/engine.a
-	@echo "LINK $@"
-	$(Q)$(CXX) $(CXXFLAGS) $^ $(STATIC) $(CUDA_LIBS) -o $@
+	$(static_link)
+ifeq ($(CUDA),1)
+$(BUILD)/bench_model: $(BUILD)/tests/bench_model.o $(CUDA_OBJ) $(BUILD)/engine.a
+	$(static_link)
+endif
 # The bench as host code, to see that it runs; its times mean nothing.
 $(BUILD)/bench_cuda_emulated: $(BUILD)/emulation/tests/bench_cuda.o $(EMULATION_OBJ) $(BUILD)/engine.a
 	@echo "LINK $@"
 	$(Q)$(CXX) $(CXXFLAGS) $^ -lgtest -lgtest_main -lpthread -o $@
-# Tests, compute-sanitizer and bench, and one report of it all: gpu-report.txt.
-gpu-report: $(BUILD)/run_gpu_tests $(BUILD)/bench_cuda
+gpu-programs: $(GPU_PROGRAMS)
+# Tests, compute-sanitizer and benches, and one report of it all: gpu-report.txt. Where nothing can be built, by the programs that
+# were built elsewhere.
+gpu-report:
+	@if $(HAVE_ALL); then $(MAKE) --no-print-directory gpu-programs; \
+	else echo "GoogleTest and the other libraries are not here: running the programs that are"; ls $(GPU_PROGRAMS); fi
 	tests/gpu_report.sh $(BUILD) gpu-report.txt
 # What share of deliberate mistakes in the kernels the tests catch: make mutate [SAMPLE=100]
 mutate: $(BUILD)/run_tests
 	tests/mutate.py $(BUILD) --sample $(or $(SAMPLE),100)
-.PHONY: gpu-report mutate
+.PHONY: gpu-programs gpu-report mutate

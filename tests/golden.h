@@ -1,0 +1,103 @@
+// golden.h -- generation and logits of small models against what Hugging Face transformers computes, on any ops.
+#pragma once
+#include <gtest/gtest.h>
+
+#include "inference/engine.h"
+#include "inference/logits.h"
+#include "utils/files.h"
+#include "utils/json.h"
+#include "weights_tools/model_folder.h"
+
+inline const std::string GOLDEN = "../shared/fixtures/";
+
+struct GoldenCase {
+    Request request;
+    Json expected;
+};
+
+inline Request request_of(const Json& line, const ModelConfig& config) {
+    Request r;
+    GenerateOptions& o = r.options;
+    r.prompt_ids = line["prompt_ids"].get<std::vector<int>>();
+    o.block = config.B;
+    o.stop_ids = config.eos_ids;
+    const auto args = line["args"].get<std::vector<std::string>>();
+    for (size_t i = 0; i < args.size(); i++) {
+        if (args[i] == "--ignore-eos") {
+            o.stop_ids.clear();
+            continue;
+        }
+        const std::string &name = args[i], &value = args.at(i + 1);
+        i++;
+        if (name == "--gen-length")
+            o.gen_length = std::stoi(value);
+        else if (name == "--block")
+            o.block = std::stoi(value);
+        else if (name == "--steps")
+            o.steps = std::stoi(value);
+        else if (name == "--remasking")
+            o.remasking = parse_remasking(value);
+        else if (name == "--threshold")
+            o.threshold = std::stod(value);
+        else if (name == "--eb-threshold")
+            o.eb_threshold = std::stod(value);
+        else if (name == "--temperature")
+            o.temperature = std::stof(value);
+        else if (name == "--stop-ids")
+            o.stop_ids = Json::parse("[" + value + "]").get<std::vector<int>>();
+        else
+            ADD_FAILURE() << "unknown argument " << name;
+    }
+    return r;
+}
+
+// The first n_cases in one call: prompts that share their blocks, every rule, limit and stop beside each other.
+inline void expect_golden_generation(Ops& ops, const std::string& name, size_t n_cases) {
+    const std::string folder = GOLDEN + name;
+    const LoadedModel model(folder + "/model", ops, Head::Policy, DType::F32);
+    std::vector<GoldenCase> cases;
+    std::vector<Request> requests;
+    read_jsonl(folder + "/generate.jsonl", [&](const Json& line, const std::string&) {
+        cases.push_back({request_of(line, model.config()), line});
+        requests.push_back(cases.back().request);
+    });
+    ASSERT_GT(cases.size(), 50u);
+    if (requests.size() > n_cases) requests.resize(n_cases);
+    Arena arena("engine", ops);
+    Engine engine(ops, model.config(), model.parameters, {.max_active = 12, .max_rows = 256, .kv_slots = 600},
+                  model.config().V, arena);
+    arena.allocate();
+    const std::vector<Trajectory> got = engine.generate(requests);
+    for (size_t i = 0; i < got.size(); i++) {
+        const Json& want = cases[i].expected;
+        const Json record = to_json(got[i]);
+        for (const char* field :
+             {"output_ids", "step_map", "finish_reason", "tail_ids", "tail_steps", "denoise_steps"})
+            EXPECT_EQ(record[field], want[field]) << field << " of case " << i << " " << want["args"];
+        const auto logprobs = want["logprobs"].get<std::vector<float>>();
+        ASSERT_EQ(got[i].logprobs.size(), logprobs.size());
+        for (size_t k = 0; k < logprobs.size(); k++)
+            EXPECT_NEAR(got[i].logprobs[k], logprobs[k], 1e-4) << "case " << i;
+    }
+}
+
+inline std::vector<float> read_floats(const FileTensor& t) {
+    std::vector<float> out(size_t(t.size()));
+    load_tensors({{&t, tensor(out.data(), 1, t.size())}});
+    return out;
+}
+
+// The logits of golden prompt `ids` in blocks of `block` (0: the model's), computed on these ops.
+inline std::vector<float> logits_of(Ops& ops, const LoadedModel& model, const FileTensor& ids, int block) {
+    std::vector<int> prompt(size_t(ids.size()));
+    load_tensors({{&ids, tensor(prompt.data(), 1, ids.size(), DType::I32)}});
+    const std::string path = testing::TempDir() + "golden_logits.safetensors";
+    write_logits(path, prompt, block ? block : model.config().B, ops, model.config(), model.parameters);
+    std::vector<float> got;
+    {
+        const SafetensorsFile written(path);
+        got = read_floats(written.get("logits"));
+    }
+    std::remove(path.c_str());
+    return got;
+}
