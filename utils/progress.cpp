@@ -46,8 +46,9 @@ std::string ProgressBar::line(int64_t done, const std::string& note) const {
     }
     text += format("%ld/%ld", long(done), long(total_));
     if (!note.empty()) text += "  " + note;
-    if (done > 0 && done < total_)
-        text += "  ETA " + format_duration(timer_.seconds() * double(total_ - done) / double(done));
+    if (done > first_ && done < total_)
+        text += "  ETA " + format_duration((timer_.seconds() - first_at_) * double(total_ - done) /
+                                           double(done - first_));
     return text;
 }
 
@@ -55,6 +56,7 @@ void ProgressBar::update(int64_t done, const std::string& note) {
     done_ = done;
     if (style_ == ProgressStyle::None || finished_) return;
     const double now = timer_.seconds();
+    if (first_ < 0) first_ = done, first_at_ = now;
     if (now - shown_at_ < (style_ == ProgressStyle::Bar ? BAR_INTERVAL : LINE_INTERVAL)) return;
     shown_at_ = now;
     if (style_ == ProgressStyle::Bar)

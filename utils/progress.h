@@ -13,7 +13,8 @@ class ProgressBar {
     // Auto: a bar where stderr is a terminal, else lines; nothing when quiet.
     ProgressBar(std::string label, int64_t total, ProgressStyle style = ProgressStyle::Auto);
     ~ProgressBar();
-    // `done` of `total` are done; `note` says more ("loss 0.31"). Cheap enough to be called at every step.
+    // `done` of `total` are done; `note` says more ("loss 0.31"). Cheap enough to be called at every step. What was done
+    // before the first call (a resumed run's steps) does not count as this bar's speed.
     void update(int64_t done, const std::string& note = "");
     // The last line, with the time it took. Without it (an exception) the bar just goes away.
     void finish(const std::string& note = "");
@@ -21,10 +22,10 @@ class ProgressBar {
   private:
     std::string line(int64_t done, const std::string& note) const;
     std::string label_;
-    int64_t total_, done_ = 0;
+    int64_t total_, done_ = 0, first_ = -1;
     ProgressStyle style_;
     Timer timer_;
-    double shown_at_ = -1e9;
+    double shown_at_ = -1e9, first_at_ = 0;
     bool finished_ = false;
 };
 

@@ -1,0 +1,164 @@
+// train_sft and train_tracerl --replay as they are typed: a run with everything on, a stop and a resume, hostile files.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "tests/temporary_folder.h"
+#include "utils/files.h"
+#include "utils/json.h"
+
+namespace {
+
+struct Outcome {
+    int code;
+    std::string out, err;
+};
+
+class SftProgram : public testing::Test {
+  protected:
+    TemporaryFolder folder_;
+
+    Outcome run(const std::string& command) const {
+        const std::string out = folder_.file("out"), err = folder_.file("err");
+        const int status = system((command + " </dev/null >" + out + " 2>" + err).c_str());
+        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    }
+    // A byte-level model of width 16 in folder `name`, and a file of 24 examples.
+    void SetUp() override {
+        const Outcome made =
+            run("./convert init --preset tiny --tokenizer bytes --out " + folder_.file("model") +
+                " --set hidden_size=16 --set num_hidden_layers=2 --set num_attention_heads=2 --set "
+                "num_key_value_heads=1 --set head_dim=8 --set intermediate_size=24 --set "
+                "max_position_embeddings=64");
+        ASSERT_EQ(made.code, 0) << made.err;
+        std::string lines;
+        for (int i = 0; i < 24; i++)
+            lines += format(R"({"question": "%d+%d=", "answer": "%d"})", i, 2 * i, 3 * i) + "\n";
+        write_file_atomic(folder_.file("data.jsonl"), lines);
+    }
+    std::string training(const std::string& out) const {
+        return "./train_sft --device cpu --threads 1 --progress none --model " + folder_.file("model") +
+               " --data " + folder_.file("data.jsonl") +
+               " --prompt-field question --response-field answer --eval-split 0.25 --pad-tokens 1 "
+               "--complementary "
+               "--batch-size 4 --epochs 8 --eval-every 6 --save-every 1 --lr 1e-2 --schedule cosine --warmup "
+               "3 "
+               "--min-lr-ratio 0.1 --weight-decay 0.1 --seed 5 --out " +
+               folder_.file(out);
+    }
+    std::string newest(const std::string& out) const {
+        const std::string name = read_text(folder_.file(out + "/latest"));
+        return folder_.file(out + "/" + name.substr(0, name.size() - 1));
+    }
+};
+
+}  // namespace
+
+TEST_F(SftProgram, LearnsEvaluatesAndSavesAFolderThatIsAModel) {
+    const Outcome o = run(training("run"));
+    ASSERT_EQ(o.code, 0) << o.err;
+    std::vector<Json> lines;
+    read_jsonl(folder_.file("run/metrics.jsonl"),
+               [&](const Json& line, const std::string&) { lines.push_back(line); });
+    ASSERT_EQ(lines.size(), 40u);  // 18 of 24 are trained: 5 updates an epoch
+    EXPECT_LT(lines.back()["nll"].get<double>(), lines[0]["nll"].get<double>());
+    EXPECT_LT(lines[11]["eval_nll"].get<double>(), lines[5]["eval_nll"].get<double>());
+    EXPECT_FALSE(lines[6].contains("eval_nll"));
+    EXPECT_LT(lines[0]["lr"].get<double>(), lines[2]["lr"].get<double>());  // warm-up
+    EXPECT_NEAR(lines.back()["lr"].get<double>(), 1e-3, 2e-4);              // the cosine's floor
+    EXPECT_EQ(run("./convert check " + newest("run")).code, 0);
+    EXPECT_EQ(
+        run("./infer --device cpu --model " + newest("run") + " --prompt 1+2= --gen-length 4 --json").code,
+        0);
+}
+
+TEST_F(SftProgram, AStoppedRunGoesOnBitForBit) {
+    ASSERT_EQ(run(training("whole")).code, 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        const std::string command = "exec " + training("cut") + " >/dev/null 2>&1";
+        execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+        _exit(98);
+    }
+    const std::string metrics = folder_.file("cut/metrics.jsonl");
+    for (int i = 0; i < 3000; i++) {
+        const std::string text = file_exists(metrics) ? read_text(metrics) : "";
+        if (std::count(text.begin(), text.end(), '\n') >= 7) break;
+        usleep(5000);
+    }
+    kill(pid, SIGTERM);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    ASSERT_TRUE(WIFEXITED(status));
+    EXPECT_TRUE(WEXITSTATUS(status) == 143 || WEXITSTATUS(status) == 0) << WEXITSTATUS(status);
+    const Outcome o = run("./train_sft --device cpu --progress none --resume " + folder_.file("cut"));
+    ASSERT_EQ(o.code, 0) << o.err;
+    for (const char* file : {"/model.safetensors", "/optimizer.safetensors", "/config.json"})
+        EXPECT_EQ(read_text(newest("whole") + file), read_text(newest("cut") + file)) << file;
+}
+
+// Every kind of bad line, as line 2 of a file: exit 3 and one line that names the file, the line and the field.
+TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
+    const std::string record =
+        R"({"prompt_ids": [1,2,3,4,5], "response_ids": [6,7,8,9], "step_map": [2,1,1,4], )";
+    const std::string copies = R"({"prompt_ids": [1,2,3,4,5], "response_ids": [6,7,8,9], "copies": )";
+    struct Case {
+        const char* program;  // and what goes before its file
+        std::string good, bad;
+        const char* field;
+    };
+    const char *replay = "./train_tracerl --replay ", *sft_replay = "./train_sft --replay ",
+               *sft = "./train_sft --data ";
+    const std::string given = record + R"("advantage": 1})", text = R"({"prompt": "1+1=", "response": "2"})";
+    const Case cases[] = {
+        {replay, given, R"({"prompt_ids": [1,264], "response_ids": [6], "step_map": [1], "advantage": 1})",
+         "prompt_ids"},
+        {replay, given, R"({"prompt_ids": [1,2], "response_ids": [-1], "step_map": [1], "advantage": 1})",
+         "response_ids"},
+        {replay, given, R"({"prompt_ids": [1,2], "response_ids": [6], "step_map": [0], "advantage": 1})",
+         "step_map"},
+        {replay, given,
+         R"({"prompt_ids": [1,2], "response_ids": [6,7,8], "step_map": [1,5,5], "advantage": 1})",
+         "step_map"},
+        {replay, given, R"({"prompt_ids": [1,2], "response_ids": [6,7], "step_map": [1], "advantage": 1})",
+         "step_map"},
+        {replay, given, record + R"("advantage": 1, "old_logprobs": [-1,-1,NaN,-1]})", ""},
+        {replay, given, record + R"("advantage": 1, "old_logprobs": [-1,-1,null,-1]})", "old_logprobs"},
+        {replay, given, record + R"("advantage": [1,1,1]})", "advantage"},
+        {replay, given, record + R"("reward": 1})", "advantage"},
+        {replay, given, record + R"("advantage": 1, "tail_ids": [1]})", "tail_steps"},
+        {replay, given, R"({"prompt_ids": [1,2], "step_map": [1], "advantage": 1})", "response_ids"},
+        {replay, given, "17", "object"},
+        {sft_replay, copies + R"([{"masked": [0]}]})", copies + R"([{"masked": [0], "weight": "x"}]})",
+         "weight"},
+        {sft_replay, copies + R"([{"masked": [0]}]})", copies + R"([{"masked": [4]}]})", "masked"},
+        {sft_replay, copies + R"([{"masked": [0]}]})", copies + R"([{"masked": [2, 3]}]})", "block"},
+        {sft_replay, copies + R"([{"masked": [0]}]})", copies + "[]}", "copies"},
+        {sft, text, R"({"prompt": "1+1="})", "response"},
+        {sft, text, R"({"prompt": "1+1=", "response": 2})", "response"},
+        {sft, text, R"({"messages": [{"role": "user", "content": "hi"}]})", "messages"},
+        {sft, text, R"({"prompt_ids": [1], "response_ids": [264]})", "response_ids"},
+        {sft, text, R"({"prompt_ids": [1], "response_ids": [4], "step_map": [1,2]})", "step_map"},
+        {sft, text, R"({"prompt": "1+1=")", ""},
+    };
+    const std::string file = folder_.file("bad.jsonl");
+    for (const Case& c : cases) {
+        write_file_atomic(file, c.good + "\n" + c.bad + "\n");
+        const Outcome o = run(c.program + file + " --device cpu --model " + folder_.file("model"));
+        EXPECT_EQ(o.code, 3) << c.bad << o.err;
+        EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << c.bad << o.err;
+        EXPECT_NE(o.err.find(file + ":2:"), std::string::npos) << c.bad << o.err;
+        EXPECT_NE(o.err.find(c.field), std::string::npos) << c.bad << o.err;
+        EXPECT_EQ(o.out, "") << c.bad;
+    }
+    for (const char* program : {replay, sft_replay, sft}) {
+        write_file_atomic(file, "");
+        const Outcome o = run(program + file + " --device cpu --model " + folder_.file("model"));
+        EXPECT_EQ(o.code, 3) << program;
+        EXPECT_NE(o.err.find(file), std::string::npos) << o.err;
+        EXPECT_NE(o.err.find("empty"), std::string::npos) << o.err;
+    }
+}
