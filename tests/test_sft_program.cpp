@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "tests/programs.h"
 #include "tests/temporary_folder.h"
 #include "utils/files.h"
 #include "utils/json.h"
@@ -29,7 +30,7 @@ class SftProgram : public testing::Test {
     // A byte-level model of width 16 in folder `name`, and a file of 24 examples.
     void SetUp() override {
         const Outcome made =
-            run("./convert init --preset tiny --tokenizer bytes --out " + folder_.file("model") +
+            run(program("convert") + " init --preset tiny --tokenizer bytes --out " + folder_.file("model") +
                 " --set hidden_size=16 --set num_hidden_layers=2 --set num_attention_heads=2 --set "
                 "num_key_value_heads=1 --set head_dim=8 --set intermediate_size=24 --set "
                 "max_position_embeddings=64");
@@ -40,8 +41,8 @@ class SftProgram : public testing::Test {
         write_file_atomic(folder_.file("data.jsonl"), lines);
     }
     std::string training(const std::string& out) const {
-        return "./train_sft --device cpu --threads 1 --progress none --model " + folder_.file("model") +
-               " --data " + folder_.file("data.jsonl") +
+        return program("train_sft") + " --device cpu --threads 1 --progress none --model " +
+               folder_.file("model") + " --data " + folder_.file("data.jsonl") +
                " --prompt-field question --response-field answer --eval-split 0.25 --pad-tokens 1 "
                "--complementary "
                "--batch-size 4 --epochs 8 --eval-every 6 --save-every 1 --lr 1e-2 --schedule cosine --warmup "
@@ -69,10 +70,11 @@ TEST_F(SftProgram, LearnsEvaluatesAndSavesAFolderThatIsAModel) {
     EXPECT_FALSE(lines[6].contains("eval_nll"));
     EXPECT_LT(lines[0]["lr"].get<double>(), lines[2]["lr"].get<double>());  // warm-up
     EXPECT_NEAR(lines.back()["lr"].get<double>(), 1e-3, 2e-4);              // the cosine's floor
-    EXPECT_EQ(run("./convert check " + newest("run")).code, 0);
-    EXPECT_EQ(
-        run("./infer --device cpu --model " + newest("run") + " --prompt 1+2= --gen-length 4 --json").code,
-        0);
+    EXPECT_EQ(run(program("convert") + " check " + newest("run")).code, 0);
+    EXPECT_EQ(run(program("infer") + " --device cpu --model " + newest("run") +
+                  " --prompt 1+2= --gen-length 4 --json")
+                  .code,
+              0);
 }
 
 TEST_F(SftProgram, AStoppedRunGoesOnBitForBit) {
@@ -94,7 +96,8 @@ TEST_F(SftProgram, AStoppedRunGoesOnBitForBit) {
     waitpid(pid, &status, 0);
     ASSERT_TRUE(WIFEXITED(status));
     EXPECT_TRUE(WEXITSTATUS(status) == 143 || WEXITSTATUS(status) == 0) << WEXITSTATUS(status);
-    const Outcome o = run("./train_sft --device cpu --progress none --resume " + folder_.file("cut"));
+    const Outcome o =
+        run(program("train_sft") + " --device cpu --progress none --resume " + folder_.file("cut"));
     ASSERT_EQ(o.code, 0) << o.err;
     for (const char* file : {"/model.safetensors", "/optimizer.safetensors", "/config.json"})
         EXPECT_EQ(read_text(newest("whole") + file), read_text(newest("cut") + file)) << file;
@@ -110,8 +113,8 @@ TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
         std::string good, bad;
         const char* field;
     };
-    const char *replay = "./train_tracerl --replay ", *sft_replay = "./train_sft --replay ",
-               *sft = "./train_sft --data ";
+    const char *replay = "train_tracerl --replay ", *sft_replay = "train_sft --replay ",
+               *sft = "train_sft --data ";
     const std::string given = record + R"("advantage": 1})", text = R"({"prompt": "1+1=", "response": "2"})";
     const Case cases[] = {
         {replay, given, R"({"prompt_ids": [1,264], "response_ids": [6], "step_map": [1], "advantage": 1})",
@@ -147,17 +150,17 @@ TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
     const std::string file = folder_.file("bad.jsonl");
     for (const Case& c : cases) {
         write_file_atomic(file, c.good + "\n" + c.bad + "\n");
-        const Outcome o = run(c.program + file + " --device cpu --model " + folder_.file("model"));
+        const Outcome o = run(program(c.program) + file + " --device cpu --model " + folder_.file("model"));
         EXPECT_EQ(o.code, 3) << c.bad << o.err;
         EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << c.bad << o.err;
         EXPECT_NE(o.err.find(file + ":2:"), std::string::npos) << c.bad << o.err;
         EXPECT_NE(o.err.find(c.field), std::string::npos) << c.bad << o.err;
         EXPECT_EQ(o.out, "") << c.bad;
     }
-    for (const char* program : {replay, sft_replay, sft}) {
+    for (const char* of : {replay, sft_replay, sft}) {
         write_file_atomic(file, "");
-        const Outcome o = run(program + file + " --device cpu --model " + folder_.file("model"));
-        EXPECT_EQ(o.code, 3) << program;
+        const Outcome o = run(program(of) + file + " --device cpu --model " + folder_.file("model"));
+        EXPECT_EQ(o.code, 3) << of;
         EXPECT_NE(o.err.find(file), std::string::npos) << o.err;
         EXPECT_NE(o.err.find("empty"), std::string::npos) << o.err;
     }
