@@ -141,6 +141,30 @@ TEST(TrainProgram, SignalsSaveAndResumeIsExact) {
     }
 }
 
+TEST(TrainProgram, EnlargedBlocksAreTheModelsOwn) {
+    const std::string model = temporary("b4"), folder = temporary("enlarged");
+    fs::remove_all(model);
+    fs::remove_all(folder);
+    ASSERT_EQ(
+        system((program("convert") +
+                " init --preset tiny --tokenizer bytes --set num_hidden_layers=1 --quiet --out " + model)
+                   .c_str()),
+        0);
+    const std::string small =
+        "--task arithmetic:digits=1,working=off --gen-length 6 --sft-steps 1 --sft-batch 2 --sft-eval-every "
+        "0 --total-steps 2 "
+        "--tasks 1 --responses 2 --eval-problems 2 --save-every 1 --keep 0 --threads 1 --train-block 8 "
+        "--enlarge-at 1 ";
+    const Outcome o = run(small + "--model " + model + " --out " + folder);
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_NE(o.out.find(" --block 8 "), std::string::npos) << o.out;
+    // One RL step in blocks of 4, then one in blocks of 8: a checkpoint says what comes next.
+    EXPECT_EQ(read_json(folder + "/ckpt/step-000002/config.json")["block_size"], 8);
+    EXPECT_EQ(read_json(folder + "/ckpt/step-000003/config.json")["block_size"], 8);
+    const Outcome resumed = run("--resume " + folder);
+    EXPECT_EQ(resumed.code, 0) << resumed.err;
+}
+
 TEST(TrainProgram, FaultsAreListedTogether) {
     const Outcome o = run("--lr banana --tasks 0 --no-such-flag 3");
     EXPECT_EQ(o.code, 2);

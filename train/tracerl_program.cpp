@@ -59,7 +59,8 @@ void check_blocks(const RunFlags& f, const ModelConfig& config, const GenerateOp
     if (train && train % rollout.block)
         fail(Exit::Usage, "--train-block %d: must be a multiple of the rollout's block length, %d", train,
              rollout.block);
-    if (f.run.enlarge_at && train <= rollout.block)
+    // Equal ones are fine: a run that is resumed after the switch begins with the enlarged blocks.
+    if (f.run.enlarge_at && train < rollout.block)
         fail(Exit::Usage, "--enlarge-at %lld: needs --train-block, longer than the rollout's %d",
              (long long)f.run.enlarge_at, rollout.block);
     const int positions = (prompt + rollout.gen_length + block - 1) / block * block;
