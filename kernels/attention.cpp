@@ -1,7 +1,8 @@
 // One item of work is a group of rows with equal spans and the query heads of one key/value head: M queries
 // that meet the same keys, so that scores, weighted sums and gradients are all small matrix products for the
 // register-tile kernel. The keys of a group are one list, span after span, taken in blocks of KEYS; nothing
-// depends on where in memory they lie.
+// depends on where in memory they lie. Where keys are met by several groups (training, long prompts), they are
+// transposed once for all of them.
 #include "kernels/attention.h"
 
 #include <algorithm>
@@ -17,9 +18,18 @@ constexpr int MAX_M = 16;  // queries of one group
 constexpr int MAX_HD = 256;
 constexpr int ROWS = 8;  // rows of one item, about
 
+// Rows of k or v, and where there is one, their copy in panels: slots first + 64 i ... of head g are (HD, PANEL) at
+// panels[(g * n_panels + i) * HD * PANEL].
+struct Keys {
+    Rows<const float> rows;
+    const float* panels = nullptr;
+    int first = 0, n_panels = 0;
+};
+
 struct Problem {
     const Simd& simd;
-    Rows<const float> q, k, v;
+    Rows<const float> q;
+    Keys k, v;
     const AttentionSpans* see;
     int T, S, heads, kv_heads, HD;
 
@@ -86,23 +96,30 @@ class KeyBlocks {
 };
 
 // out (M, n) = query (M, HD) rows^T, where rows are those of head g at the slots of a block.
-void products(const Problem& p, float* out, const float* query, Rows<const float> rows, int g, int M,
+void products(const Problem& p, float* out, const float* query, const Keys& keys, int g, int M,
               const Run* run, int n_runs) {
-    alignas(64) float packed[MAX_HD * PANEL];
+    alignas(64) float own[MAX_HD * PANEL];
     for (int r = 0; r < n_runs; r++)
-        for (int i = 0; i < run[r].count; i += PANEL) {
-            const int width = std::min(PANEL, run[r].count - i);
-            p.simd.transpose(packed, rows[run[r].slot + i] + g * p.HD, rows.stride, width, p.HD);
-            p.simd.outer(out + run[r].at + i, KEYS, query, p.HD, 1, packed, PANEL, M, width, p.HD, false);
+        for (int i = 0, width; i < run[r].count; i += width) {
+            const int slot = run[r].slot + i, offset = keys.panels ? (slot - keys.first) % PANEL : 0;
+            const float* panel = own;
+            width = std::min(PANEL - offset, run[r].count - i);
+            if (keys.panels) {
+                const int64_t index = int64_t(g) * keys.n_panels + (slot - keys.first) / PANEL;
+                panel = keys.panels + index * p.HD * PANEL + offset;
+            } else {
+                p.simd.transpose(own, keys.rows[slot] + g * p.HD, keys.rows.stride, width, p.HD);
+            }
+            p.simd.outer(out + run[r].at + i, KEYS, query, p.HD, 1, panel, PANEL, M, width, p.HD, false);
         }
 }
 
 // out (M, HD) += weight (M, n) rows
-void weighted_sum(const Problem& p, float* out, const float* weight, Rows<const float> rows, int g, int M,
+void weighted_sum(const Problem& p, float* out, const float* weight, const Keys& keys, int g, int M,
                   const Run* run, int n_runs) {
     for (int r = 0; r < n_runs; r++)
-        p.simd.outer(out, p.HD, weight + run[r].at, KEYS, 1, rows[run[r].slot] + g * p.HD, rows.stride, M,
-                     p.HD, run[r].count, true);
+        p.simd.outer(out, p.HD, weight + run[r].at, KEYS, 1, keys.rows[run[r].slot] + g * p.HD,
+                     keys.rows.stride, M, p.HD, run[r].count, true);
 }
 
 // rows += weight (M, n)^T query (M, HD)
@@ -117,8 +134,8 @@ void scatter_sum(const Problem& p, Rows<float> rows, const float* weight, const 
 void collect(const Problem& p, float* dense, Rows<const float> x, int begin, int end, int head, int count,
              float scale) {
     for (int t = begin; t < end; t++)
-        for (int h = head; h < head + count; h++)
-            for (int i = 0; i < p.HD; i++) *dense++ = x[t][h * p.HD + i] * scale;
+        memcpy(dense + (t - begin) * count * p.HD, x[t] + head * p.HD, size_t(count * p.HD) * sizeof(float));
+    if (scale != 1) p.simd.multiply(dense, scale, (end - begin) * count * p.HD);
 }
 
 void forward_group(const Problem& p, Rows<float> out, Rows<float> lse, int g, int begin, int end, int head,
@@ -138,16 +155,15 @@ void forward_group(const Problem& p, Rows<float> out, Rows<float> lse, int g, in
             float* s = score + m * KEYS;
             const float top = std::max(max[m], p.simd.max(s, n)), shrink = std::exp(max[m] - top);
             total[m] = total[m] * shrink + p.simd.exp(s, s, top, 1, n);
-            if (shrink != 1)
-                for (int i = 0; i < p.HD; i++) sum[m * p.HD + i] *= shrink;
+            if (shrink != 1) p.simd.multiply(sum + m * p.HD, shrink, p.HD);
             max[m] = top;
         }
         weighted_sum(p, sum, score, p.v, g, M, run, n_runs);
     }
     for (int m = 0; m < M; m++) {
         const int t = begin + m / count, h = head + m % count;
-        const float inverse = total[m] > 0 ? 1 / total[m] : 0;
-        for (int i = 0; i < p.HD; i++) out[t][h * p.HD + i] = sum[m * p.HD + i] * inverse;
+        p.simd.multiply(sum + m * p.HD, total[m] > 0 ? 1 / total[m] : 0, p.HD);
+        memcpy(out[t] + h * p.HD, sum + m * p.HD, size_t(p.HD) * sizeof(float));
         lse[t][h] = max[m] + std::log(total[m]);
     }
 }
@@ -190,9 +206,53 @@ void backward_group(const Problem& p, const Gradients& grad, int g, int low, int
             scatter_sum(p, grad.dv, score, dout, g, M, run, n_runs);
         }
     }
-    for (int m = 0; m < M && QUERIES_TOO; m++)
-        for (int i = 0; i < p.HD; i++)
-            grad.dq[begin + m / count][(head + m % count) * p.HD + i] = dq[m * p.HD + i] * p.scale();
+    if (!QUERIES_TOO) return;
+    p.simd.multiply(dq, p.scale(), M * p.HD);
+    for (int t = begin; t < end; t++)
+        memcpy(grad.dq[t] + head * p.HD, dq + (t - begin) * count * p.HD,
+               size_t(count * p.HD) * sizeof(float));
+}
+
+// ---- shared keys
+
+// What the groups of a call meet: slots [first, last), and how many keys all groups of a head together.
+struct Meetings {
+    int first = 0, last = 0;
+    int64_t keys = 0;
+};
+Meetings count_meetings(const Problem& p) {
+    Meetings all{.first = p.S};
+    for (int t = 0; t < p.T; t++) {
+        if (t > 0 && same_spans(p.see[t], p.see[t - 1])) continue;
+        for (int r = 0; r < 3; r++) {
+            if (p.see[t].begin[r] >= p.see[t].end[r]) continue;
+            all.keys += p.see[t].end[r] - p.see[t].begin[r];
+            all.first = std::min(all.first, p.see[t].begin[r]);
+            all.last = std::max(all.last, p.see[t].end[r]);
+        }
+    }
+    return all;
+}
+
+// Fills in the panels of `n` Keys where a key is met twice or more on average.
+void share_panels(Context& context, const Problem& p, Keys* const* keys, int n) {
+    const Meetings all = count_meetings(p);
+    if (all.keys < 2 * int64_t(all.last - all.first) || all.keys == 0) return;
+    const int n_panels = (all.last - all.first + PANEL - 1) / PANEL;
+    const int64_t size = int64_t(p.kv_heads) * n_panels * p.HD * PANEL;
+    float* panels = context.floats(size_t(size * n));
+    parallel_for(int64_t(n) * p.kv_heads * n_panels, p.HD * PANEL / 4, [&](int64_t item) {
+        const int64_t g = item / n_panels % p.kv_heads;
+        const int slot = all.first + int(item % n_panels) * PANEL;
+        const Rows<const float>& rows = keys[item / n_panels / p.kv_heads]->rows;
+        p.simd.transpose(panels + item * p.HD * PANEL, rows[slot] + g * p.HD, rows.stride,
+                         std::min(PANEL, all.last - slot), p.HD);
+    });
+    for (int i = 0; i < n; i++) {
+        keys[i]->panels = panels + i * size;
+        keys[i]->first = all.first;
+        keys[i]->n_panels = n_panels;
+    }
 }
 
 Problem problem_of(const Context& context, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
@@ -212,8 +272,8 @@ Problem problem_of(const Context& context, Tensor q, Tensor k, Tensor v, Tensor 
                   (long long)S);
     return {context.simd,
             rows_of<const float>(q),
-            rows_of<const float>(k),
-            rows_of<const float>(v),
+            {rows_of<const float>(k)},
+            {rows_of<const float>(v)},
             spans,
             int(T),
             int(S),
@@ -236,7 +296,9 @@ void for_items(const Problem& p, F&& f) {
 
 void attention_forward(Context& context, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see,
                        int heads, int kv_heads) {
-    const Problem p = problem_of(context, q, k, v, see, heads, kv_heads);
+    Problem p = problem_of(context, q, k, v, see, heads, kv_heads);
+    Keys* const shared[] = {&p.k};
+    share_panels(context, p, shared, 1);
     const Rows<float> o = rows_of<float>(out), l = rows_of<float>(lse);
     for_items(p, [&](int begin, int end, int g) {
         for_groups(p, begin, end, g, [&](int t0, int t1, int head, int count) {
@@ -248,14 +310,16 @@ void attention_forward(Context& context, Tensor out, Tensor lse, Tensor q, Tenso
 void attention_backward(Context& context, Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout,
                         Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
                         int kv_heads) {
-    const Problem p = problem_of(context, q, k, v, see, heads, kv_heads);
+    Problem p = problem_of(context, q, k, v, see, heads, kv_heads);
+    Keys* const shared[] = {&p.k, &p.v};
+    share_panels(context, p, shared, 2);
     const Gradients grad = {rows_of<float>(dq),       rows_of<float>(dk),         rows_of<float>(dv),
                             rows_of<float>(scratch),  rows_of<const float>(dout), rows_of<const float>(out),
                             rows_of<const float>(lse)};
-    for (int s = 0; s < p.S; s++) {
+    parallel_for(p.S, k.cols / 4, [&](int64_t s) {
         memset(grad.dk[s], 0, size_t(k.cols) * sizeof(float));
         memset(grad.dv[s], 0, size_t(k.cols) * sizeof(float));
-    }
+    });
     const int threads = max_threads();
     if (kv_heads % threads == 0) {  // every thread has heads of its own: everything in one pass
         parallel_for(kv_heads, int64_t(p.T) * p.share() * p.HD * 8, [&](int64_t g) {
