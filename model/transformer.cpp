@@ -93,18 +93,19 @@ void Transformer::plan_backward(Arena& arena) {
     arena.add(&dact_, "d activation", T, c.F, dtype);
 }
 
-// Row p: cos then sin of p * theta^(-2i / HD), i < HD / 2. Frequency and angle are rounded to fp32 as in
-// Hugging Face's implementation, under which the weights were trained: at position 10,000 the rounding of the
-// angle is 1e-3.
-static std::vector<float> rope_table(const ModelConfig& c) {
+// Row p: cos then sin of p * theta^(-2i / HD), i < HD / 2; rows [begin, end). Frequency and angle are rounded to
+// fp32 as in Hugging Face's implementation, under which the weights were trained: at position 10,000 the
+// rounding of the angle is 1e-3.
+static std::vector<float> rope_rows(const ModelConfig& c, int begin, int end) {
     const int half = c.HD / 2;
-    std::vector<float> table(size_t(c.max_positions) * size_t(c.HD));
+    std::vector<float> table(size_t(end - begin) * size_t(c.HD));
     for (int i = 0; i < half; i++) {
         const float frequency = 1.0f / float(std::pow(c.rope_theta, 2.0 * i / c.HD));
-        for (int p = 0; p < c.max_positions; p++) {
+        for (int p = begin; p < end; p++) {
             const double angle = double(float(p) * frequency);
-            table[size_t(p) * size_t(c.HD) + size_t(i)] = float(std::cos(angle));
-            table[size_t(p) * size_t(c.HD) + size_t(half + i)] = float(std::sin(angle));
+            float* row = &table[size_t(p - begin) * size_t(c.HD)];
+            row[i] = float(std::cos(angle));
+            row[half + i] = float(std::sin(angle));
         }
     }
     return table;
@@ -117,9 +118,11 @@ void Transformer::load(const TokenBatch& batch, Place place) {
     CHECK(N <= max_targets_, "a batch of %d targets, planned for %d", N, max_targets_);
     const int longest = *std::max_element(batch.position.begin(), batch.position.end());
     CHECK(longest < config_.max_positions, "position %d, the model has %d", longest, config_.max_positions);
-    if (!rope_ready_) {
-        ops_.upload(rope_, rope_table(config_).data());
-        rope_ready_ = true;
+    // Angles as far as they are needed: all 32,768 positions take longer than a short answer.
+    if (longest >= rope_rows_) {
+        const int end = std::min(config_.max_positions, std::max({longest + 1, 2 * rope_rows_, 1024}));
+        ops_.upload(rope_.row_range(rope_rows_, end), rope_rows(config_, rope_rows_, end).data());
+        rope_rows_ = end;
     }
     target_position_.clear();
     target_see_.clear();

@@ -98,8 +98,8 @@ class Transformer {
     Tensor final_rstd_, hidden_;          // (1, N), (N, C)
     std::vector<int> target_position_;    // of the current batch, on the host
     std::vector<AttentionSpans> target_see_;
-    Tensor rope_;  // (max_positions, HD)
-    bool rope_ready_ = false;
+    Tensor rope_;        // (max_positions, HD)
+    int rope_rows_ = 0;  // so many of its rows are filled in
     DeviceBatch device_[2], loaded_[2],
         now_;  // by place: the buffers, the part a batch fills; of the current pass
     // backward

@@ -169,3 +169,16 @@ TEST(Transformer, ABatchWithoutTargetsWritesTheCache) {
     for (int t = 0; t < 3; t++)
         for (int i = 0; i < c.C; i++) EXPECT_EQ(cached.row<float>(t)[i], uncached.row<float>(t)[i]);
 }
+
+// The table of angles grows with the positions that come: the same bits as where it was made at once.
+TEST(Transformer, AnglesDoNotDependOnThePositionsBefore) {
+    ModelConfig c = small_config(true, false, false, 4, 2);
+    c.max_positions = 3000;
+    Model grown(c), fresh(c);
+    PackedBatch far = pack(std::vector{example(c)}, c.B, false);
+    grown.network->forward(far.batch);
+    for (int& p : far.batch.position) p += 2901;
+    const Tensor a = grown.network->forward(far.batch), b = fresh.network->forward(far.batch);
+    for (int64_t r = 0; r < a.rows; r++)
+        for (int64_t i = 0; i < a.cols; i++) ASSERT_EQ(a.row<float>(r)[i], b.row<float>(r)[i]);
+}
