@@ -1,71 +1,20 @@
 // bench_kernels.cpp -- how fast the CPU kernels are: time, GFLOP/s or GB/s, and the ratio to OpenBLAS where
 // it has a peer.
-//
-// Every figure is the fastest of up to RUNS calls: on a machine that others use too, the fastest says most about
-// the kernel. "cold" is the same with the caches overwritten before every call, as weights are found during
-// generation with a large model.
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <ctime>
-#include <functional>
 
 #include "kernels/cpu.h"
-#include "kernels/parallel.h"
-#include "utils/arena.h"
-#include "utils/philox.h"
-#if OPENBLAS
-#include <cblas.h>
-#endif
+#include "tests/bench_timing.h"
 
 namespace {
 
-constexpr int RUNS = 20;
-
-struct Buffers {
-    Arena arena{"bench", host_memory()};
-    std::vector<std::unique_ptr<Tensor>> tensors;
-    Tensor* add(int64_t rows, int64_t cols, DType dtype = DType::F32) {
-        tensors.push_back(std::make_unique<Tensor>());
-        arena.add(tensors.back().get(), "t", rows, cols, dtype);
-        return tensors.back().get();
-    }
-    void fill() {
-        arena.allocate();
-        Rng rng(1, Stream::Noise);
-        for (auto& t : tensors)
-            for (int64_t i = 0; i < t->size(); i++) {
-                const float x = rng.uniform() - 0.5f;
-                if (t->dtype == DType::F32) t->as<float>()[i] = x;
-                if (t->dtype == DType::BF16) t->as<Bf16>()[i] = to_bf16(x);
-            }
-    }
-};
-
-void overwrite_caches() {
-    static std::vector<char> block(size_t(96) << 20);
-    for (size_t i = 0; i < block.size(); i += 64) block[i]++;
-}
-
-// With one thread, processor time: what the call would take on a machine of its own.
-double now() {
-    timespec t;
-    clock_gettime(max_threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-}
-
-double fastest(const std::function<void()>& call, bool cold = false) {
-    double best = 1e9, total = 0;
-    call();
-    for (int i = 0; i < RUNS && total < 0.5; i++) {
-        if (cold) overwrite_caches();
-        const double begin = now();
-        call();
-        const double seconds = now() - begin;
-        best = std::min(best, seconds);
-        total += seconds;
-    }
-    return best;
+// A row of a table: what a product takes beside OpenBLAS.
+void print_product(const char* name, int T, int N, int K, double seconds, double peer) {
+    printf("%-9s T %5d  N %6d  K %5d  %9.4f ms  %7.1f GFLOP/s", name, T, N, K, seconds * 1e3,
+           2.0 * T * N * K / seconds * 1e-9);
+    if (peer > 0) printf("  %5.2f x OpenBLAS", peer / seconds);
+    printf("\n");
+    fflush(stdout);
 }
 
 void bench_linear(Ops& ops, int T, int N, int K) {
@@ -73,43 +22,42 @@ void bench_linear(Ops& ops, int T, int N, int K) {
     Tensor *x = b.add(T, K), *w = b.add(N, K), *half = b.add(N, K, DType::BF16), *out = b.add(T, N),
            *dx = b.add(T, K), *dw = b.add(N, K);
     b.fill();
-    const double flops = 2.0 * T * N * K;
-    const auto blas = [&](int kind) {
-#if OPENBLAS
-        const float *xp = x->as<float>(), *wp = w->as<float>(), *op = out->as<float>();
-        return fastest([&] {
-            if (kind == 0)
-                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, T, N, K, 1, xp, K, wp, K, 0,
-                            out->as<float>(), N);
-            if (kind == 1)
-                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, T, K, N, 1, op, N, wp, K, 0,
-                            dx->as<float>(), K);
-            if (kind == 2)
-                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, N, K, T, 1, op, N, xp, K, 1,
-                            dw->as<float>(), K);
-        });
-#else
-        (void)kind;
-        return 0.0;
-#endif
-    };
-    const auto report = [&](const char* name, double seconds, double peer, double cold, size_t weight_bytes) {
-        printf("%-9s T %5d  N %6d  K %5d  %9.4f ms  %7.1f GFLOP/s", name, T, N, K, seconds * 1e3,
-               flops / seconds * 1e-9);
-        if (peer > 0) printf("  %5.2f x OpenBLAS", peer / seconds);
-        if (cold > 0) printf("  cold %9.4f ms  %6.1f GB/s", cold * 1e3, double(weight_bytes) / cold * 1e-9);
-        printf("\n");
-        fflush(stdout);
-    };
-    const auto forward = [&] { ops.linear_forward(*out, *x, *w); };
-    report("forward", fastest(forward), blas(0), T <= 16 ? fastest(forward, true) : 0, w->bytes());
+    const float *xp = x->as<float>(), *wp = w->as<float>(), *op = out->as<float>();
+    print_product("forward", T, N, K, fastest([&] { ops.linear_forward(*out, *x, *w); }),
+                  sgemm(false, true, T, N, K, xp, wp, 0, out->as<float>()));
     if (T <= 16) {
-        const auto forward_bf16 = [&] { ops.linear_forward(*out, *x, *half); };
-        report("  bf16", fastest(forward_bf16), 0, fastest(forward_bf16, true), half->bytes());
-    } else {
-        report("  dinp", fastest([&] { ops.linear_backward(*dx, {}, {}, *out, *x, *w); }), blas(1), 0, 0);
-        report("  dweight", fastest([&] { ops.linear_backward({}, *dw, {}, *out, *x, *w); }), blas(2), 0, 0);
+        print_product("  bf16", T, N, K, fastest([&] { ops.linear_forward(*out, *x, *half); }), 0);
+        return;
     }
+    print_product("  dinp", T, N, K, fastest([&] { ops.linear_backward(*dx, {}, {}, *out, *x, *w); }),
+                  sgemm(false, false, T, K, N, op, wp, 0, dx->as<float>()));
+    print_product("  dweight", T, N, K, fastest([&] { ops.linear_backward({}, *dw, {}, *out, *x, *w); }),
+                  sgemm(true, false, N, K, T, op, xp, 1, dw->as<float>()));
+}
+
+// Few rows against weights that come from memory: every call takes the next of 256 MiB of matrices, as
+// a pass of a large model does.
+void bench_streamed(Ops& ops, const MachineLimits& machine, int T, int N, int K, DType dtype) {
+    Buffers b;
+    Tensor *x = b.add(T, K), *out = b.add(T, N);
+    std::vector<Tensor*> weights;
+    const int n = int((int64_t(256) << 20) / (int64_t(N) * K * int64_t(size_of(dtype))));
+    for (int i = 0; i < n; i++) weights.push_back(b.add(N, K, dtype));
+    b.fill();
+    const auto all = [&](const auto& product) {
+        return fastest(
+                   [&] {
+                       for (Tensor* w : weights) product(*w);
+                   },
+                   0.3) /
+               n;
+    };
+    const double seconds = all([&](const Tensor& w) { ops.linear_forward(*out, *x, w); });
+    const double rate = double(weights[0]->bytes()) / seconds;
+    printf("streamed  %s  T %3d  N %6d  K %5d  %9.4f ms  %6.1f GB/s, %.2f of the memory's\n",
+           dtype == DType::BF16 ? "bf16" : "fp32", T, N, K, seconds * 1e3, rate * 1e-9,
+           rate / machine.bandwidth);
+    fflush(stdout);
 }
 
 // Block-causal rows with blocks of B, as in training: every block sees what is before it and itself.
@@ -220,13 +168,25 @@ int main(int argc, char** argv) {  // optionally the name of one group
 #if OPENBLAS
     openblas_set_num_threads(max_threads());
 #endif
+    const MachineLimits machine = measure_limits(*ops);
+    printf("matrix product %.0f GFLOP/s, memory read %.1f GB/s\n", machine.flops * 1e-9,
+           machine.bandwidth * 1e-9);
     struct Projection {
         int N, K;
     };
-    for (const auto& [N, K] : {Projection{768, 128}, Projection{128, 384}, Projection{1536, 256},
-                               Projection{768, 768}, Projection{2048, 2048}})
-        for (int T : {1, 4, 16, 64, 512})
-            if (wanted("linear")) bench_linear(*ops, T, N, K);
+    if (wanted("linear"))  // MLP and attention's output of tiny, small and SDAR-1.7B
+        for (const auto& [N, K] : {Projection{768, 128},
+                                   {128, 384},
+                                   {4608, 768},
+                                   {768, 2304},
+                                   {768, 768},
+                                   {12288, 2048},
+                                   {2048, 6144},
+                                   {2048, 2048}})
+            for (const int T : {1, 4, 16, 64, 512}) bench_linear(*ops, T, N, K);
+    if (wanted("streamed"))
+        for (const DType dtype : {DType::F32, DType::BF16})
+            for (const int T : {1, 4, 8, 16}) bench_streamed(*ops, machine, T, 2048, 2048, dtype);
     if (wanted("attention")) {
         bench_attention(*ops, 512, 4, 4, 2, 32);
         bench_attention(*ops, 512, 32, 8, 4, 32);
