@@ -96,11 +96,15 @@ struct alignas(64) StripTile {
 // from the cache instead of one cache line per row of a, each on a page of its own.
 static void matmul_transposed(const Simd& simd, Rows<float> out, Rows<const float> a, Rows<const float> b,
                               int64_t M, int64_t N, int64_t D, bool accumulate) {
-    const int64_t strips = (M + STRIP - 1) / STRIP, panels = (N + PANEL - 1) / PANEL;
-    const int64_t parts = std::min(panels, (2 * max_threads() + strips - 1) / strips);  // of a strip's panels
+    // As many strips as every thread gets equally many of, equally wide.
+    const int64_t threads = max_threads(), fewest = (M + STRIP - 1) / STRIP,
+                  strips = fewest < threads ? fewest : (fewest + threads - 1) / threads * threads;
+    const int64_t panels = (N + PANEL - 1) / PANEL;
+    const int64_t parts = std::min(panels, (2 * threads + strips - 1) / strips);  // of a strip's panels
     parallel_for(strips * parts, STRIP * N / parts * D / 16, [&](int64_t item) {
         StripTile tile;
-        const int64_t m0 = item / parts * STRIP, rows = std::min<int64_t>(STRIP, M - m0), part = item % parts;
+        const int64_t strip = item / parts, part = item % parts, m0 = M * strip / strips,
+                      rows = M * (strip + 1) / strips - m0;
         const int64_t n0 = panels * part / parts * PANEL,
                       n1 = std::min(panels * (part + 1) / parts * PANEL, N);
         for (int64_t d0 = 0; d0 < D; d0 += DEPTH) {
