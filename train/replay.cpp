@@ -45,10 +45,10 @@ int training_block(const ModelConfig& config, int block) {
     return block ? block : config.B;
 }
 
-// A pass takes what --token-budget says; by default enough for the largest response, and more while it
-// is cheap.
+// A pass takes what --token-budget says; by default enough for the largest response, and more while its
+// activations stay near the caches: at 4096 tokens an update of `small` takes a tenth longer.
 MicroBatchLimits limits_for(std::span<const Sequence> sequences, int block, int token_budget) {
-    constexpr int CHEAP_TOKENS = 4096;
+    constexpr int CHEAP_TOKENS = 1536;
     const MicroBatchLimits needed = needed_limits(sequences, block);
     const int64_t all = std::max<int64_t>(packed_tokens(sequences, block), 1);
     MicroBatchLimits limits;
