@@ -293,6 +293,123 @@ TEST(TraceRlRun, OverlongResponses) {
     }
 }
 
+// Long answers are learned step by step; evaluations are at the full length.
+TEST(TraceRlRun, AStoppedRunOfALengthScheduleThatDrawsAgainGoesOnBitForBit) {
+    expect_resumes("lengths", false, [](TraceRlRunOptions& o) {
+        o.length_schedule = {{0, 2}, {1, 9}};
+        o.rl.max_resample = 2;
+        o.rl.rl.keep = {.low = 0.45, .high = 0.55};
+    });
+    int step = 0, resamples = 0;
+    read_jsonl(testing::TempDir() + "tracerl_run_lengths_whole/metrics.jsonl",
+               [&](const Json& line, const std::string&) {
+                   if (line["phase"] != "rl") return;
+                   EXPECT_EQ(line["gen_length"], step < 1 ? 2 : 9);
+                   EXPECT_LE(line["rollout"]["length"].get<double>(), step < 1 ? 2 : 9);
+                   EXPECT_TRUE(line["kept_groups"] > 0 || line["resamples"] == 2);
+                   resamples += line["resamples"].get<int>();
+                   step++;
+               });
+    EXPECT_EQ(step, 3);
+    EXPECT_GT(resamples, 0);
+}
+
+TEST(TraceRlRun, OtherProblemsAreDrawnWhereNoGroupIsKept) {
+    set_quiet(true);
+    World w(false);
+    int rollouts = 0;
+    w.task.judge = [&](std::span<const Answer> answers, const std::function<bool()>&) {
+        rollouts++;
+        std::vector<Verdict> out(answers.size());
+        if (rollouts == 3)
+            for (size_t i = 0; i < out.size(); i++) out[i].reward = double(i % 2);
+        return out;
+    };
+    w.options.rl.max_resample = 5;
+    const TraceRlStep s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 7, {});
+    EXPECT_EQ(rollouts, 3);
+    EXPECT_EQ(s.resamples, 2);
+    EXPECT_GT(s.updates, 0);
+    // It was the run's rollout number 9.
+    World other(false);
+    other.task.judge = [](std::span<const Answer> answers, const std::function<bool()>&) {
+        return std::vector<Verdict>(answers.size());
+    };
+    other.options.rl.max_resample = 0;
+    const TraceRlStep same =
+        tracerl_step(*other.policy, nullptr, *other.engine, other.codec, other.task, other.options.rl, 9, {});
+    EXPECT_EQ(same.updates, 0);
+    for (size_t i = 0; i < s.batch.responses.size(); i++)
+        EXPECT_EQ(s.batch.responses[i].trajectory.output_ids, same.batch.responses[i].trajectory.output_ids);
+    set_quiet(false);
+}
+
+// Two tasks, one of which rewards tokens: those are what the value model learns, the others' reward stays at the end.
+TEST(TraceRlRun, TokenRewardsOfAMixtureReachTheValueModel) {
+    for (const bool with_value : {true, false}) {
+        World w(with_value);
+        w.options.rl.epochs = w.options.rl.mini_batches = 1;
+        w.options.rl.rl.loss.gamma = 0;  // a token's return is its own reward
+        w.options.rl.rl.value_target = ValueTarget::Raw;
+        w.options.rl.tasks = 4;
+        const Task sums = w.task;
+        w.task.parts = {"sums", "tokens"};
+        w.task.problem = [sums](Split split, int64_t i) {
+            Problem p = sums.problem(split, i);
+            p.part = int(i % 2);
+            return p;
+        };
+        w.task.judge = [](std::span<const Answer> answers, const std::function<bool()>&) {
+            std::vector<Verdict> out;
+            for (const Answer& a : answers) {
+                out.push_back({.reward = double(a.text.size() % 3) / 2, .token_rewards = {}, .graded = true});
+                if (a.problem->part == 1) out.back().token_rewards.assign(a.tokens.size(), 0.25);
+            }
+            return out;
+        };
+        const TraceRlStep s =
+            tracerl_step(*w.policy, w.value.get(), *w.engine, w.codec, w.task, w.options.rl, 0, {});
+        EXPECT_EQ(s.unused_token_rewards, !with_value);
+        EXPECT_GT(s.trained_tokens, 0);
+        int rewarded = 0;
+        for (const Response& r : s.batch.responses) {
+            const bool of_tokens = with_value && s.batch.problems[size_t(r.problem)].part == 1;
+            EXPECT_EQ(r.token_rewards.size(), of_tokens ? r.trajectory.output_ids.size() : 0);
+            for (const double x : r.token_rewards) EXPECT_EQ(x, r.truncated() ? 0 : 0.25);
+            rewarded += of_tokens && !r.truncated();
+        }
+        EXPECT_EQ(rewarded > 0, with_value);
+        const std::vector<PartStats> parts = s.batch.part_stats(w.task);
+        ASSERT_EQ(parts.size(), 2u);
+        EXPECT_EQ(parts[0].responses, 8);
+        EXPECT_NEAR((parts[0].reward + parts[1].reward) / 2, s.rollout.reward, 1e-12);
+        EXPECT_NEAR((parts[0].accuracy + parts[1].accuracy) / 2, s.rollout.accuracy, 1e-12);
+    }
+}
+
+TEST(TraceRlRun, WhereNothingCanBeJudgedTheRunStopsAndIsSaved) {
+    set_quiet(true);
+    World w(false);
+    bool broken = true;
+    w.options.sft.steps = 0;
+    w.task.judge = [&](std::span<const Answer> answers, const std::function<bool()>&) {
+        return std::vector<Verdict>(answers.size(), {.reward = 0, .token_rewards = {}, .graded = !broken});
+    };
+    RunFolder folder = RunFolder::create(fresh("ungraded"), "test", "");
+    EXPECT_THROW(w.run(folder)->run([] { return false; }), Error);
+    ASSERT_FALSE(folder.latest().empty());
+    EXPECT_EQ(read_json(folder.latest() + "/state.json")["rl_step"], 0);
+    broken = false;
+    World again(false);
+    again.options.sft.steps = 0;
+    again.task.judge = w.task.judge;
+    again.load(folder.latest());
+    const auto run = again.run(folder);
+    run->resume(folder.latest());
+    EXPECT_TRUE(run->run([] { return false; }));
+    set_quiet(false);
+}
+
 TEST(TraceRlRun, EvaluationProblemsAreNeverTrained) {
     for (const char* spec :
          {"arithmetic:working=totals", "arithmetic:digits=1,working=off", "countdown", "sudoku4"}) {

@@ -1,5 +1,7 @@
 #include "train/codec.h"
 
+#include "inference/pieces.h"
+
 TextCodec make_codec(const TextModel& text, const PromptTemplate& prompt, bool thinking) {
     if (!text.tokenizer)
         fail(Exit::BadFile,
@@ -22,5 +24,6 @@ TextCodec make_codec(const TextModel& text, const PromptTemplate& prompt, bool t
         return ids;
     };
     codec.decode = [&text](std::span<const int> ids) { return text.tokenizer->decode(ids, true); };
+    codec.pieces = [&text](std::span<const int> ids) { return pieces_of(text.tokenizer.get(), ids); };
     return codec;
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "utils/error.h"
+#include "utils/files.h"
 #include "utils/json.h"
 
 static const Json& list_of(const Json& object, const char* field, const std::string& where) {
@@ -54,4 +55,14 @@ double get_finite(const Json& object, const char* field, const std::string& wher
     const double x = get_number(object, field, where);
     if (!std::isfinite(x)) fail(Exit::BadFile, "%s: field '%s' is not a finite number", where.c_str(), field);
     return x;
+}
+
+void read_data_file(const std::string& path,
+                    const std::function<void(const Json& record, const std::string& where)>& visit) {
+    const std::string text = read_text(path);
+    const size_t first = text.find_first_not_of(" \t\r\n");
+    if (first == std::string::npos || text[first] != '[') return read_jsonl(path, visit);
+    size_t n = 0;
+    for (const Json& record : parse_json(text, path))
+        visit(record, format("%s: record %zu", path.c_str(), n++));
 }

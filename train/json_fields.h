@@ -1,5 +1,7 @@
 // json_fields.h -- lists in data files, with errors that name line, field and index.
 #pragma once
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "utils/json_forward.h"
@@ -11,3 +13,7 @@ std::vector<int> get_ints(const Json& object, const char* field, const std::stri
 // A list of finite numbers.
 std::vector<double> get_numbers(const Json& object, const char* field, const std::string& where);
 double get_finite(const Json& object, const char* field, const std::string& where);
+
+// Every record of a data file, which is a JSON array or JSON lines, with where = "path: record 3" or "path:3".
+void read_data_file(const std::string& path,
+                    const std::function<void(const Json& record, const std::string& where)>& visit);

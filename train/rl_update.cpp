@@ -34,18 +34,20 @@ Rollout prepare(std::span<const Record> records, const MaskShape& shape, const R
     Rollout out;
     if (records.empty()) return out;
     const bool given_advantages = !has_value_model && !records[0].advantage.empty();
-    const bool given_rewards = has_value_model && !records[0].token_rewards.empty();
+    // In a mixture of tasks some records have token rewards and others have not.
+    const auto given_rewards = [&](const Record& r) { return has_value_model && !r.token_rewards.empty(); };
     std::vector<std::optional<double>> z(records.size(), 0.0);
-    if (!given_advantages && !given_rewards) z = group_advantages(records, o.keep);
+    if (!given_advantages && !std::all_of(records.begin(), records.end(), given_rewards))
+        z = group_advantages(records, o.keep);
     for (size_t i = 0; i < records.size(); i++) {
         const Record& r = records[i];
-        if (!z[i]) {
+        if (!z[i] && !given_rewards(r)) {
             out.n_dropped++;
             continue;
         }
         Sequence s = states_of(r, shape, o, rng);
         const size_t n = size_t(r.length());
-        if (given_rewards)
+        if (given_rewards(r))
             out.reward.push_back(per_pair(s, r.token_rewards));
         else if (has_value_model)
             out.reward.push_back(reward_at_end(s, o.value_target == ValueTarget::Raw ? *r.reward : *z[i]));

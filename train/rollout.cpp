@@ -1,5 +1,7 @@
 #include "train/rollout.h"
 
+#include <set>
+
 #include "utils/timer.h"
 
 RolloutStats RolloutBatch::stats() const {
@@ -29,6 +31,52 @@ RolloutStats RolloutBatch::stats() const {
     return s;
 }
 
+std::vector<PartStats> RolloutBatch::part_stats(const Task& task) const {
+    std::vector<PartStats> out;
+    for (const std::string& name : task.parts) out.push_back({.name = name});
+    if (out.empty()) return out;
+    for (const Response& r : responses) {
+        PartStats& s = out[size_t(problems[size_t(r.problem)].part)];
+        s.responses++;
+        s.reward += r.reward;
+        s.accuracy += r.right();
+        s.length += double(r.trajectory.output_ids.size());
+        s.truncated += r.truncated();
+    }
+    for (PartStats& s : out)
+        for (double* sum : {&s.reward, &s.accuracy, &s.length, &s.truncated})
+            *sum /= double(std::max<int64_t>(s.responses, 1));
+    return out;
+}
+
+// Where a task rewards tokens, those of a response that it did not judge earn nothing.
+static void reward(RolloutBatch& batch, const TextCodec& codec, const Task& task, bool judge_truncated,
+                   const std::function<bool()>& should_stop) {
+    std::vector<Response*> judged;
+    std::vector<std::vector<std::string>> tokens(batch.responses.size());
+    std::vector<Answer> answers;
+    for (Response& r : batch.responses) {
+        if (r.truncated() && !judge_truncated) continue;
+        std::vector<std::string>& pieces = tokens[judged.size()];
+        if (task.judge) pieces = codec.pieces(r.trajectory.output_ids);
+        answers.push_back({&batch.problems[size_t(r.problem)], r.text, pieces});
+        judged.push_back(&r);
+    }
+    std::vector<Verdict> verdicts = judge(task, answers, should_stop);
+    batch.judged = int(verdicts.size());
+    std::set<int> rewards_tokens;  // parts
+    for (size_t i = 0; i < verdicts.size(); i++) {
+        judged[i]->reward = verdicts[i].reward;
+        judged[i]->token_rewards = std::move(verdicts[i].token_rewards);
+        batch.ungraded += !verdicts[i].graded;
+        if (!judged[i]->token_rewards.empty()) rewards_tokens.insert(answers[i].problem->part);
+    }
+    batch.interrupted = batch.ungraded && should_stop && should_stop();
+    for (Response& r : batch.responses)
+        if (rewards_tokens.contains(batch.problems[size_t(r.problem)].part))
+            r.token_rewards.resize(r.trajectory.output_ids.size(), 0.0);
+}
+
 RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, std::vector<Problem> problems,
                       int per_problem, const GenerateOptions& options, uint32_t first_sequence,
                       const std::function<bool()>& should_stop, bool judge_truncated) {
@@ -50,10 +98,9 @@ RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, 
         r.trajectory = std::move(trajectories[i]);
         r.text = codec.decode(r.trajectory.output_ids);
         batch.interrupted |= r.trajectory.finish_reason == "interrupted";
-        if (!r.truncated() || judge_truncated)
-            r.reward = task.reward(batch.problems[size_t(r.problem)], r.text);
         batch.responses.push_back(std::move(r));
     }
+    if (!batch.interrupted) reward(batch, codec, task, judge_truncated, should_stop);
     batch.reward_s = timer.seconds();
     return batch;
 }

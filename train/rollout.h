@@ -14,13 +14,15 @@ struct TextCodec {
         encode_prompt;  // with its prompt and chat template
     std::function<std::vector<int>(const std::string& response)> encode_response;  // with the end-of-turn id
     std::function<std::string(std::span<const int> ids)> decode;                   // without special tokens
+    std::function<std::vector<std::string>(std::span<const int> ids)> pieces;      // the text of each token
 };
 
 struct Response {
     int problem = 0;  // index in RolloutBatch::problems; responses to one problem are a group
     Trajectory trajectory;
     std::string text;
-    double reward = 0;  // of the task, in [0, 1]
+    double reward = 0;                  // of the task
+    std::vector<double> token_rewards;  // process rewards, where the task gives any
     bool right() const { return reward >= 1; }
     bool truncated() const { return trajectory.finish_reason == "length"; }
 };
@@ -34,13 +36,26 @@ struct RolloutStats {
     int64_t tokens = 0;
 };
 
+// A rollout's figures for one task of a mixture.
+struct PartStats {
+    std::string name;
+    int64_t responses = 0;
+    double reward = 0, accuracy = 0, length = 0, truncated = 0;
+};
+
 struct RolloutBatch {
     std::vector<Problem> problems;
     std::vector<Response> responses;  // in order of problems, `per_problem` each
     double generate_s = 0, reward_s = 0;
-    bool interrupted = false;  // some responses are not finished
+    int judged = 0;            // responses that were put to the task
+    int ungraded = 0;          // responses that the task could not judge: they earned nothing
+    bool interrupted = false;  // some responses are not finished, or not judged
     RolloutStats stats() const;
+    std::vector<PartStats> part_stats(const Task& task) const;  // of a mixture; else empty
 };
+
+// Sequence numbers from here on are those of evaluations, the same in each.
+constexpr uint32_t EVALUATION_SEQUENCES = 1u << 31;
 
 // Generates per_problem responses to every problem and rewards them. Random streams: response i has the
 // sequence number first_sequence + i. should_stop is asked before every forward pass. A response without its

@@ -1,8 +1,33 @@
 #include "train/run_flags.h"
 
+#include <algorithm>
+#include <cstdio>
+
 #include "train/prompt_template.h"
 
+std::vector<TraceRlRunOptions::Limit> parse_length_schedule(const std::string& text, int gen_length) {
+    std::vector<TraceRlRunOptions::Limit> out;
+    for (size_t at = 0; at < text.size();) {
+        const size_t end = std::min(text.find(',', at), text.size());
+        const std::string entry = text.substr(at, end - at);
+        long long step = 0;
+        int length = 0, used = 0;
+        if (sscanf(entry.c_str(), "%lld:%d%n", &step, &length, &used) != 2 || size_t(used) != entry.size() ||
+            step < 0)
+            fail(Exit::Usage, "--length-schedule: '%s' is not STEP:N (such as 0:256,50:1024)", entry.c_str());
+        if (length < 1 || length > gen_length)
+            fail(Exit::Usage, "--length-schedule %s: the length must be from 1 to --gen-length, which is %d",
+                 entry.c_str(), gen_length);
+        if (!out.empty() && step <= out.back().step)
+            fail(Exit::Usage, "--length-schedule %s: steps must rise", entry.c_str());
+        out.push_back({step, length});
+        at = end + 1;
+    }
+    return out;
+}
+
 RunFlags::RunFlags() {
+    run.rl.max_resample = 3;
     decoding.options.temperature = 1;
     run.sft_optimizer.lr = 1e-3;
     run.value_optimizer.lr = 5e-6;
@@ -20,8 +45,9 @@ void RunFlags::declare(Options& f) {
                  "let a Qwen3 model think first");
     f.add("--prompt-template NAME", &prompt_template, "the words around a problem")
         .choices(prompt_template_names());
-    f.add("--task SPEC", &task,
-          "arithmetic, countdown, ... with options as NAME:key=value,..., or a data file");
+    f.add("--task SPEC[@WEIGHT]", &task,
+          "arithmetic, countdown, sudoku4, external, with options as NAME:key=value,..., or a data file; "
+          "several, each with a weight, are mixed");
     f.section("Warm start: SFT on the task's own solutions");
     f.add("--sft-steps N", &run.sft.steps, "steps at most; 0: none").range(0, 1e9);
     f.add("--sft-batch N", &run.sft.batch, "solutions per step").range(1, 1e6);
@@ -37,6 +63,12 @@ void RunFlags::declare(Options& f) {
     f.section("Rollout");
     f.add("--tasks N", &run.rl.tasks, "problems per step").range(1, 1e6);
     f.add("--responses,--group-size G", &run.rl.responses, "responses to each").range(2, 1e6);
+    f.add("--max-resample N", &run.rl.max_resample,
+          "so often a step draws other problems where no group is kept, before it goes on without")
+        .range(0, 1000);
+    f.add("--length-schedule STEP:N,...", &length_schedule,
+          "from RL step STEP on a response has at most N tokens, --gen-length at most: a curriculum for long "
+          "answers");
     f.add("--max-active N", &max_active, "sequences in flight at once").range(1, 1 << 16);
     declare_optimizer(f, run.optimizer, "");
     declare_optimizer(f, run.value_optimizer, "value-");
@@ -67,4 +99,11 @@ void RunFlags::declare(Options& f) {
     f.add("--name NAME", &name, "of the run's folder, runs/NAME-DATE");
     f.add("--out RUN", &out, "the run's folder").not_in_config();
     f.add("--resume RUN", &resume, "goes on with a run that was stopped").not_in_config();
+    f.check([this](Faults& faults) {
+        try {
+            run.length_schedule = parse_length_schedule(length_schedule, decoding.options.gen_length);
+        } catch (const Error& e) {
+            faults.add("%s", e.what());
+        }
+    });
 }

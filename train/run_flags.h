@@ -6,16 +6,20 @@
 #include "train/options.h"
 #include "train/tracerl_run.h"
 
+// "STEP:N,STEP:N,...", steps rising; "" is none. Throws Error(Usage).
+std::vector<TraceRlRunOptions::Limit> parse_length_schedule(const std::string& text, int gen_length);
+
 struct RunFlags {
     std::string name = "tracerl";
     std::string preset = "tiny", tokenizer;  // of a model made here, where there is no --model
     std::string chat_template = "auto";
     bool thinking = false;
     std::string prompt_template = "chat";
-    std::string task = "arithmetic";
+    std::vector<std::string> task = {"arithmetic"};
     std::string out, resume;
     int token_budget = 0;  // of a micro-batch; 0: what suits
     int max_active = 128;
+    std::string length_schedule;
     DecodingFlags decoding;
     TraceRlRunOptions run;
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "utils/error.h"
+#include "utils/philox.h"
 
 namespace {
 
@@ -16,6 +17,7 @@ struct Entry {
 const Entry TABLE[] = {
     {"arithmetic", make_arithmetic},
     {"countdown", make_countdown},
+    {"external", make_external},
     {"sudoku4", make_sudoku4},
 };
 
@@ -28,6 +30,9 @@ std::string join(const std::vector<std::string>& words) {
 // The characters of a spec that are its name: up to the first ':', for a data file up to the one after .json
 // or .jsonl.
 size_t name_length(const std::string& spec, bool* is_file) {
+    const size_t colon = std::min(spec.find(':'), spec.size());
+    for (const Entry& entry : TABLE)
+        if (spec.compare(0, colon, entry.name) == 0) return colon;
     for (const std::string ending : {".jsonl", ".json"}) {
         for (size_t at = spec.find(ending); at != std::string::npos; at = spec.find(ending, at + 1)) {
             const size_t end = at + ending.size();
@@ -35,7 +40,7 @@ size_t name_length(const std::string& spec, bool* is_file) {
             if (*is_file) return end;
         }
     }
-    return std::min(spec.find(':'), spec.size());
+    return colon;
 }
 
 }  // namespace
@@ -66,6 +71,34 @@ Task make_task(const std::string& spec, uint64_t seed) {
     fail(Exit::Usage,
          "task '%s': there is no such task (there are %s, and files that end in .json or .jsonl)",
          options.name().c_str(), join(task_names()).c_str());
+}
+
+std::vector<Verdict> judge(const Task& task, std::span<const Answer> answers,
+                           const std::function<bool()>& should_stop) {
+    if (task.judge) return task.judge(answers, should_stop);
+    std::vector<Verdict> out;
+    for (const Answer& answer : answers)
+        out.push_back(
+            {.reward = task.reward(*answer.problem, answer.text), .token_rewards = {}, .graded = true});
+    return out;
+}
+
+// A permutation of [0, n) by a counter-based sort key would need n numbers; a random affine map i -> (a i +
+// b) mod n, with a coprime to n, is a permutation too and needs two.
+static int64_t shuffled(int64_t i, int64_t n, uint64_t seed, uint32_t pass) {
+    Rng rng(seed, Stream::Shuffle, pass);
+    const auto gcd = [](int64_t a, int64_t b) {
+        while (b) a %= b, std::swap(a, b);
+        return a;
+    };
+    int64_t a = 1 + int64_t(rng.below(uint32_t(n)));
+    while (gcd(a, n) != 1) a = a % n + 1;
+    return int64_t((uint64_t(a) * uint64_t(i) + rng.below(uint32_t(n))) % uint64_t(n));
+}
+
+int64_t drawn_index(const Task& task, uint64_t seed, int64_t draw) {
+    const int64_t size = task.train_size;
+    return size ? shuffled(draw % size, size, seed, uint32_t(draw / size)) : draw;
 }
 
 TaskOptions::TaskOptions(const std::string& spec, size_t name_length) : name_(spec.substr(0, name_length)) {

@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <memory>
 
+#include "train/json_fields.h"
 #include "train/task.h"
 #include "train/verify_number.h"
 #include "utils/error.h"
-#include "utils/files.h"
 #include "utils/json.h"
 
 namespace {
@@ -83,14 +83,7 @@ Problems read(const std::string& path, const Options& o) {
             faults.push_back(error.what());
         }
     };
-    const std::string text = read_text(path);
-    const size_t first = text.find_first_not_of(" \t\r\n");
-    if (first != std::string::npos && text[first] == '[') {
-        for (const Json& record : parse_json(text, path))
-            visit(record, format("%s: record %zu", path.c_str(), n));
-    } else {
-        read_jsonl(path, visit);
-    }
+    read_data_file(path, visit);
     if (!faults.empty()) {
         std::string all = format("%zu of %zu records are unsound:", faults.size(), n);
         for (size_t i = 0; i < std::min<size_t>(faults.size(), 5); i++) all += "\n  " + faults[i];

@@ -5,6 +5,8 @@
 #include <numeric>
 
 #include "train/warm_start.h"
+#include "utils/error.h"
+#include "utils/log.h"
 #include "utils/timer.h"
 
 // Rollout log-probs are the old policy's where training sees exactly the states the sampler saw.
@@ -92,38 +94,77 @@ static void update(TraceRlStep& out, Rollout& rollout, std::span<const Record> r
     average_over_updates(out);
 }
 
-TraceRlStep tracerl_step(Learner& policy, Learner* value, Engine& engine, const TextCodec& codec,
-                         const Task& task, const TraceRlOptions& o, int64_t step,
-                         const std::function<bool()>& should_stop) {
+static void roll_out_step(TraceRlStep& out, Engine& engine, const TextCodec& codec, const Task& task,
+                          const TraceRlOptions& o, int64_t draw, const std::function<bool()>& should_stop) {
     std::vector<Problem> problems;
-    for (const int64_t index : problem_indices(task, o.seed, step * o.tasks, o.tasks))
+    for (const int64_t index : problem_indices(task, o.seed, draw * o.tasks, o.tasks))
         problems.push_back(task.problem(Split::Train, index));
+    // Sequence numbers run over the whole run, in the lower half of what there are.
+    out.batch = roll_out(engine, codec, task, std::move(problems), o.responses, o.rollout,
+                         uint32_t(draw * o.tasks * o.responses) & ~EVALUATION_SEQUENCES, should_stop,
+                         o.overlong == Overlong::Keep);
+    out.rollout = out.batch.stats();
+    out.rollout_s += out.batch.generate_s;
+    out.reward_s += out.batch.reward_s;
+    out.interrupted = out.batch.interrupted;
+}
+
+static std::vector<Record> records_of(TraceRlStep& out, const TraceRlOptions& o, bool has_value_model) {
+    std::vector<Record> records;
+    for (Response& r : out.batch.responses) {
+        if (!has_value_model && !r.token_rewards.empty()) {
+            out.unused_token_rewards = true;
+            r.token_rewards.clear();
+        }
+        if (o.overlong == Overlong::Mask && r.truncated()) continue;
+        records.push_back(to_record(r.trajectory, r.reward, r.problem));
+        records.back().token_rewards = r.token_rewards;
+    }
+    return records;
+}
+
+static std::string why_none_is_kept(const RolloutStats& s, const TraceRlOptions& o) {
+    if (s.truncated == 1)
+        return format(
+            "every response met the limit of %d tokens; a higher --gen-length helps, or a warm start that "
+            "teaches to end",
+            o.rollout.gen_length);
+    if (s.accuracy == 1) return "every response is right: the problems are too easy";
+    if (s.accuracy == 0) return "no response is right: the problems are too hard";
+    return "the responses of each are equally good, or too many of them are right or wrong (--keep-accuracy)";
+}
+
+TraceRlStep tracerl_step(Learner& policy, Learner* value, Engine& engine, const TextCodec& codec,
+                         const Task& task, const TraceRlOptions& o, int64_t draw,
+                         const std::function<bool()>& should_stop) {
     TraceRlStep out;
     out.block = o.rollout.block;
-    // Sequence numbers run over the whole run; evaluations, which are greedy, use none.
-    out.batch = roll_out(engine, codec, task, std::move(problems), o.responses, o.rollout,
-                         uint32_t(step * o.tasks * o.responses), should_stop, o.overlong == Overlong::Keep);
-    out.rollout = out.batch.stats();
-    out.rollout_s = out.batch.generate_s;
-    out.reward_s = out.batch.reward_s;
-    out.interrupted = out.batch.interrupted;
     out.n_groups = o.tasks;
-    if (out.interrupted) return out;
-
-    Timer timer;
     std::vector<Record> records;
-    for (const Response& r : out.batch.responses)
-        if (o.overlong != Overlong::Mask || !r.truncated())
-            records.push_back(to_record(r.trajectory, r.reward, r.problem));
-    Rng rng(o.seed, Stream::Mask,
-            uint32_t(step) | 1u << 31);  // the other half of the stream is the warm start's
-    const MaskShape shape{policy.network->block(), policy.config.mask_id};
-    Rollout rollout = prepare(records, shape, o.rl, value != nullptr, rng);
-    out.n_responses = rollout.size();
-    out.n_kept_groups = int(kept_groups(rollout, records).size());
-    const int64_t before = policy.network->tokens_forwarded();
-    if (rollout.size()) update(out, rollout, records, policy, value, o, rng);
-    out.forwarded_tokens = policy.network->tokens_forwarded() - before;
-    out.update_s = timer.seconds();
-    return out;
+    Rollout rollout;
+    Timer timer;
+    for (;; draw++, out.resamples++) {
+        roll_out_step(out, engine, codec, task, o, draw, should_stop);
+        if (out.interrupted) return out;
+        timer.restart();
+        records = records_of(out, o, value != nullptr);
+        Rng masks(o.seed, Stream::Mask,
+                  uint32_t(draw) | 1u << 31);  // the other half of the stream is the warm start's
+        rollout =
+            prepare(records, {policy.network->block(), policy.config.mask_id}, o.rl, value != nullptr, masks);
+        const bool none_judged = out.batch.ungraded && out.batch.ungraded == out.batch.judged;
+        const bool last = out.resamples == o.max_resample;
+        if (!rollout.size() && !none_judged)
+            log_info("no group is kept: %s%s", why_none_is_kept(out.rollout, o).c_str(),
+                     last ? "" : "; other problems are drawn");
+        if (rollout.size() || none_judged || last) {
+            out.n_responses = rollout.size();
+            out.n_kept_groups = int(kept_groups(rollout, records).size());
+            const int64_t before = policy.network->tokens_forwarded();
+            if (rollout.size()) update(out, rollout, records, policy, value, o, masks);
+            out.forwarded_tokens = policy.network->tokens_forwarded() - before;
+            out.update_s = timer.seconds();
+            return out;
+        }
+    }
 }

@@ -22,6 +22,18 @@ Json to_json(const RolloutStats& s) {
             {"surprise", s.surprise}};
 }
 
+// By name, for a mixture of tasks; else null.
+Json parts_json(const std::vector<PartStats>& parts) {
+    Json out;
+    for (const PartStats& p : parts)
+        out[p.name] = {{"responses", p.responses},
+                       {"accuracy", p.accuracy},
+                       {"reward", p.reward},
+                       {"length", p.length},
+                       {"truncated", p.truncated}};
+    return out;
+}
+
 RolloutStats stats_from_json(const Json& j) {
     RolloutStats s;
     s.accuracy = j.at("accuracy");
@@ -60,6 +72,13 @@ int TraceRlRun::rollout_block() const {
 
 int TraceRlRun::final_block() const {
     return options_.enlarge_at ? options_.train_block : options_.rl.rollout.block;
+}
+
+int TraceRlRun::generation_limit() const {
+    int limit = options_.rl.rollout.gen_length;
+    for (const TraceRlRunOptions::Limit& l : options_.length_schedule)
+        if (rl_step_ >= l.step) limit = l.gen_length;
+    return limit;
 }
 
 void TraceRlRun::set_training_block(int block) {
@@ -165,12 +184,16 @@ void TraceRlRun::make_value_model() {
     });
 }
 
-void TraceRlRun::record_step(const TraceRlStep& s) {
+void TraceRlRun::record_step(const TraceRlStep& s, int gen_length) {
     folder_.metrics({{"step", sft_step_ + rl_step_},
                      {"phase", "rl"},
                      {"block", s.block},
                      {"train_block", policy_.network->block()},
                      {"rollout", to_json(s.rollout)},
+                     {"tasks", parts_json(s.batch.part_stats(task_))},
+                     {"ungraded", s.batch.ungraded},
+                     {"gen_length", gen_length},
+                     {"resamples", s.resamples},
                      {"groups", s.n_groups},
                      {"kept_groups", s.n_kept_groups},
                      {"responses", s.n_responses},
@@ -212,11 +235,23 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
         }
         TraceRlOptions rl = options_.rl;
         rl.rollout.block = rollout_block();
-        const TraceRlStep s =
-            tracerl_step(policy_, value_, engine_, codec_, task_, rl, rl_step_, should_stop);
+        rl.rollout.gen_length = generation_limit();
+        const TraceRlStep s = tracerl_step(policy_, value_, engine_, codec_, task_, rl, draws_, should_stop);
         if (s.interrupted) return false;
+        if (s.batch.ungraded && s.batch.ungraded == s.batch.judged) {
+            save_checkpoint();
+            fail(Exit::Runtime, "the task's command judged none of %d responses; the state is saved in %s",
+                 s.batch.ungraded, folder_.path().c_str());
+        }
+        if (s.unused_token_rewards && !warned_of_token_rewards_) {
+            warned_of_token_rewards_ = true;
+            log_warning(
+                "the task rewards single tokens, which takes a value model (--value-model init); without "
+                "one only the reward of the whole response counts");
+        }
         rl_step_++;
-        record_step(s);
+        draws_ += 1 + s.resamples;
+        record_step(s, rl.rollout.gen_length);
         bad_updates_ = s.skipped_updates == s.updates && s.updates ? bad_updates_ + s.updates : 0;
         if (s.skipped_updates)
             log_warning("step %ld: %d of %d updates had a gradient that is not finite and were skipped",
@@ -232,10 +267,6 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
                         format("reward %.3f  accuracy %.1f%%  %.2f tokens/step  kept %d/%d  mismatch %.0e",
                                s.rollout.reward, 100 * s.rollout.accuracy, s.rollout.tokens_per_forward,
                                s.n_kept_groups, s.n_groups, s.logprob_mismatch));
-        if (s.n_kept_groups == 0)
-            log_info(
-                "step %ld: no group was kept (all its responses equal, or its accuracy outside the band)",
-                long(rl_step_));
         if (options_.save_every && rl_step_ % options_.save_every == 0) save_checkpoint();
     }
     progress.finish();
@@ -267,6 +298,7 @@ void TraceRlRun::save_checkpoint() {
                                                       : "done"},
                       {"sft_step", sft_step_},
                       {"rl_step", rl_step_},
+                      {"draws", draws_},
                       {"bad_updates", bad_updates_},
                       {"metrics_lines", folder_.metrics_lines()},
                       {"milestones", Json::array()}};
@@ -285,6 +317,7 @@ void TraceRlRun::resume(const std::string& checkpoint) {
     const std::string phase = get_string(state, "phase", where);
     sft_step_ = get_int(state, "sft_step", where, 0, INT64_MAX);
     rl_step_ = get_int(state, "rl_step", where, 0, INT64_MAX);
+    draws_ = get_int(state, "draws", where, 0, INT64_MAX);
     bad_updates_ = int(get_int(state, "bad_updates", where, 0, BAD_UPDATES_TO_STOP));
     for (const Json& m : state.at("milestones"))
         milestones_.push_back(

@@ -25,6 +25,13 @@ struct TraceRlRunOptions {
     // rollouts and evaluations from RL step enlarge_at on (0: never).
     int train_block = 0;
     int64_t enlarge_at = 0;
+    // From RL step `step` on responses are at most so long; before the first entry, and without any, as long as
+    // rl.rollout.gen_length, which is the most there is.
+    struct Limit {
+        int64_t step;
+        int gen_length;
+    };
+    std::vector<Limit> length_schedule;
     bool value_from_policy =
         false;  // the value model begins as the policy's body after the warm start, with a zero head
     // evaluation and records
@@ -57,6 +64,8 @@ class TraceRlRun {
     // The block length that is generated with by now, and at the end.
     int rollout_block() const;
     int final_block() const;
+    // How long a response may be by now, by the length schedule.
+    int generation_limit() const;
 
   private:
     enum class Phase { Sft, Rl, Done };
@@ -73,7 +82,7 @@ class TraceRlRun {
     RolloutStats quick_accuracy();
     void begin_rl();
     void make_value_model();
-    void record_step(const TraceRlStep& step);
+    void record_step(const TraceRlStep& step, int gen_length);
     void save_checkpoint();
     std::vector<Problem> held_out(int n) const;
 
@@ -87,6 +96,8 @@ class TraceRlRun {
     std::function<void(const std::string&)> save_;
     Phase phase_ = Phase::Sft;
     int64_t sft_step_ = 0, rl_step_ = 0;
+    int64_t draws_ = 0;    // rollouts that were made for RL, those of no use included
     int bad_updates_ = 0;  // in a row
+    bool warned_of_token_rewards_ = false;
     std::vector<Milestone> milestones_;
 };

@@ -2,25 +2,9 @@
 
 #include "train/objective.h"
 
-// A permutation of [0, n) by a counter-based sort key would need n numbers; a random affine map i -> (a i +
-// b) mod n, with a coprime to n, is a permutation too and needs two.
-static int64_t shuffled(int64_t i, int64_t n, uint64_t seed, uint32_t pass) {
-    Rng rng(seed, Stream::Shuffle, pass);
-    const auto gcd = [](int64_t a, int64_t b) {
-        while (b) a %= b, std::swap(a, b);
-        return a;
-    };
-    int64_t a = 1 + int64_t(rng.below(uint32_t(n)));
-    while (gcd(a, n) != 1) a = a % n + 1;
-    return int64_t((uint64_t(a) * uint64_t(i) + rng.below(uint32_t(n))) % uint64_t(n));
-}
-
 std::vector<int64_t> problem_indices(const Task& task, uint64_t seed, int64_t first, int n) {
     std::vector<int64_t> indices;
-    for (int64_t i = first; i < first + n; i++) {
-        const int64_t size = task.train_size;
-        indices.push_back(size ? shuffled(i % size, size, seed, uint32_t(i / size)) : i);
-    }
+    for (int64_t i = first; i < first + n; i++) indices.push_back(drawn_index(task, seed, i));
     return indices;
 }
 
