@@ -27,13 +27,17 @@ static std::string fresh_name(const std::string& name) {
     return path;
 }
 
-RunFolder RunFolder::create(const std::string& path, const std::string& name,
-                            const std::string& config_toml) {
-    RunFolder run(path.empty() ? fresh_name(name) : path);
-    if (file_exists(run.file("config.toml")))
+void RunFolder::check_free(const std::string& path) {
+    if (!path.empty() && file_exists(path + "/config.toml"))
         fail(Exit::Usage,
              "--out %s: a run is there already; choose another folder, or --resume %s to go on with it",
              path.c_str(), path.c_str());
+}
+
+RunFolder RunFolder::create(const std::string& path, const std::string& name,
+                            const std::string& config_toml) {
+    check_free(path);
+    RunFolder run(path.empty() ? fresh_name(name) : path);
     make_folders(run.file("ckpt"));
     make_folders(run.file("samples"));
     run.lock();

@@ -18,6 +18,8 @@ class RunFolder {
     // A fresh folder: `path`, or runs/NAME-DATE where it is empty. Refuses one that holds a run already.
     // Throws Error(Usage).
     static RunFolder create(const std::string& path, const std::string& name, const std::string& config_toml);
+    // Throws Error(Usage) where create() would refuse the path.
+    static void check_free(const std::string& path);
     // An existing run, locked; throws Error(BadFile) where there is none or it has no checkpoint.
     static RunFolder open(const std::string& path);
     ~RunFolder();

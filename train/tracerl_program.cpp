@@ -6,6 +6,7 @@
 #include "tokenizer/byte_tokenizer.h"
 #include "tokenizer/tokenizer.h"
 #include "train/codec.h"
+#include "train/step_plan.h"
 #include "utils/log.h"
 #include "utils/peak_memory.h"
 #include "utils/signals.h"
@@ -13,20 +14,6 @@
 #include "weights_tools/model_folder.h"
 
 namespace {
-
-// Where weights come from: the run's newest checkpoint, the folder of --model, or nowhere.
-struct Source {
-    std::string policy, value;
-    bool resumed = false;
-};
-
-Source find_source(const TracerlRequest& r, const RunFolder* resumed) {
-    if (resumed) {
-        const std::string checkpoint = resumed->latest();
-        return {checkpoint, r.value_model.empty() ? "" : checkpoint + "/value_model", true};
-    }
-    return {r.model, r.value_model == "init" ? "" : r.value_model, false};
-}
 
 // A model made here speaks bytes; for another tokenizer there is `convert init`.
 ModelConfig made_config(const RunFlags& f) {
@@ -36,12 +23,12 @@ ModelConfig made_config(const RunFlags& f) {
                        block.empty() ? std::vector<std::string>{} : std::vector{block});
 }
 
-// The longest prompt of the task in tokens: of every problem of a data file, of a thousand generated ones.
+// The longest prompt of the task in tokens: of every problem of a data file, of a thousand generated ones at least.
 int longest_prompt(const Task& task, const TextCodec& codec) {
     int longest = 0;
     for (const Split split : {Split::Train, Split::HeldOut}) {
         const int64_t size = split == Split::Train ? task.train_size : task.held_out_size;
-        for (int64_t i = 0; i < (size ? size : 1000); i++)
+        for (int64_t i = 0; i < (size ? size : std::max<int64_t>(task.pass, 1000)); i++)
             longest = std::max(longest, int(codec.encode_prompt(task.problem(split, i).prompt).size()));
     }
     return longest;
@@ -122,32 +109,25 @@ size_t planned_bytes(const Learner& policy, const Learner* value, const Arena& e
     return policy.planned_bytes() + (value ? value->planned_bytes() : 0) + engine.bytes();
 }
 
-void print_plan(const Learner& policy, const Learner* value, const Arena& engine) {
-    printf("policy\n");
+void print_plan(const TracerlPlan& plan, Ops& ops, const Learner& policy, const Learner* value,
+                const Arena& engine) {
+    printf("policy, %.2f million parameters\n", double(policy.config.n_parameters()) / 1e6);
     policy.print_plan(stdout);
     if (value) {
         printf("value model\n");
         value->print_plan(stdout);
     }
     printf("rollout\n  %-24s %10.1f MiB\n", "KV cache and activations", mib(engine.bytes()));
-    printf("total %34.1f MiB\n", mib(planned_bytes(policy, value, engine)));
+    printf("total %34.1f MiB; %.1f MiB are free\n", mib(planned_bytes(policy, value, engine)),
+           mib(available_host_memory()));
+    const TraceRlOptions& o = plan.request.flags.run.rl;
+    const StepCost cost =
+        step_cost(plan.config, o, plan.longest_prompt, policy.network->block(), value != nullptr);
+    print_step_plan(stdout, cost, o, plan.longest_prompt, measured_flop_rate(ops, plan.config));
 }
 
-}  // namespace
-
-Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options& options) {
-    RunFlags& f = r.flags;
-    std::optional<RunFolder> folder;
-    if (!f.resume.empty()) folder.emplace(RunFolder::open(f.resume));
-    const Source source = find_source(r, folder ? &*folder : nullptr);
-
-    const ModelConfig config = source.policy.empty() ? made_config(f) : read_model_config(source.policy);
-    const TextModel text = load_text_model(source.policy.empty() ? "bytes" : f.tokenizer, f.chat_template,
-                                           source.policy, config);
-    const TextCodec codec = make_codec(text, prompt_template(f.prompt_template), f.thinking);
-    const Task task = make_task(f.task, common.seed);
-
-    GenerateOptions rollout = f.decoding.resolve(options, config, text.eos_ids, common.seed);
+// The run's options as far as they follow from others.
+void settle(RunFlags& f, const TracerlRequest& r, const Common& common, const GenerateOptions& rollout) {
     f.run.progress = progress_style(common.progress);
     f.run.sft.seed = f.run.rl.seed = common.seed;
     f.run.value_from_policy = r.value_model == "init";
@@ -157,21 +137,104 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
     f.run.sft_optimizer.total_steps = f.run.sft.steps;
     f.run.optimizer.total_steps = f.run.value_optimizer.total_steps =
         f.run.steps * f.run.rl.epochs * f.run.rl.mini_batches;
+}
+
+// The value model sees the policy's token ids, in the policy's layout.
+void check_value_model(const ModelConfig& value, const ModelConfig& policy, const std::string& folder) {
+    if (value.V != policy.V)
+        fail(Exit::Usage,
+             "--value-model %s: has a vocabulary of %d, the policy one of %d; it must be the same",
+             folder.c_str(), value.V, policy.V);
+    if (value.full_attention != policy.full_attention || value.mask_id != policy.mask_id)
+        fail(
+            Exit::Usage,
+            "--value-model %s: is of another kind than the policy (%s, mask id %d; %s, mask id %d); `convert "
+            "value-init` makes one that fits",
+            folder.c_str(), name_of(value.family), value.mask_id, name_of(policy.family), policy.mask_id);
+}
+
+}  // namespace
+
+TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Options& options,
+                         Faults& faults) {
+    TracerlPlan plan;
+    plan.request = std::move(request);
+    const TracerlRequest& r = plan.request;
+    RunFlags& f = plan.request.flags;
+    // What one part needs of another that is at fault is not looked at.
+    const auto good = [&](const auto& part) {
+        try {
+            part();
+            return true;
+        } catch (const Error& error) {
+            if (error.code != Exit::Usage) {
+                if (!plan.bad_file) plan.bad_file = error;
+                return false;
+            }
+            const std::string all = error.what();
+            for (size_t at = 0, end; at < all.size(); at = end + 1) {
+                end = std::min(all.find('\n', at), all.size());
+                faults.add("%s", all.substr(at, end - at).c_str());
+            }
+            return false;
+        }
+    };
+    good([&] { RunFolder::check_free(f.out); });
+    if (!f.resume.empty() && !good([&] { plan.folder.emplace(RunFolder::open(f.resume)); })) return plan;
+    plan.policy_folder = plan.folder ? plan.folder->latest() : r.model;
+    if (plan.folder && !r.value_model.empty())
+        plan.value_folder = plan.policy_folder + "/value_model";
+    else if (r.value_model != "init")
+        plan.value_folder = r.value_model;
+
+    const bool made = plan.policy_folder.empty();
+    const bool has_config =
+        good([&] { plan.config = made ? made_config(f) : read_model_config(plan.policy_folder); });
+    if (!r.value_model.empty() && has_config)
+        good([&] {
+            plan.value_config =
+                plan.value_folder.empty() ? plan.config : read_model_config(plan.value_folder);
+            check_value_model(*plan.value_config, plan.config, plan.value_folder);
+        });
+    const bool has_text =
+        has_config && good([&] {
+            plan.text = std::make_unique<TextModel>(load_text_model(
+                made ? "bytes" : f.tokenizer, f.chat_template, plan.policy_folder, plan.config));
+            plan.codec = make_codec(*plan.text, prompt_template(f.prompt_template), f.thinking);
+        });
+    const bool has_task = good([&] { plan.task = make_tasks(f.task, common.seed); });
+    GenerateOptions rollout;
+    const bool has_rollout =
+        has_text && good([&] {
+            rollout = f.decoding.resolve(options, plan.config, plan.text->eos_ids, common.seed);
+            settle(f, r, common, rollout);
+        });
+    if (has_task && has_text) plan.longest_prompt = longest_prompt(plan.task, plan.codec);
+    if (has_task && has_rollout && good([&] { check_blocks(f, plan.config, rollout, plan.longest_prompt); }))
+        good([&] { plan.limits = micro_batch_limits(f, r.rl, plan.config, rollout, plan.longest_prompt); });
+    if (plan.bad_file && !faults.all().empty()) faults.add("%s", plan.bad_file->what());
+    return plan;
+}
+
+Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::string& config_toml) {
+    if (plan.bad_file) throw *plan.bad_file;
+    RunFlags& f = plan.request.flags;
+    const ModelConfig& config = plan.config;
+    const Task& task = plan.task;
+    const GenerateOptions& rollout = f.run.rl.rollout;
+    std::optional<RunFolder>& folder = plan.folder;
+    const bool resumed = folder.has_value();
 
     const int block = config.full_attention ? 0 : rollout.block;
-    const int prompt = longest_prompt(task, codec);
-    check_blocks(f, config, rollout, prompt);
-    const MicroBatchLimits limits = micro_batch_limits(f, r.rl, config, rollout, prompt);
-    Learner policy(ops, config, Head::Policy, block, limits, f.run.sft_optimizer);
+    Learner policy(ops, config, Head::Policy, block, plan.limits, f.run.sft_optimizer);
     std::optional<Learner> value;
-    if (!r.value_model.empty())
-        value.emplace(ops, source.value.empty() ? config : read_model_config(source.value), Head::Value,
-                      block, limits, f.run.value_optimizer);
+    if (plan.value_config)
+        value.emplace(ops, *plan.value_config, Head::Value, block, plan.limits, f.run.value_optimizer);
     Arena engine_arena("rollout", ops);
-    Engine engine(ops, policy.config, policy.weights, engine_limits(f, config, rollout, prompt), text.n_ids,
-                  engine_arena);
+    Engine engine(ops, policy.config, policy.weights, engine_limits(f, config, rollout, plan.longest_prompt),
+                  plan.text->n_ids, engine_arena);
     if (common.dry_run) {
-        print_plan(policy, value ? &*value : nullptr, engine_arena);
+        print_plan(plan, ops, policy, value ? &*value : nullptr, engine_arena);
         return Exit::Ok;
     }
     const size_t planned = planned_bytes(policy, value ? &*value : nullptr, engine_arena);
@@ -179,33 +242,34 @@ Exit run_tracerl(Ops& ops, TracerlRequest r, const Common& common, const Options
     engine_arena.allocate();
     policy.allocate();
     if (value) value->allocate();
-    if (source.policy.empty())
+    if (plan.policy_folder.empty())
         initialize(policy.weights, policy.config, common.seed);
     else
-        load_weights(open_model_folder(source.policy, Head::Policy), policy.weights, ops);
-    if (!source.value.empty())
-        load_weights(open_model_folder(source.value, Head::Value), value->weights, ops);
+        load_weights(open_model_folder(plan.policy_folder, Head::Policy), policy.weights, ops);
+    if (!plan.value_folder.empty())
+        load_weights(open_model_folder(plan.value_folder, Head::Value), value->weights, ops);
 
-    if (!folder) folder.emplace(RunFolder::create(f.out, f.name, r.config_toml));
+    if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
-    log_info("run folder %s; %s, %.2fM parameters, block %d, task %s", folder->path().c_str(),
-             source.policy.empty() ? ("a new " + f.preset + " model").c_str() : source.policy.c_str(),
-             double(config.n_parameters()) / 1e6, rollout.block, f.task.c_str());
+    log_info(
+        "run folder %s; %s, %.2fM parameters, block %d, task %s", folder->path().c_str(),
+        plan.policy_folder.empty() ? ("a new " + f.preset + " model").c_str() : plan.policy_folder.c_str(),
+        double(config.n_parameters()) / 1e6, rollout.block, task.name.c_str());
     std::optional<TraceRlRun> run;
     const auto save = [&](const std::string& path) {
         // The tokenizer travels along: from --model, or after a resume from the newest checkpoint (the one resumed from may be gone).
-        const std::string companions = source.resumed ? folder->latest() : source.policy;
+        const std::string companions = resumed ? folder->latest() : plan.policy_folder;
         ModelConfig saved =
             policy.config;  // says what it is generated with by now: enlarged blocks are the model's own
         if (!saved.full_attention) saved.B = run->rollout_block();
         save_model_folder(path, policy.weights, saved, companions, DType::F32, ops);
-        if (source.policy.empty()) save_byte_tokenizer(path);
+        if (plan.policy_folder.empty()) save_byte_tokenizer(path);
         if (!value) return;
         make_folders(path + "/value_model");
         save_model_folder(path + "/value_model", value->weights, value->config, "", DType::F32, ops);
     };
-    run.emplace(f.run, policy, value ? &*value : nullptr, engine, codec, task, *folder, save);
-    if (source.resumed) run->resume(source.policy);
+    run.emplace(f.run, policy, value ? &*value : nullptr, engine, plan.codec, task, *folder, save);
+    if (resumed) run->resume(plan.policy_folder);
     catch_signals();
     if (!run->run([] { return interrupted(); })) {
         log_info("stopped and saved; go on with: ./train_tracerl --resume %s", folder->path().c_str());

@@ -1,5 +1,8 @@
 // tracerl_program.h -- from the options of a TraceRL run to the run: models, tokenizer, task, memory plan, run folder.
 #pragma once
+#include <optional>
+
+#include "inference/text_model.h"
 #include "train/run_flags.h"
 
 struct TracerlRequest {
@@ -7,8 +10,26 @@ struct TracerlRequest {
     std::string value_model;  // folder, `init`: the policy's body with a zero head; "": none
     RunFlags flags;
     RlOptions rl;
-    std::string config_toml;  // the options as resolved, for the run folder
 };
 
-// Runs, resumes or (common.dry_run) plans. Ok, or the code of the signal that stopped it.
-Exit run_tracerl(Ops& ops, TracerlRequest request, const Common& common, const Options& options);
+// What is settled before any work: files are read, options are resolved against the model and the task.
+struct TracerlPlan {
+    TracerlRequest request;
+    std::optional<RunFolder> folder;          // of a run to resume
+    std::string policy_folder, value_folder;  // where weights come from; "": a new model
+    ModelConfig config;
+    std::optional<ModelConfig> value_config;
+    std::unique_ptr<TextModel> text;
+    TextCodec codec;
+    Task task;
+    int longest_prompt = 0;  // tokens
+    MicroBatchLimits limits;
+    std::optional<Error> bad_file;  // a fault that is no usage error: thrown by run_tracerl()
+};
+
+// Adds everything that is wrong with the request.
+TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Options& options,
+                         Faults& faults);
+
+// Runs, resumes or (common.dry_run) prints the plan. Ok, or the code of the signal that stopped it.
+Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::string& config_toml);

@@ -13,8 +13,9 @@ struct TracerlFlags {
     RlFlags rl;
     ReplayFlags replay;
     RunFlags run;
+    std::optional<TracerlPlan> plan;  // where nothing is replayed
 
-    void declare(Options& flags) {
+    void declare(Options& flags, const Common& common) {
         flags.section("Model");
         flags.add("--model DIR", &model, "a Hugging Face folder (default: a small model is made)");
         flags.add("--value-model DIR", &value_model,
@@ -23,7 +24,7 @@ struct TracerlFlags {
         run.declare(flags);
         rl.declare(flags);
         replay.declare(flags, true);
-        flags.check([this](Faults& faults) {
+        flags.check([this, &flags, &common](Faults& faults) {
             if (!replay.dump_value_grads.empty() && value_model.empty())
                 faults.add("--dump-value-grads: needs --value-model");
             if (!value_model.empty() && rl.options.kind != RlObjective::TraceRl)
@@ -33,6 +34,8 @@ struct TracerlFlags {
                 faults.add("--replay: --value-model must be a folder (convert value-init makes one)");
             if (!run.out.empty() && !run.resume.empty())
                 faults.add("--out and --resume: a resumed run stays in its folder");
+            if (replay.file.empty())
+                plan.emplace(plan_tracerl({model, value_model, run, rl.options}, common, flags, faults));
         });
     }
 };
@@ -62,13 +65,12 @@ int main(int argc, char** argv) {
     return run_main(
         arguments.count(), arguments.values(),
         "Reinforcement learning of diffusion language models on their own reveal traces (TraceRL).", common,
-        [&](Options& flags) { f.declare(flags); },
+        [&](Options& flags) { f.declare(flags, common); },
         [&](const Options& flags) {
             std::string note;
             const std::unique_ptr<Ops> ops = make_ops(common.device, &note);
             if (!note.empty() && f.replay.file.empty()) log_info("%s", note.c_str());
             if (!f.replay.file.empty()) return replay(*ops, f, common);
-            return run_tracerl(*ops, {f.model, f.value_model, f.run, f.rl.options, flags.to_toml()}, common,
-                               flags);
+            return run_tracerl(*ops, *f.plan, common, flags.to_toml());
         });
 }

@@ -1,0 +1,153 @@
+// Configurations of train_tracerl: those that come along load and plan; hostile ones are refused, with all of their faults at once.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "utils/error.h"
+#include "utils/files.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+    int code;
+    std::string out, err;
+};
+
+std::string temporary(const std::string& name) { return testing::TempDir() + "train_configs_" + name; }
+
+Outcome run(const std::string& arguments) {
+    const std::string out = temporary("out"), err = temporary("err");
+    const int status =
+        system(("./train_tracerl --device cpu " + arguments + " </dev/null >" + out + " 2>" + err).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+}
+
+// What a plan says of `what`, in MiB.
+double mib(const std::string& plan, const std::string& what) {
+    const size_t at = plan.find(what);
+    return at == std::string::npos ? -1 : std::stod(plan.substr(at + what.size()));
+}
+
+int n_lines(const std::string& text) { return int(std::count(text.begin(), text.end(), '\n')); }
+
+struct Case {
+    std::string name;
+    std::string config;               // text of the file
+    std::string arguments;            // beside it
+    std::vector<std::string> faults;  // one line of the message each
+};
+
+const std::vector<Case>& cases() {
+    static const std::vector<Case> all = {
+        {"UnknownKeys", "temprature = 1\nno-such-key = 2\n", "", {"temprature", "no-such-key"}},
+        {"WrongTypes",
+         "tasks = \"many\"\nlr = [1]\nsave-every = 1.5\nreset-optimizer-each-step = 3\nloss-norm = "
+         "\"mean\"\n",
+         "",
+         {"tasks", "lr", "save-every", "reset-optimizer-each-step", "loss-norm"}},
+        {"OutOfRange",
+         "responses = 1\nclip-low = 2\ngamma = -1\nsft-until = 7\nmax-resample = -1\n",
+         "",
+         {"responses", "clip-low", "gamma", "sft-until", "max-resample"}},
+        {"BlockThatDoesNotDivide", "block = 4\ntrain-block = 6\n", "", {"multiple"}},
+        {"EnlargementWithoutALargerBlock", "block = 4\nenlarge-at = 3\n", "", {"--enlarge-at"}},
+        {"StepsAboveTheBlock", "block = 4\nsteps = 9\n", "", {"steps"}},
+        {"ValueModelOfAnotherVocabulary", "", "--value-model {other}", {"vocabulary of 300"}},
+        {"ValueModelWithAnotherObjective",
+         "value-model = \"init\"\nobjective = \"coupled\"\n",
+         "",
+         {"--value-model"}},
+        {"BudgetBelowOneSequence", "token-budget = 10\n", "", {"--token-budget 10"}},
+        {"LengthBeyondTheModel", "gen-length = 1000000\n", "", {"positions"}},
+        {"LengthScheduleAboveTheLimit",
+         "gen-length = 64\nlength-schedule = \"0:65\"\n",
+         "",
+         {"--length-schedule"}},
+        {"LengthScheduleThatFalls", "length-schedule = \"5:8,5:9\"\n", "", {"rise"}},
+        {"LengthScheduleNonsense", "length-schedule = \"5\"\n", "", {"STEP:N"}},
+        {"Tasks",
+         "task = [\"chess\", \"arithmetic:digits=99\", \"sudoku4@0\", \"external:problems=x\"]\n",
+         "",
+         {"'chess'", "digits", "weight", "command=COMMAND"}},
+        {"Bands",
+         "keep-accuracy = \"0.9,0.1\"\nmask-low = 0.9\nmask-high = 0.1\n",
+         "",
+         {"--keep-accuracy", "--mask-low"}},
+        {"OutThatIsTaken", "", "--out {taken}", {"a run is there already"}},
+        // Of every kind one: the file's, the command line's, and what only shows beside model and task.
+        {"AllAtOnce",
+         "unknown = 1\ntasks = true\ntask = \"sudoku4:holes=99\"\nkeep-accuracy = \"no\"\n",
+         "--lr x --block 4 --train-block 6 --value-model {other} --length-schedule 9 --out {taken}",
+         {"unknown", "tasks", "holes", "--keep-accuracy", "--lr", "vocabulary of 300", "STEP:N",
+          "a run is there already"}},
+    };
+    return all;
+}
+
+void replace(std::string& text, const std::string& what, const std::string& by) {
+    for (size_t at; (at = text.find(what)) != std::string::npos;) text.replace(at, what.size(), by);
+}
+
+class HostileConfig : public testing::TestWithParam<Case> {};
+
+}  // namespace
+
+TEST_P(HostileConfig, IsRefusedWithAllItsFaults) {
+    const Case& c = GetParam();
+    const std::string config = temporary("hostile.toml"), taken = temporary("taken"),
+                      other = temporary("other");
+    make_folders(taken);
+    write_file_atomic(taken + "/config.toml", "");
+    if (!file_exists(other + "/config.json")) {
+        ASSERT_EQ(
+            system(("./convert init --preset tiny --set vocab_size=300 --out " + other + " >/dev/null 2>&1")
+                       .c_str()),
+            0);
+    }
+    write_file_atomic(config, c.config);
+    std::string arguments = "--config " + config + " " + c.arguments;
+    replace(arguments, "{other}", other);
+    replace(arguments, "{taken}", taken);
+    const Outcome o = run(arguments);
+    EXPECT_EQ(o.code, 2) << o.err;
+    EXPECT_EQ(o.out, "");
+    EXPECT_EQ(n_lines(o.err), int(c.faults.size())) << o.err;
+    for (const std::string& fault : c.faults)
+        EXPECT_NE(o.err.find(fault), std::string::npos) << fault << "\n" << o.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, HostileConfig, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
+
+// The published models are not here: their config.json is all that a plan needs.
+TEST(TrainConfigs, ThoseThatComeAlongPlan) {
+    std::map<std::string, std::string> plans;
+    for (const auto& entry : fs::directory_iterator("train/configs")) {
+        const std::string path = entry.path().string(), text = read_text(path);
+        if (text.find("\"../shared") != std::string::npos && !fs::exists("../shared/data/configs")) continue;
+        if (text.find("\"runs/") != std::string::npos) continue;  // a model that is made first
+        const Outcome o = run("--dry-run --config " + path);
+        EXPECT_TRUE(o.code == 0 || o.code == 4) << path << "\n" << o.err;  // 4: too large for this machine
+        for (const char* part :
+             {"policy", "optimizer moments", "KV cache", "total", "one step", "tokens generated", "time"})
+            EXPECT_NE(o.out.find(part), std::string::npos) << path << "\n" << o.out;
+        plans[entry.path().stem()] = o.out;
+    }
+    EXPECT_TRUE(plans.contains("default"));
+    if (!plans.contains("math")) GTEST_SKIP() << "../shared/data is not there";
+    // SDAR-8B: 8,190,735,360 parameters of 4 bytes; the value model has no LM head but a head of one row.
+    const std::string math = plans["math"], value = math.substr(math.find("value model"));
+    EXPECT_NEAR(mib(math, "weights"), 8190735360.0 * 4 / (1 << 20), 1);
+    EXPECT_NEAR(mib(math, "optimizer moments"), 8190735360.0 * 8 / (1 << 20), 2);
+    EXPECT_NEAR(mib(value, "weights"), (8190735360.0 - 151936.0 * 4096 + 4096) * 4 / (1 << 20), 1);
+    EXPECT_NE(math.find("128 problems x 32"), std::string::npos) << math;
+    EXPECT_NE(math.find("8192 thousand at most"), std::string::npos) << math;  // 128 x 32 x 2000
+    EXPECT_NE(plans["dream_code"].find("7615.62 million parameters"), std::string::npos);
+    EXPECT_NE(plans["enlarge"].find("4411.42 million parameters"), std::string::npos);
+    EXPECT_NE(plans["longcot"].find("each of at most 16000 tokens"), std::string::npos);
+}
