@@ -31,6 +31,36 @@ TEST(PromptTemplate, TextsOfTheReference) {
               0u);
 }
 
+TEST(PromptTemplate, FullAttentionModelsAreAskedInOtherWords) {
+    EXPECT_EQ(
+        text("dllm-rl", ChatTemplate::Llada),
+        "<|startoftext|><|start_header_id|>user<|end_header_id|>You need to put your final answer in "
+        "\\boxed{}. "
+        "This is the problem:\n1+1?<|eot_id|><|startoftext|><|start_header_id|>assistant<|end_header_id|>");
+    EXPECT_EQ(
+        text("dllm-rl", ChatTemplate::Qwen25),
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nYou need to put your "
+        "final answer in \\boxed{}. This is the problem:\n1+1?<|im_end|>\n<|im_start|>assistant");
+}
+
+TEST(PromptTemplate, ProgramsAndOptions) {
+    EXPECT_EQ(text("code-function", ChatTemplate::Qwen3, "Sort."),
+              "<|im_start|>user\nSort.\nPlace your code within a single Python code block ```python ```. Do "
+              "not include "
+              "more than one code block. <|im_end|>\n<|im_start|>assistant\n");
+    EXPECT_EQ(text("code-stdio", ChatTemplate::Qwen3, "Sort."),
+              "<|im_start|>user\nThis is the problem:\nSort.\nYou should put your code in ```python ```. Use "
+              "input() to "
+              "read input and print() to produce output in your script. <|im_end|>\n<|im_start|>assistant");
+    EXPECT_TRUE(text("code-stdio-think", ChatTemplate::Qwen3).ends_with("<|im_start|>assistant<think>"));
+    EXPECT_EQ(
+        text("option", ChatTemplate::Qwen3, "Which?"),
+        "<|im_start|>user\nThis is the problem:\nWhich?\nYou need to think step by step and put the final "
+        "option "
+        "(A, B, C, or D only\xE2\x80\x94no other character) in \\boxed{}. <|im_end|>\n<|im_start|>assistant");
+    EXPECT_TRUE(text("option-think", ChatTemplate::Qwen3).ends_with("<|im_start|>assistant<think>"));
+}
+
 TEST(PromptTemplate, OrdinaryOnesEndAsTheChatTemplateDoes) {
     EXPECT_EQ(text("chat", ChatTemplate::Qwen3), "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n");
     EXPECT_TRUE(text("math", ChatTemplate::Qwen3).ends_with("\\boxed{}.<|im_end|>\n<|im_start|>assistant\n"));
@@ -57,7 +87,7 @@ TEST(PromptTemplate, IdsAreThoseOfTheTextWithTheQuestionAsText) {
 }
 
 TEST(PromptTemplate, UnknownNamesAreRefusedWithTheList) {
-    EXPECT_EQ(prompt_template_names().size(), 5u);
+    EXPECT_EQ(prompt_template_names().size(), 10u);
     for (const std::string& name : prompt_template_names()) EXPECT_EQ(prompt_template(name).name, name);
     try {
         prompt_template("maths");

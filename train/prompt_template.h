@@ -4,8 +4,12 @@
 //   chat           the question alone
 //   math           the question, then "Please reason step by step, and put your final answer within \boxed{}."
 //   math-think     "You need to put your final answer in \boxed{}. ...", and the answer opens with <think>
-//   dllm-rl        math as the reference code (Gen-Verse/dLLM-RL) has it: no line end after the opening of the answer
+//   dllm-rl        math as the reference code (Gen-Verse/dLLM-RL) has it: no line end after the opening of the answer;
+//                  Dream and LLaDA are asked in the words of math-think
 //   dllm-rl-think  math-think as there
+//   code-function  a Python function in one code block
+//   code-stdio     a Python script that reads input() and prints, code-stdio-think: after a thought
+//   option         the letter of an option in \boxed{}, option-think: after a thought
 //
 // The reference's Jinja templates end in a line end that Jinja strips, so its models were trained without it.
 #pragma once
