@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 
+#include "tests/programs.h"
 #include "utils/error.h"
 #include "utils/files.h"
 
@@ -23,7 +24,8 @@ std::string temporary(const std::string& name) { return testing::TempDir() + "tr
 Outcome run(const std::string& arguments) {
     const std::string out = temporary("out"), err = temporary("err");
     const int status =
-        system(("./train_tracerl --device cpu " + arguments + " </dev/null >" + out + " 2>" + err).c_str());
+        system((program("train_tracerl") + " --device cpu " + arguments + " </dev/null >" + out + " 2>" + err)
+                   .c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
 }
 
@@ -104,10 +106,10 @@ TEST_P(HostileConfig, IsRefusedWithAllItsFaults) {
     make_folders(taken);
     write_file_atomic(taken + "/config.toml", "");
     if (!file_exists(other + "/config.json")) {
-        ASSERT_EQ(
-            system(("./convert init --preset tiny --set vocab_size=300 --out " + other + " >/dev/null 2>&1")
-                       .c_str()),
-            0);
+        ASSERT_EQ(system((program("convert") + " init --preset tiny --set vocab_size=300 --out " + other +
+                          " >/dev/null 2>&1")
+                             .c_str()),
+                  0);
     }
     write_file_atomic(config, c.config);
     std::string arguments = "--config " + config + " " + c.arguments;
