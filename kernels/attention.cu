@@ -10,19 +10,13 @@
 
 namespace cuda {
 
-constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
-
 // ---- kernels ----
 
 struct ForwardArguments {
+    TileArguments in;
     DeviceRows<bf16> out;
     DeviceRows<float> lse;
     float *part_out, *part_lse;  // (parts, kv_heads, rows of a tile, HD) and without HD
-    DeviceRows<const bf16> q, k, v;
-    const AttentionSpans* see;
-    DeviceTiles tiles;
-    int group, kv_heads, n_slots;
-    float scale;
 };
 
 // Scores of 16 rows of the query tile against a key tile, in base 2; -infinity where a row does not see the
@@ -62,41 +56,33 @@ __global__ void __launch_bounds__(TILE_WARPS* WARP) attention_forward_tiles_kern
     constexpr int ROWS = 16 * TILE_WARPS, KEYS = KEY_TILE * HD;
     bf16 *q_smem = smem, *k_smem = smem + ROWS * HD, *v_smem = k_smem + 2 * KEYS;
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, kv_head = int(blockIdx.y);
-    const AttentionTiles::Piece piece = arg.tiles.pieces[blockIdx.x];
+    const AttentionTiles::Piece piece = arg.in.tiles.pieces[blockIdx.x];
     if (piece.query_tile < 0) return;  // the whole block
-    const AttentionTiles::QueryTile tile = arg.tiles.query_tiles[piece.query_tile];
+    const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[piece.query_tile];
 
     AttentionSpans see[2];
     int row[2];
     for (int half = 0; half < 2; half++) {
         row[half] = warp * 16 + lane / 4 + half * 8;
-        const int t = tile.begin + row[half] / arg.group;
-        see[half] = t < tile.end ? arg.see[t] : AttentionSpans{};
+        const int t = tile.begin + row[half] / arg.in.group;
+        see[half] = t < tile.end ? arg.in.see[t] : AttentionSpans{};
     }
-    const auto copy_keys = [&](int visit, int stage) {
-        const int slot0 = arg.tiles.keys[visit].tile * KEY_TILE;
-        copy_slots<HD, KEY_TILE>(k_smem + stage * KEYS, arg.k, slot0, arg.n_slots, kv_head);
-        copy_slots<HD, KEY_TILE>(v_smem + stage * KEYS, arg.v, slot0, arg.n_slots, kv_head);
-        cp_async_commit();
-    };
-    copy_queries<HD, ROWS>(q_smem, arg.q, tile.begin, tile.end, arg.group, kv_head);
-    if (piece.first_visit < piece.end_visit) copy_keys(piece.first_visit, 0);
+    copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
+    if (piece.first_visit < piece.end_visit)
+        copy_visit<HD>(k_smem, v_smem, 0, arg.in, piece.first_visit, kv_head);
 
     float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
     for (int visit = piece.first_visit, stage = 0; visit < piece.end_visit; visit++, stage ^= 1) {
-        if (visit + 1 < piece.end_visit) {
-            copy_keys(visit + 1, stage ^ 1);
-            cp_async_wait<1>();
-        } else {
-            cp_async_wait<0>();
-        }
+        const bool more = visit + 1 < piece.end_visit;
+        if (more) copy_visit<HD>(k_smem, v_smem, stage ^ 1, arg.in, visit + 1, kv_head);
+        wait_for_stage(more);
         __syncthreads();  // everybody's copies of this stage have arrived
-        const AttentionTiles::Visit keys = arg.tiles.keys[visit];
+        const AttentionTiles::Visit keys = arg.in.tiles.keys[visit];
         uint64_t seen[2] = {~uint64_t(0), ~uint64_t(0)};
         if (!keys.full)
             for (int half = 0; half < 2; half++) seen[half] = visible_slots(see[half], keys.tile * KEY_TILE);
         float s[KEY_TILE / 8][4];
-        score_tile<HD>(s, q_smem, warp * 16, k_smem + stage * KEYS, arg.scale, seen);
+        score_tile<HD>(s, q_smem, warp * 16, k_smem + stage * KEYS, arg.in.scale, seen);
         online_softmax<HD>(s, o, m, l);
         add_product<HD>(o, s, v_smem + stage * KEYS, 0);
         __syncthreads();  // everybody is done with this stage before it is overwritten
@@ -104,10 +90,11 @@ __global__ void __launch_bounds__(TILE_WARPS* WARP) attention_forward_tiles_kern
 
     for (int half = 0; half < 2; half++) {
         for (int x = 1; x < 4; x *= 2) l[half] += __shfl_xor_sync(FULL_WARP, l[half], x);
-        const int t = tile.begin + row[half] / arg.group, head = kv_head * arg.group + row[half] % arg.group;
+        const int t = tile.begin + row[half] / arg.in.group,
+                  head = kv_head * arg.in.group + row[half] % arg.in.group;
         const float inverse = l[half] > 0 ? 1.0f / l[half] : 0.0f;
         const float lse = l[half] > 0 ? (m[half] + log2f(l[half])) * LN_2 : -INFINITY;
-        const int64_t part_row = (int64_t(piece.part) * arg.kv_heads + kv_head) * ROWS + row[half];
+        const int64_t part_row = (int64_t(piece.part) * arg.in.kv_heads + kv_head) * ROWS + row[half];
         if (t >= tile.end) continue;
         for (int i = 0; i < HD / 8; i++) {
             const int c = i * 8 + lane % 4 * 2;
@@ -127,12 +114,12 @@ template <int HD, int TILE_WARPS>
 __global__ void attention_join_kernel(ForwardArguments arg) {
     constexpr int ROWS = 16 * TILE_WARPS;
     const int lane = int(threadIdx.x), row = int(blockIdx.z), kv_head = int(blockIdx.y);
-    const AttentionTiles::Join join = arg.tiles.joins[blockIdx.x];
+    const AttentionTiles::Join join = arg.in.tiles.joins[blockIdx.x];
     if (join.query_tile < 0) return;  // the whole block
-    const AttentionTiles::QueryTile tile = arg.tiles.query_tiles[join.query_tile];
-    const int t = tile.begin + row / arg.group, head = kv_head * arg.group + row % arg.group;
+    const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[join.query_tile];
+    const int t = tile.begin + row / arg.in.group, head = kv_head * arg.in.group + row % arg.in.group;
     if (t >= tile.end) return;  // the whole block
-    const auto part_row = [&](int part) { return (int64_t(part) * arg.kv_heads + kv_head) * ROWS + row; };
+    const auto part_row = [&](int part) { return (int64_t(part) * arg.in.kv_heads + kv_head) * ROWS + row; };
     float top = -INFINITY, sum = 0;
     for (int p = join.first_part; p < join.end_part; p++) top = fmaxf(top, arg.part_lse[part_row(p)]);
     const float base = top == -INFINITY ? 0.0f : top;
@@ -160,32 +147,25 @@ bool attention_on_tensor_cores(const Attention& a) {
 template <int HD, int TILE_WARPS>
 static void launch_forward(const Context& ctx, ForwardArguments arg) {
     constexpr int ROWS = 16 * TILE_WARPS;
-    const size_t rows = size_t(arg.tiles.parts) * size_t(arg.kv_heads) * ROWS;
+    const size_t rows = size_t(arg.in.tiles.parts) * size_t(arg.in.kv_heads) * ROWS;
     arg.part_out = ctx.workspace.take<float>(rows * HD);
     arg.part_lse = ctx.workspace.take<float>(rows);
     launch(attention_forward_tiles_kernel<HD, TILE_WARPS>,
-           dim3(unsigned(arg.tiles.n_pieces), unsigned(arg.kv_heads)), ROWS * 2,
+           dim3(unsigned(arg.in.tiles.n_pieces), unsigned(arg.in.kv_heads)), ROWS * 2,
            size_t(ROWS + 4 * KEY_TILE) * HD * sizeof(bf16), ctx.stream, arg);
-    if (arg.tiles.n_joins)
+    if (arg.in.tiles.n_joins)
         launch(attention_join_kernel<HD, TILE_WARPS>,
-               dim3(unsigned(arg.tiles.n_joins), unsigned(arg.kv_heads), ROWS), WARP, 0, ctx.stream, arg);
+               dim3(unsigned(arg.in.tiles.n_joins), unsigned(arg.in.kv_heads), ROWS), WARP, 0, ctx.stream,
+               arg);
 }
 
 void attention_forward_tiles(const Context& ctx, Tensor out, Tensor lse, const Attention& a,
                              const DeviceTiles& tiles) {
-    const ForwardArguments arg{.out = device_rows<bf16>(out),
+    const ForwardArguments arg{.in = tile_arguments(a, tiles),
+                               .out = device_rows<bf16>(out),
                                .lse = device_rows<float>(lse),
                                .part_out = nullptr,
-                               .part_lse = nullptr,
-                               .q = device_rows<const bf16>(a.q),
-                               .k = device_rows<const bf16>(a.k),
-                               .v = device_rows<const bf16>(a.v),
-                               .see = reinterpret_cast<const AttentionSpans*>(a.see.as<int>()),
-                               .tiles = tiles,
-                               .group = a.group(),
-                               .kv_heads = a.kv_heads,
-                               .n_slots = int(a.k.rows),
-                               .scale = 1.0f / sqrtf(float(a.HD()))};
+                               .part_lse = nullptr};
     CHECK(tiles.warps == 1 || tiles.warps == 4, "attention tiles of %d warps", tiles.warps);
     const bool one = tiles.warps == 1;
     switch (a.HD()) {

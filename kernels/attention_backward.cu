@@ -15,20 +15,16 @@
 
 namespace cuda {
 
-constexpr float LOG2_E = 1.4426950408889634f;
 constexpr int ROWS = 64, THREADS = 128;
 constexpr int HALF = 32;  // of a tile that is gone over, taken at a time: more would not fit in the registers
 
 // ---- kernels ----
 
 struct BackwardArguments {
+    TileArguments in;
     DeviceRows<bf16> dq, dk, dv;
     DeviceRows<const float> row_sums, lse;
-    DeviceRows<const bf16> dout, q, k, v;
-    const AttentionSpans* see;
-    DeviceTiles tiles;
-    int group, n_slots;
-    float scale;
+    DeviceRows<const bf16> dout;
 };
 
 template <int HD>
@@ -37,39 +33,31 @@ __global__ void __launch_bounds__(THREADS) attention_dq_tiles_kernel(BackwardArg
     constexpr int TILE = ROWS * HD;
     bf16 *q_smem = smem, *dout_smem = smem + TILE, *k_smem = smem + 2 * TILE, *v_smem = smem + 4 * TILE;
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, kv_head = int(blockIdx.y);
-    const AttentionTiles::QueryTile tile = arg.tiles.query_tiles[blockIdx.x];
+    const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[blockIdx.x];
 
     AttentionSpans see[2];
     int t[2], head[2];
     float lse[2], D[2];
     for (int half = 0; half < 2; half++) {
         const int row = warp * 16 + lane / 4 + half * 8;
-        t[half] = tile.begin + row / arg.group, head[half] = kv_head * arg.group + row % arg.group;
+        t[half] = tile.begin + row / arg.in.group, head[half] = kv_head * arg.in.group + row % arg.in.group;
         const bool valid = t[half] < tile.end;
-        see[half] = valid ? arg.see[t[half]] : AttentionSpans{};
+        see[half] = valid ? arg.in.see[t[half]] : AttentionSpans{};
         lse[half] = valid ? arg.lse[t[half]][head[half]] : 0.0f;
         D[half] = valid ? arg.row_sums[t[half]][head[half]] : 0.0f;
     }
-    const auto copy_keys = [&](int visit, int stage) {
-        const int slot0 = arg.tiles.keys[visit].tile * KEY_TILE;
-        copy_slots<HD, KEY_TILE>(k_smem + stage * TILE, arg.k, slot0, arg.n_slots, kv_head);
-        copy_slots<HD, KEY_TILE>(v_smem + stage * TILE, arg.v, slot0, arg.n_slots, kv_head);
-        cp_async_commit();
-    };
-    copy_queries<HD, ROWS>(q_smem, arg.q, tile.begin, tile.end, arg.group, kv_head);
-    copy_queries<HD, ROWS>(dout_smem, arg.dout, tile.begin, tile.end, arg.group, kv_head);
-    if (tile.first_visit < tile.end_visit) copy_keys(tile.first_visit, 0);
+    copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
+    copy_queries<HD, ROWS>(dout_smem, arg.dout, tile.begin, tile.end, arg.in.group, kv_head);
+    if (tile.first_visit < tile.end_visit)
+        copy_visit<HD>(k_smem, v_smem, 0, arg.in, tile.first_visit, kv_head);
 
     float dq[HD / 8][4] = {};
     for (int visit = tile.first_visit, stage = 0; visit < tile.end_visit; visit++, stage ^= 1) {
-        if (visit + 1 < tile.end_visit) {
-            copy_keys(visit + 1, stage ^ 1);
-            cp_async_wait<1>();
-        } else {
-            cp_async_wait<0>();
-        }
+        const bool more = visit + 1 < tile.end_visit;
+        if (more) copy_visit<HD>(k_smem, v_smem, stage ^ 1, arg.in, visit + 1, kv_head);
+        wait_for_stage(more);
         __syncthreads();  // everybody's copies of this stage have arrived
-        const int base = arg.tiles.keys[visit].tile * KEY_TILE, column = lane % 4 * 2;
+        const int base = arg.in.tiles.keys[visit].tile * KEY_TILE, column = lane % 4 * 2;
         uint64_t seen[2];
         for (int half = 0; half < 2; half++) seen[half] = visible_slots(see[half], base);
 #pragma unroll 1
@@ -81,8 +69,8 @@ __global__ void __launch_bounds__(THREADS) attention_dq_tiles_kernel(BackwardArg
                 for (int r = 0; r < 4; r++) {
                     const int half = r / 2;
                     const bool visible = seen[half] >> (key0 + j * 8 + column + r % 2) & 1;
-                    const float p = visible ? exp2f((s[j][r] * arg.scale - lse[half]) * LOG2_E) : 0.0f;
-                    ds[j][r] = p * (ds[j][r] - D[half]) * arg.scale;
+                    const float p = visible ? exp2f((s[j][r] * arg.in.scale - lse[half]) * LOG2_E) : 0.0f;
+                    ds[j][r] = p * (ds[j][r] - D[half]) * arg.in.scale;
                 }
             add_product<HD>(dq, ds, k_smem + stage * TILE, key0);
         }
@@ -111,32 +99,29 @@ __global__ void __launch_bounds__(THREADS) attention_dkv_tiles_kernel(BackwardAr
     RowData* rows_smem = reinterpret_cast<RowData*>(smem + 6 * TILE);  // (2, ROWS)
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, kv_head = int(blockIdx.y);
     const int slot0 = int(blockIdx.x) * KEY_TILE;
-    const int first = arg.tiles.first_query[blockIdx.x], last = arg.tiles.first_query[blockIdx.x + 1];
+    const int first = arg.in.tiles.first_query[blockIdx.x], last = arg.in.tiles.first_query[blockIdx.x + 1];
 
     const auto copy_rows_of = [&](int visit, int stage) {
-        const AttentionTiles::QueryTile tile = arg.tiles.query_tiles[arg.tiles.queries[visit].tile];
-        copy_queries<HD, ROWS>(q_smem + stage * TILE, arg.q, tile.begin, tile.end, arg.group, kv_head);
-        copy_queries<HD, ROWS>(dout_smem + stage * TILE, arg.dout, tile.begin, tile.end, arg.group, kv_head);
+        const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[arg.in.tiles.queries[visit].tile];
+        copy_queries<HD, ROWS>(q_smem + stage * TILE, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
+        copy_queries<HD, ROWS>(dout_smem + stage * TILE, arg.dout, tile.begin, tile.end, arg.in.group,
+                               kv_head);
         cp_async_commit();
-        const int row = int(threadIdx.x), t = tile.begin + row / arg.group,
-                  head = kv_head * arg.group + row % arg.group;
+        const int row = int(threadIdx.x), t = tile.begin + row / arg.in.group,
+                  head = kv_head * arg.in.group + row % arg.in.group;
         if (row < ROWS)
-            rows_smem[stage * ROWS + row] = t < tile.end ? RowData{visible_slots(arg.see[t], slot0),
+            rows_smem[stage * ROWS + row] = t < tile.end ? RowData{visible_slots(arg.in.see[t], slot0),
                                                                    arg.lse[t][head], arg.row_sums[t][head]}
                                                          : RowData{0, 0, 0};
     };
-    copy_slots<HD, KEY_TILE>(k_smem, arg.k, slot0, arg.n_slots, kv_head);
-    copy_slots<HD, KEY_TILE>(v_smem, arg.v, slot0, arg.n_slots, kv_head);
+    copy_slots<HD, KEY_TILE>(k_smem, arg.in.k, slot0, arg.in.n_slots, kv_head);
+    copy_slots<HD, KEY_TILE>(v_smem, arg.in.v, slot0, arg.in.n_slots, kv_head);
     if (first < last) copy_rows_of(first, 0);
 
     float dk[HD / 8][4] = {}, dv[HD / 8][4] = {};
     for (int visit = first, stage = 0; visit < last; visit++, stage ^= 1) {
-        if (visit + 1 < last) {
-            copy_rows_of(visit + 1, stage ^ 1);
-            cp_async_wait<1>();
-        } else {
-            cp_async_wait<0>();
-        }
+        if (visit + 1 < last) copy_rows_of(visit + 1, stage ^ 1);
+        wait_for_stage(visit + 1 < last);
         __syncthreads();  // everybody's copies of this stage, and its row data, have arrived
         const bf16 *q_tile = q_smem + stage * TILE, *dout_tile = dout_smem + stage * TILE;
 #pragma unroll 1
@@ -148,8 +133,8 @@ __global__ void __launch_bounds__(THREADS) attention_dkv_tiles_kernel(BackwardAr
                 for (int r = 0; r < 4; r++) {
                     const RowData& row = rows_smem[stage * ROWS + row0 + j * 8 + lane % 4 * 2 + r % 2];
                     const bool visible = row.seen >> (warp * 16 + lane / 4 + r / 2 * 8) & 1;
-                    p[j][r] = visible ? exp2f((p[j][r] * arg.scale - row.lse) * LOG2_E) : 0.0f;
-                    ds[j][r] = p[j][r] * (ds[j][r] - row.D) * arg.scale;
+                    p[j][r] = visible ? exp2f((p[j][r] * arg.in.scale - row.lse) * LOG2_E) : 0.0f;
+                    ds[j][r] = p[j][r] * (ds[j][r] - row.D) * arg.in.scale;
                 }
             add_product<HD>(dv, p, dout_tile, row0);
             add_product<HD>(dk, ds, q_tile, row0);
@@ -159,7 +144,7 @@ __global__ void __launch_bounds__(THREADS) attention_dkv_tiles_kernel(BackwardAr
     cp_async_wait<0>();  // a key tile that nobody sees leaves its copies under way
     for (int half = 0; half < 2; half++) {
         const int slot = slot0 + warp * 16 + lane / 4 + half * 8;
-        if (slot >= arg.n_slots) continue;
+        if (slot >= arg.in.n_slots) continue;
         for (int i = 0; i < HD / 8; i++) {
             const int c = kv_head * HD + i * 8 + lane % 4 * 2;
             store_pack<2>(arg.dk[slot] + c, Pack<bf16, 2>{{from_float<bf16>(dk[i][half * 2]),
@@ -175,29 +160,22 @@ __global__ void __launch_bounds__(THREADS) attention_dkv_tiles_kernel(BackwardAr
 template <int HD>
 static void launch_backward(const Context& ctx, const BackwardArguments& arg, int kv_heads) {
     const size_t tiles = size_t(6) * ROWS * HD * sizeof(bf16);
-    launch(attention_dq_tiles_kernel<HD>, dim3(unsigned(arg.tiles.n_query_tiles), unsigned(kv_heads)),
+    launch(attention_dq_tiles_kernel<HD>, dim3(unsigned(arg.in.tiles.n_query_tiles), unsigned(kv_heads)),
            THREADS, tiles, ctx.stream, arg);
-    launch(attention_dkv_tiles_kernel<HD>, dim3(unsigned(arg.tiles.n_key_tiles), unsigned(kv_heads)), THREADS,
-           tiles + 2 * ROWS * sizeof(RowData), ctx.stream, arg);
+    launch(attention_dkv_tiles_kernel<HD>, dim3(unsigned(arg.in.tiles.n_key_tiles), unsigned(kv_heads)),
+           THREADS, tiles + 2 * ROWS * sizeof(RowData), ctx.stream, arg);
 }
 
 void attention_backward_tiles(const Context& ctx, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums,
                               Tensor dout, Tensor lse, const Attention& a, const DeviceTiles& tiles) {
     CHECK(tiles.warps == 4, "attention backward over tiles of %d warps", tiles.warps);
-    const BackwardArguments arg{.dq = device_rows<bf16>(dq),
+    const BackwardArguments arg{.in = tile_arguments(a, tiles),
+                                .dq = device_rows<bf16>(dq),
                                 .dk = device_rows<bf16>(dk),
                                 .dv = device_rows<bf16>(dv),
                                 .row_sums = device_rows<const float>(row_sums),
                                 .lse = device_rows<const float>(lse),
-                                .dout = device_rows<const bf16>(dout),
-                                .q = device_rows<const bf16>(a.q),
-                                .k = device_rows<const bf16>(a.k),
-                                .v = device_rows<const bf16>(a.v),
-                                .see = reinterpret_cast<const AttentionSpans*>(a.see.as<int>()),
-                                .tiles = tiles,
-                                .group = a.group(),
-                                .n_slots = int(a.k.rows),
-                                .scale = 1.0f / sqrtf(float(a.HD()))};
+                                .dout = device_rows<const bf16>(dout)};
     switch (a.HD()) {
         case 32: return launch_backward<32>(ctx, arg, a.kv_heads);
         case 64: return launch_backward<64>(ctx, arg, a.kv_heads);

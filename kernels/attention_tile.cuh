@@ -10,6 +10,28 @@
 
 namespace cuda {
 
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+// What every kernel over tiles reads.
+struct TileArguments {
+    DeviceRows<const bf16> q, k, v;
+    const AttentionSpans* see;
+    DeviceTiles tiles;
+    int group, kv_heads, n_slots;
+    float scale;
+};
+inline TileArguments tile_arguments(const Attention& a, const DeviceTiles& tiles) {
+    return {.q = device_rows<const bf16>(a.q),
+            .k = device_rows<const bf16>(a.k),
+            .v = device_rows<const bf16>(a.v),
+            .see = reinterpret_cast<const AttentionSpans*>(a.see.as<int>()),
+            .tiles = tiles,
+            .group = a.group(),
+            .kv_heads = a.kv_heads,
+            .n_slots = int(a.k.rows),
+            .scale = 1.0f / sqrtf(float(a.HD()))};
+}
+
 // Element offset of (row, col) in a tile; col in the middle of a chunk keeps its place there.
 template <int HD>
 __device__ inline int swizzle(int row, int col) {
@@ -69,6 +91,23 @@ __device__ inline void copy_queries(bf16* tile, DeviceRows<const bf16> src, int 
         cp_async_16(tile + swizzle<HD>(row, col),
                     src[valid ? t : begin] + (kv_head * group + row % group) * HD + col, valid);
     }
+}
+
+// Issues the copy of a visit's keys and values into one of two stages.
+template <int HD>
+__device__ inline void copy_visit(bf16* k_stages, bf16* v_stages, int stage, const TileArguments& in,
+                                  int visit, int kv_head) {
+    const int slot0 = in.tiles.keys[visit].tile * KEY_TILE, at = stage * KEY_TILE * HD;
+    copy_slots<HD, KEY_TILE>(k_stages + at, in.k, slot0, in.n_slots, kv_head);
+    copy_slots<HD, KEY_TILE>(v_stages + at, in.v, slot0, in.n_slots, kv_head);
+    cp_async_commit();
+}
+// Of two stages under way, or one: until this thread's copies of the first have arrived.
+__device__ inline void wait_for_stage(bool two) {
+    if (two)
+        cp_async_wait<1>();
+    else
+        cp_async_wait<0>();
 }
 
 // acc (16 rows, 8 N columns) = A (rows row0.. of a_tile) B^T (rows n0.. of b_tile), over HD

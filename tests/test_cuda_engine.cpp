@@ -3,6 +3,7 @@
 // after the references' scalar
 #include "inference/engine.h"
 #include "tests/random_model.h"
+#include "tests/same_trajectory.h"
 
 namespace {
 
@@ -68,12 +69,7 @@ std::vector<Request> requests_for(const ModelConfig& config) {
 }
 
 void expect_same(const Trajectory& got, const Trajectory& want, double error, const std::string& what) {
-    EXPECT_EQ(got.output_ids, want.output_ids) << what;
-    EXPECT_EQ(got.step_map, want.step_map) << what;
-    EXPECT_EQ(got.tail_ids, want.tail_ids) << what;
-    EXPECT_EQ(got.tail_steps, want.tail_steps) << what;
-    EXPECT_EQ(got.finish_reason, want.finish_reason) << what;
-    EXPECT_EQ(got.denoise_steps, want.denoise_steps) << what;
+    expect_same_tokens(got, want, what);
     ASSERT_EQ(got.logprobs.size(), want.logprobs.size()) << what;
     for (size_t i = 0; i < want.logprobs.size(); i++)
         EXPECT_NEAR(got.logprobs[i], want.logprobs[i], error) << what;

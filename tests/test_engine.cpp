@@ -7,6 +7,7 @@
 #include "kernels/reveal_block.h"
 #include "tests/naive_network.h"
 #include "tests/random_model.h"
+#include "tests/same_trajectory.h"
 
 namespace {
 
@@ -57,12 +58,7 @@ Request request_of(int prompt_length, int block, int gen_length, uint32_t sequen
 }
 
 void expect_same(const Trajectory& a, const Trajectory& b, const std::string& what, bool bits = true) {
-    EXPECT_EQ(a.output_ids, b.output_ids) << what;
-    EXPECT_EQ(a.step_map, b.step_map) << what;
-    EXPECT_EQ(a.tail_ids, b.tail_ids) << what;
-    EXPECT_EQ(a.tail_steps, b.tail_steps) << what;
-    EXPECT_EQ(a.finish_reason, b.finish_reason) << what;
-    EXPECT_EQ(a.denoise_steps, b.denoise_steps) << what;
+    expect_same_tokens(a, b, what);
     if (bits) {
         EXPECT_EQ(a.logprobs, b.logprobs) << what;
     }

@@ -55,15 +55,11 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const
 #endif
 }
 
-// Four 8x8 bf16 matrices from shared memory. Lane l supplies the address of row l%8 of matrix l/8; it
-// receives in r[m] the pair at row l/4, columns 2*(l%4).. of matrix m.
-__device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
-                 : "memory");
-#else
+#ifndef __CUDACC__
+// ldmatrix on the host: element(l, i) says which element of each matrix lane l receives in its half i.
+template <class Element>
+inline void ldmatrix_on_host(uint32_t (&r)[4], const void* row, Element, const char* op, const char* file,
+                             int line) {
     if (reinterpret_cast<uintptr_t>(row) % 16)
         cpu_device::fail("ldmatrix: address not 16-byte aligned", PTX_AT);
     struct Args {
@@ -73,12 +69,39 @@ __device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
     struct Op {
         void operator()(Args** lanes, uint32_t) const {
             for (int l = 0; l < 32; l++)
-                for (int m = 0; m < 4; m++)
-                    memcpy(&lanes[l]->r[m], static_cast<const uint32_t*>(lanes[m * 8 + l / 4]->row) + l % 4,
-                           4);
+                for (int m = 0; m < 4; m++) {
+                    uint16_t pair[2];
+                    for (int i = 0; i < 2; i++) {
+                        const auto [at_row, at_col] = Element()(l, i);
+                        memcpy(&pair[i], static_cast<const uint16_t*>(lanes[m * 8 + at_row]->row) + at_col,
+                               2);
+                    }
+                    lanes[l]->r[m] = uint32_t(pair[0]) | uint32_t(pair[1]) << 16;
+                }
         }
     };
-    cpu_device::warp_collective(FULL_WARP, mine, Op(), "ldmatrix.x4", PTX_AT);
+    cpu_device::warp_collective(FULL_WARP, mine, Op(), op, PTX_AT);
+}
+struct MatrixElement {
+    int row, col;
+};
+#endif
+
+// Four 8x8 bf16 matrices from shared memory. Lane l supplies the address of row l%8 of matrix l/8; it
+// receives in r[m] the pair at row l/4, columns 2*(l%4).. of matrix m.
+__device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
+#ifdef __CUDACC__
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+                 : "memory");
+#else
+    ldmatrix_on_host(
+        r, row,
+        [](int l, int i) {
+            return MatrixElement{l / 4, l % 4 * 2 + i};
+        },
+        "ldmatrix.x4", PTX_AT);
 #endif
 }
 
@@ -91,25 +114,12 @@ __device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row PTX_S
                  : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
                  : "memory");
 #else
-    if (reinterpret_cast<uintptr_t>(row) % 16)
-        cpu_device::fail("ldmatrix: address not 16-byte aligned", PTX_AT);
-    struct Args {
-        uint32_t* r;
-        const void* row;
-    } mine{r, row};
-    struct Op {
-        void operator()(Args** lanes, uint32_t) const {
-            for (int l = 0; l < 32; l++)
-                for (int m = 0; m < 4; m++) {
-                    uint16_t pair[2];
-                    for (int i = 0; i < 2; i++)
-                        memcpy(&pair[i],
-                               static_cast<const uint16_t*>(lanes[m * 8 + l % 4 * 2 + i]->row) + l / 4, 2);
-                    lanes[l]->r[m] = uint32_t(pair[0]) | uint32_t(pair[1]) << 16;
-                }
-        }
-    };
-    cpu_device::warp_collective(FULL_WARP, mine, Op(), "ldmatrix.x4.trans", PTX_AT);
+    ldmatrix_on_host(
+        r, row,
+        [](int l, int i) {
+            return MatrixElement{l % 4 * 2 + i, l / 4};
+        },
+        "ldmatrix.x4.trans", PTX_AT);
 #endif
 }
 
