@@ -110,10 +110,12 @@ class Bench {
     void bytes(const std::string& name, const std::string& shape, double moved,
                const std::function<void()>& run) {
         if (!wanted(name)) return;
-        const double s = time(run);
-        printf("%-34s %-34s %7.3f ms %9.1f GB/s %6.1f %%\n", name.c_str(), shape.c_str(), s * 1e3,
-               moved / s * 1e-9, 100 * moved / s / bandwidth_);
-        fflush(stdout);
+        print_bytes(name, shape, moved, time(run));
+    }
+    // What `run` takes beside `part`, which is in it.
+    void bytes_beside(const std::string& name, const std::string& shape, double moved,
+                      const std::function<void()>& part, const std::function<void()>& run) {
+        if (wanted(name)) print_bytes(name, shape, moved, time(run) - time(part));
     }
     void flops(const std::string& name, const std::string& shape, double done,
                const std::function<void()>& run) {
@@ -125,6 +127,12 @@ class Bench {
     }
 
   private:
+    void print_bytes(const std::string& name, const std::string& shape, double moved, double s) const {
+        printf("%-34s %-34s %7.3f ms %9.1f GB/s %6.1f %%\n", name.c_str(), shape.c_str(), s * 1e3,
+               moved / s * 1e-9, 100 * moved / s / bandwidth_);
+        fflush(stdout);
+    }
+
     Ops& ops_;
     bool tiny_;
     std::string filter_;
@@ -143,7 +151,7 @@ void bench_rows(Bench& b, const Body& m, int T) {
     Ops& ops = b.ops();
     const double row = 2.0 * T * m.C;  // bytes of one (T, C) in bf16
     const std::string shape = format("%s, T %d", m.name, T);
-    const Tensor x = b.random(T, m.C), y = b.fresh(T, m.C, DType::BF16), w = b.random(1, m.C),
+    const Tensor x = b.random(T, m.C), y = b.fresh(T, m.C, DType::BF16), w = b.random(1, m.C, DType::F32),
                  d = b.random(T, m.C);
     const Tensor dx = b.fresh(T, m.C, DType::BF16), dw = b.fresh(1, m.C), rstd = b.fresh(1, T);
     b.bytes("rmsnorm forward", shape, 2 * row, [&] { ops.rmsnorm_forward(y, rstd, x, w, 1e-6f); });
@@ -155,7 +163,7 @@ void bench_rows(Bench& b, const Body& m, int T) {
     std::vector<int> position;
     for (int t = 0; t < T; t++) position.push_back(t % 512);
     const Tensor pos = b.indices(position, T), rope = b.random(512, m.HD, DType::F32),
-                 norm = b.random(1, m.HD);
+                 norm = b.random(1, m.HD, DType::F32);
     const Tensor q = b.random(T, m.NH * m.HD), q_out = b.fresh(T, m.NH * m.HD, DType::BF16),
                  q_rstd = b.fresh(T, m.NH), dnorm = b.fresh(1, m.HD);
     const double heads = 2.0 * T * m.NH * m.HD;
@@ -208,16 +216,18 @@ Layout block_causal(int T, int n, int B) {
     }
     return l;
 }
-// Per sequence a clean text of n/4 tokens, then copies of its blocks, three in a row of each.
-Layout trace(int T, int n, int B) {
-    Layout l{"trace", {}, T, T, 0};
+// Per sequence of n rows a clean text, then `copies` noisy copies of each of its blocks, one after the other: 1 in SFT, one per reveal
+// step in a trace.
+Layout training(const char* name, int T, int n, int B, int copies) {
+    Layout l{name, {}, T, T, 0};
+    const int clean = std::max(B, n / (1 + copies) / B * B);
     for (int t = 0; t < T; t++) {
-        const int first = t / n * n, at = t - first, clean = n / 4 / B * B;
+        const int first = t / n * n, at = t - first;
         int end, own = 0, own_end = 0;
         if (at < clean) {
             end = first + (at / B + 1) * B;
         } else {
-            const int copy = (at - clean) / B, block = copy / 3 % std::max(1, clean / B);
+            const int copy = (at - clean) / B, block = copy / copies % (clean / B);
             end = first + block * B, own = first + clean + copy * B,
             own_end = std::min(T, std::min(first + n, own + B));
         }
@@ -272,6 +282,10 @@ void bench_head(Bench& b, const Body& m, int N) {
     for (int n = 0; n < N; n++) ids.push_back(n * 7919 % m.V);
     const Tensor target = b.indices(ids, N);
     b.flops("head logprob", shape, work, [&] { ops.head_logprob(p, lse, {}, x, w, target); });
+    const Tensor logits = b.fresh(N, m.V);
+    b.bytes_beside(
+        "head logprob beside its product", shape, 4.0 * N * m.V, [&] { ops.linear_forward(logits, x, w); },
+        [&] { ops.head_logprob(p, lse, {}, x, w, target); });
     b.flops("head backward", shape, 3 * work, [&] { ops.head_backward(dx, dw, d, lse, x, w, target); });
     const auto fresh = [&](Tensor shape) { return b.fresh(shape.rows, shape.cols, DType::I32); };
     const Tensor sampled = fresh(records<Sampled>(nullptr, N)), rows = fresh(records<SampleRow>(nullptr, N));
@@ -327,7 +341,8 @@ int main(int argc, char** argv) {
             bench_products(b, m, T);
             for (const int length : tiny ? std::vector<int>{20} : std::vector<int>{1024, 4096, 16384}) {
                 bench_attention(b, m, block_causal(length, std::min(length, 4096), 4), "block-causal", true);
-                bench_attention(b, m, trace(length, std::min(length, 4096), 4), "trace", true);
+                bench_attention(b, m, training("SFT", length, std::min(length, 4096), 4, 1), "SFT", true);
+                bench_attention(b, m, training("trace", length, std::min(length, 4096), 4, 3), "trace", true);
             }
             for (const int sequences : tiny ? std::vector<int>{2} : std::vector<int>{1, 16, 128})
                 bench_attention(b, m, decoding(sequences, tiny ? 70 : 2048, 4),

@@ -85,12 +85,13 @@ class Builder:
         if not all(os.path.exists(f) for f in self.rest) or not self.objects:
             sys.exit(f"tests/mutate.py: no objects in {build}; first type: make {build}/run_tests")
         self.folder = f"{build}/mutant"
+        self.program = f"{self.folder}/run"
         os.makedirs(self.folder, exist_ok=True)
 
-    def test(self, mutant, test_filter):
-        """'caught' and how, or None where every test passes."""
+    def link(self, mutant):
+        """The tests with the mutant in place of what it was made of; False where it does not compile."""
         stem = os.path.basename(mutant["file"])
-        source, program = f"{self.folder}/{stem}", f"{self.folder}/run"
+        source = f"{self.folder}/{stem}"
         # a .cu file includes only what is found from the root; a .cuh is a header of two of them
         open(source, "w").write(mutant["text"])
         units = [source]
@@ -106,13 +107,17 @@ class Builder:
         for unit in units:
             out = unit + ".o"
             if run(["g++"] + FLAGS + self.flags + ["-c", unit, "-o", out], 300).returncode:
-                return "does not compile"
+                return False
             compiled.append(out)
         link = run(["g++"] + self.flags + ["-fopenmp"] * ("-fsanitize=thread" not in self.flags) + objects + compiled + self.rest +
-                   ["-lgtest", "-lgtest_main", "-lpthread", "-o", program], 300)
+                   ["-lgtest", "-lgtest_main", "-lutf8proc", "-lpthread", "-o", self.program], 300)
         if link.returncode:
             sys.exit(link.stderr)
-        result = run(["setarch", "-R", program, f"--gtest_filter={test_filter}", "--gtest_fail_fast", "--gtest_brief=1"], 240)
+        return True
+
+    def test(self, test_filter):
+        """How the program is caught, or None where every test passes."""
+        result = run(["setarch", "-R", self.program, f"--gtest_filter={test_filter}", "--gtest_fail_fast", "--gtest_brief=1"], 240)
         if result is None:
             return "hangs"
         if result.returncode == 0:
@@ -137,7 +142,7 @@ def main():
     total = len(mutants)
     if options.sample and options.sample < total:
         mutants = random.Random(options.seed).sample(mutants, options.sample)
-    print(f"{total} possible mutants, trying {len(mutants)}")
+    print(f"{total} possible mutants, trying {len(mutants)}", flush=True)
 
     plain = Builder(options.build, [])
     thread = Builder(options.thread, ["-fsanitize=thread"]) if options.thread else None
@@ -145,18 +150,18 @@ def main():
         stem = os.path.basename(path).split(".")[0]
         return next((f for key, f in FILTERS.items() if stem.startswith(key)), DEFAULT_FILTER)
 
-    for f in sorted({filter_of(m["file"]) for m in mutants}):  # what is not broken passes
-        unbroken = {"file": "kernels/swiglu.cu", "text": open("kernels/swiglu.cu").read()}
-        if plain.test(unbroken, f):
+    plain.link({"file": "kernels/swiglu.cu", "text": open("kernels/swiglu.cu").read()})  # what is not broken passes
+    for f in sorted({filter_of(m["file"]) for m in mutants}):
+        if plain.test(f):
             sys.exit(f"tests/mutate.py: the tests {f} fail without any mutant")
     caught, tried, survivors = 0, 0, []
     for m in mutants:
         test_filter = filter_of(m["file"])
-        how = plain.test(m, test_filter)
-        if how == "does not compile":
+        if not plain.link(m):
             continue
-        if how is None and "barrier" in m["name"] and thread:
-            how = thread.test(m, test_filter)
+        how = plain.test(test_filter)
+        if how is None and "barrier" in m["name"] and thread and thread.link(m):
+            how = thread.test(test_filter)
         tried += 1
         caught += how is not None
         if how is None:
