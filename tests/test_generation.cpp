@@ -248,3 +248,15 @@ TEST(Generation, ProgressCountsWhatIsFinal) {
     EXPECT_EQ(s.progress().n_final, 4);
     EXPECT_EQ(s.progress().step.size(), 8u);  // the next block is open
 }
+
+// Where revealing a position ends the response whatever is revealed there: at the limit, or where a stop id or the limit is known
+// right behind it.
+TEST(Generation, KnowsWhereAnEndWaitsBehindAMask) {
+    const Request r = request_of({0, 7, 8, 8, {4}});
+    Generation s(r, block_model());  // one block of 8, the last position beyond the limit
+    for (size_t i = 0; i < 8; i++) EXPECT_EQ(s.ends_at(i), i == 6) << i;
+    // position 4 is revealed first: the stop id, which waits behind position 3
+    step(s, candidates(s, [](int p) { return p == 4 ? 0.9f : 0.1f; }));
+    ASSERT_EQ(s.masked(), (std::vector<int>{0, 1, 2, 3, 5, 6, 7}));
+    for (size_t i = 0; i < 7; i++) EXPECT_EQ(s.ends_at(i), i == 3 || i == 5) << i;
+}

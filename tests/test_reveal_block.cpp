@@ -135,6 +135,97 @@ TEST(RevealStep, EverythingLeftOnceTheStepsAreUsedUp) {
     EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 0, options.reveal_rule()), (Positions{3}));
 }
 
+// What no candidates can change: the host leaves a block whose end is sure out of a run.
+TEST(RevealStep, SurelyRevealed) {
+    const RevealRule fixed{.remasking = Remasking::LowConfidenceStatic, .block = 8, .steps = 3};
+    EXPECT_EQ(surely_revealed(fixed, 0, 8), 3);
+    EXPECT_EQ(surely_revealed(fixed, 2, 2), 2);
+    EXPECT_EQ(surely_revealed(fixed, 3, 5), 5);  // the steps are used up
+    RevealRule other = fixed;
+    other.remasking = Remasking::LowConfidenceDynamic;
+    EXPECT_EQ(surely_revealed(other, 0, 8), 3);
+    other.fallback = Fallback::One;
+    EXPECT_EQ(surely_revealed(other, 0, 8), 1);
+    other = fixed;
+    other.remasking = Remasking::EntropyBounded;
+    EXPECT_EQ(surely_revealed(other, 0, 8), 1);
+    other.floor_schedule = 1;
+    EXPECT_EQ(surely_revealed(other, 7, 8), 1);
+    other.remasking = Remasking::Sequential;
+    EXPECT_EQ(surely_revealed(other, 7, 8), 2);  // 8 / 3
+}
+
+namespace {
+
+// One step of sequential reveal for each block of `counts` masks; ids drawn are those given. Returns whether the run goes on.
+struct SequentialRun {
+    std::vector<RevealBlock> blocks;
+    std::vector<RevealTarget> targets;
+    std::vector<int> stops = {50, 60};
+    int status[STATUS_INTS] = {1, 0, 9, 0};
+    std::vector<int> token = std::vector<int>(20, -1);
+
+    explicit SequentialRun(const std::vector<int>& counts) {
+        for (const int count : counts) {
+            blocks.push_back({.first = int(targets.size()),
+                              .count = count,
+                              .n_stops = 2,
+                              .rule = {.remasking = Remasking::Sequential, .block = 4, .steps = 4}});
+            for (int i = 0; i < count; i++) targets.push_back({.row = int(targets.size()) + 3});
+        }
+        status[N_BLOCKS] = int(blocks.size());
+    }
+    bool step(const Positions& ids) {
+        std::vector<Sampled> sampled;
+        for (const int id : ids) sampled.push_back({id, 0.5f, -float(id), 1});
+        std::vector<SampleRow> rows(ids.size());
+        const int64_t n = int64_t(ids.size());
+        make_cpu_ops()->reveal_blocks({.targets = records(targets.data(), n),
+                                       .blocks = records(blocks.data(), int64_t(blocks.size())),
+                                       .rows = records(rows.data(), n),
+                                       .sampled = records(sampled.data(), n),
+                                       .stops = tensor(stops.data(), 1, 2, DType::I32),
+                                       .token = tensor(token.data(), 1, 20, DType::I32),
+                                       .status = tensor(status, 1, STATUS_INTS, DType::I32)});
+        for (const SampleRow& row : rows) EXPECT_EQ(row.step, 1u);  // the next step's
+        return status[RUNNING] == 1;
+    }
+};
+
+}  // namespace
+
+TEST(RevealBlocks, ARunGoesOnUntilABlockIsFinished) {
+    SequentialRun run({3, 2});
+    EXPECT_TRUE(run.step({1, 2, 3, 4, 5}));
+    EXPECT_FALSE(run.step({11, 12, 13, 14, 15}));  // the second has no mask left
+    EXPECT_EQ(run.status[STEPS], 2);
+    EXPECT_EQ(run.targets[0].token, 1);
+    EXPECT_EQ(run.targets[0].step, 1);
+    EXPECT_EQ(run.targets[1].token, 12);
+    EXPECT_EQ(run.targets[1].logprob, -12.0f);
+    EXPECT_EQ(run.targets[1].step, 2);
+    EXPECT_EQ(run.targets[2].step, 0);
+    EXPECT_EQ(run.blocks[0].step, 2);
+    EXPECT_EQ(run.token,
+              (Positions{-1, -1, -1, 1, 12, -1, 4, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1}));
+}
+
+TEST(RevealBlocks, ARunEndsAtAStopOnceAllBeforeItIsRevealed) {
+    SequentialRun run({4});
+    run.targets[1].step = 1, run.targets[1].token = 50;  // a stop id behind a mask
+    EXPECT_FALSE(run.step({7, 0, 8, 9}));
+    SequentialRun second({4});
+    EXPECT_TRUE(second.step({7, 50, 8, 9}));  // not revealed
+    EXPECT_FALSE(second.step({7, 60, 8, 9}));
+    SequentialRun limit({4});
+    limit.targets[1].ends = 1;  // the last position that counts
+    EXPECT_TRUE(limit.step({1, 2, 3, 4}));
+    EXPECT_FALSE(limit.step({1, 2, 3, 4}));
+    SequentialRun one({4});
+    one.status[MOST] = 1;
+    EXPECT_FALSE(one.step({1, 2, 3, 4}));
+}
+
 TEST(GenerateOptions, FaultsAreFoundTogether) {
     ModelConfig config;
     config.V = 100;
