@@ -328,6 +328,10 @@ int main(int argc, char** argv) {
             return 2;
         }
     }
+    if (!tiny && cuda_device_count() == 0) {
+        printf("no GPU here: nothing to measure\n");
+        return 0;
+    }
     try {
         const std::unique_ptr<Ops> ops = make_cuda_ops(0);
         Bench b(*ops, tiny, filter);

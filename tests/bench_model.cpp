@@ -1,9 +1,9 @@
-// bench_model.cpp -- whole passes of a network with random weights, on any device: an SFT update, a TraceRL update on ragged
-// traces, a rollout of many sequences, one sequence alone.
+// bench_model.cpp -- a GPU under whole networks with random weights: an SFT update, a TraceRL update on ragged traces, a rollout of
+// many sequences, one sequence alone. (The CPU's are bench_engine and bench_update.)
 //
-//   bench_model [--device auto|cpu|cuda] [--shape NAME]... [--tokens N] [--sequences N]
+//   bench_model [--device cuda|cuda:I|cpu] [--shape NAME]... [--tokens N] [--sequences N]
 //
-// Shapes: tiny, mini, small, 0.6b, sdar-1.7b, sdar-4b, sdar-8b (default: tiny on the CPU, the last four on a GPU). Operations are
+// Shapes: tiny, mini, small, 0.6b, sdar-1.7b, sdar-4b, sdar-8b (default: the last four; on the CPU, to see that it runs, tiny). Operations are
 // those of the model: 2 per weight and row in the forward pass (target rows alone in the last layer's query side and the head), 4 per
 // visible pair, head and channel, three times that with the backward pass. Limits are measured first: bandwidth by copying, the
 // products by a large one. Every figure is the median of RUNS runs after one that is not counted.
@@ -15,6 +15,7 @@
 #include <functional>
 
 #include "inference/engine.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/device_select.h"
 #include "model/layout.h"
 #include "train/masks.h"
@@ -26,7 +27,7 @@ namespace {
 constexpr int RUNS = 5;
 
 struct Options {
-    std::string device = "auto";
+    std::string device = "cuda";
     std::vector<std::string> shapes;
     int tokens = 0, sequences = 0;  // of an update; of a rollout. 0: by the device
 };
@@ -342,11 +343,15 @@ int main(int argc, char** argv) {
             o.sequences = atoi(value);
         else {
             fprintf(stderr,
-                    "usage: %s [--device auto|cpu|cuda] [--shape NAME]... [--tokens N] [--sequences N]\n",
+                    "usage: %s [--device cuda|cuda:I|cpu] [--shape NAME]... [--tokens N] [--sequences N]\n",
                     argv[0]);
             return 2;
         }
         i++;
+    }
+    if (o.device == "cuda" && cuda_device_count() == 0) {
+        printf("no GPU here: nothing to measure\n");
+        return 0;
     }
     try {
         bench(*make_ops(o.device), o);

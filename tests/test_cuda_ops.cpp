@@ -30,8 +30,8 @@ TEST_P(CudaOpsTest, Rmsnorm) {
 }
 
 TEST_P(CudaOpsTest, HeadNormAndRope) {
-    const int heads = 3, HD = C / 2 * 2, POSITIONS = 9, CQ = heads * HD;
-    if (HD == 0 || HD > 256) GTEST_SKIP() << "no head is of that size";
+    const int heads = 3, HD = std::min(C / 2 * 2, 256), POSITIONS = 9, CQ = heads * HD;
+    if (HD == 0) GTEST_SKIP() << "no head is of that size";
     const std::vector<int> position = random_ints(size_t(T), POSITIONS, 6);
     const DeviceInts device_position(*ops, position);
     const DeviceMatrix rope(*ops, POSITIONS, HD, DType::F32, random_floats(size_t(POSITIONS * HD), 7));

@@ -54,6 +54,9 @@ $(BUILD)/bench_cuda: $(BUILD)/cuda/tests/bench_cuda.o $(CUDA_OBJ) $(BUILD)/engin
 ifeq ($(CUDA),1)
 $(BUILD)/bench_model: $(BUILD)/tests/bench_model.o $(CUDA_OBJ) $(BUILD)/engine.a
 	$(static_link)
+BENCHES += $(BUILD)/bench_cuda
+else
+BENCHES := $(filter-out $(BUILD)/bench_model,$(BENCHES))
 endif
 # The bench as host code, to see that it runs; its times mean nothing.
 $(BUILD)/bench_cuda_emulated: $(BUILD)/emulation/tests/bench_cuda.o $(EMULATION_OBJ) $(BUILD)/engine.a
