@@ -98,6 +98,54 @@ TEST(TrainProgram, EnlargedBlocksAreTheModelsOwn) {
     EXPECT_EQ(resumed.code, 0) << resumed.err;
 }
 
+// Rewards of single tokens come from a command, beside another task, and train policy and value model.
+TEST(TrainProgram, AnExternalTaskInAMixture) {
+    const std::string folder = temporary("external"), model = temporary("external_model"),
+                      problems = temporary("problems.jsonl"), judge = temporary("judge.sh");
+    fs::remove_all(folder);
+    fs::remove_all(model);
+    ASSERT_EQ(system((program("convert") +
+                      " init --preset tiny --tokenizer bytes --set hidden_size=16 --set intermediate_size=24 "
+                      "--set num_hidden_layers=2 --set head_dim=8 --set num_attention_heads=2 "
+                      "--set num_key_value_heads=1 --out " +
+                      model + " >/dev/null 2>&1")
+                         .c_str()),
+              0);
+    write_file_atomic(problems, "{\"question\": \"a\"}\n{\"question\": \"b\"}\n{\"question\": \"c\"}\n");
+    // The first token of every other response is worth 1, the rest nothing.
+    write_file_atomic(judge,
+                      "while read -r line; do id=${line#*\\\"id\\\":}; id=${id%%[!0-9]*}; echo "
+                      "\"{\\\"id\\\": $id, \\\"reward\\\": $((id % 2)), \\\"chunks\\\": [{\\\"end\\\": 1, "
+                      "\\\"reward\\\": $((id % 2))}, {\\\"end\\\": 8, \\\"reward\\\": 0}]}\"; done\n");
+    const Outcome o =
+        run("--model " + model + " --task external:problems=" + problems +
+            ",held_out=0,timeout=60,command=sh\\ " + judge +
+            " --task arithmetic:digits=1@1 --value-model init --overlong keep --ignore-eos --gen-length 8 "
+            "--block 4 --tasks 4 --responses 4 --total-steps 2 --max-resample 0 --eval-problems 2 --out " +
+            folder);
+    ASSERT_EQ(o.code, 0) << o.err;
+    int steps = 0;
+    read_jsonl(folder + "/metrics.jsonl", [&](const Json& line, const std::string&) {
+        if (line["phase"] != "rl") return;
+        steps++;
+        EXPECT_EQ(line["tasks"]["external"]["responses"], 8);
+        EXPECT_EQ(line["tasks"]["external"]["accuracy"], 0.5);
+        EXPECT_EQ(line["tasks"]["arithmetic"]["accuracy"], 0);
+        EXPECT_EQ(line["ungraded"], 0);
+        EXPECT_EQ(line["responses"], 8);  // token rewards drop nothing, a group that is all wrong is dropped
+        EXPECT_GT(line["grad_norm"].get<double>(), 0);
+        EXPECT_GT(line["value_grad_norm"].get<double>(), 0);
+    });
+    EXPECT_EQ(steps, 2);
+    int rewarded = 0;
+    read_jsonl(folder + "/samples/step-000001.jsonl", [&](const Json& line, const std::string&) {
+        if (!line.contains("token_rewards")) return;
+        rewarded += line["token_rewards"][0] == 1;
+        EXPECT_EQ(line["token_rewards"].size(), 8u);
+    });
+    EXPECT_EQ(rewarded, 4);
+}
+
 TEST(TrainProgram, FaultsAreListedTogether) {
     const Outcome o = run("--lr banana --tasks 0 --no-such-flag 3");
     EXPECT_EQ(o.code, 2);
