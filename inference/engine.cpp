@@ -24,7 +24,8 @@ class Engine::Implementation {
         CHECK(limits.max_active > 0 && limits.max_rows > 0 && limits.kv_slots > 0,
               "limits of %d sequences, %d rows, %d slots", limits.max_active, limits.max_rows,
               limits.kv_slots);
-        cache_.plan(arena, config, limits.kv_slots + 1, network_.dtype());
+        const int spare = ops.on_host() ? 0 : 1;  // of rows that fill up a batch
+        cache_.plan(arena, config, limits.kv_slots + spare, network_.dtype());
         const int64_t N = limits.max_rows;
         const auto add = [&](Tensor* t, const char* name, int64_t n, const Tensor& record) {
             arena.add(t, name, n, record.cols, DType::I32);
@@ -189,7 +190,7 @@ std::vector<Trajectory> Engine::Implementation::generate(std::span<const Request
     };
     Scheduler scheduler(requests, config_, limits_, slots_, kept_);
     Pass pass;
-    const bool repeats = !ops_.on_host() && !callbacks.on_reveal;
+    const bool repeats = !ops_.on_host() && !callbacks.every_step;
     for (;;) {
         if (callbacks.should_stop && callbacks.should_stop()) break;
         scheduler.start_waiting();

@@ -49,12 +49,12 @@ struct PartialResponse {
 };
 
 struct Callbacks {  // any of them may be empty
-    std::function<void(int request, const PartialResponse&)>
-        on_reveal;  // after every reveal step of a request
+    // after a reveal step of a request; on a device after the last of several, where it takes them without the host
+    std::function<void(int request, const PartialResponse&)> on_reveal;
     std::function<void(int request, const Trajectory& done)> on_finish;
-    // asked before every pass (on a device, without on_reveal: every time a block is finished); true ends everything as
-    // "interrupted"
+    // asked before every pass the host lays out; true ends everything as "interrupted"
     std::function<bool()> should_stop;
+    bool every_step = false;  // the host sees every step, also on a device
 };
 
 class Engine {

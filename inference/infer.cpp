@@ -148,6 +148,7 @@ Exit Run::answer() {
     callbacks.on_reveal = [&](int, const PartialResponse& so_far) {
         view ? view->show(so_far) : printer.reveal(so_far, options);
     };
+    callbacks.every_step = o.visual;
     callbacks.on_finish = [&](int request, const Trajectory& t) {
         view ? view->finish() : printer.finish(request, t);
         if (progress) progress->update(printer.n_finished());

@@ -75,9 +75,9 @@ void expect_same(const Trajectory& got, const Trajectory& want, double error, co
         EXPECT_NEAR(got.logprobs[i], want.logprobs[i], error) << what;
 }
 
-Callbacks step_by_step() {  // who wants to see every reveal step keeps the host in every step
+Callbacks step_by_step() {
     Callbacks callbacks;
-    callbacks.on_reveal = [](int, const PartialResponse&) {};
+    callbacks.every_step = true;
     return callbacks;
 }
 

@@ -16,7 +16,7 @@ class CudaGolden : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(CudaGolden, GeneratesTheSameInFp32) {
-    expect_golden_generation(*cuda_ops_for_tests(), GetParam(), on_gpu ? 1000 : 3);
+    expect_golden_generation(*cuda_ops_for_tests(), GetParam(), on_gpu ? 1000 : 2);
 }
 
 TEST_P(CudaGolden, ComputesTheSameLogitsInFp32) {
