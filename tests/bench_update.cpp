@@ -18,11 +18,10 @@ constexpr int B = 4;
 
 int draw(Rng& rng, int low, int high) { return low + int(rng.below(uint32_t(high - low + 1))); }
 
-Record synthetic_response(Rng& rng, const std::vector<int>& prompt) {
+Record synthetic_response(Rng& rng, const std::vector<int>& prompt, int n) {
     Record r;
     r.prompt_ids = prompt;
     r.advantage = {rng.below(2) ? 1.0 : -0.5};
-    const int n = B * draw(rng, 22, 28);
     for (int begin = 0, step = 0; begin < n; begin += B) {
         const uint32_t x = rng.below(100);
         const int steps = x < 55 ? 1 : x < 90 ? 2 : x < 98 ? 3 : 4, shift = int(rng.below(B));
@@ -44,7 +43,7 @@ std::vector<Record> synthetic_responses(int n, int per_prompt) {
             prompt.resize(size_t(B * draw(rng, 8, 16)));
             for (int& id : prompt) id = draw(rng, 0, 255);
         }
-        records.push_back(synthetic_response(rng, prompt));
+        records.push_back(synthetic_response(rng, prompt, B * draw(rng, 22, 28)));
     }
     return records;
 }
@@ -64,6 +63,19 @@ int64_t reference_tokens(const std::vector<Record>& records) {
         rows += most;
     }
     return rows * int64_t(prompt + 2 * response);
+}
+
+// Nothing is computed: how many tokens a long response takes.
+void print_long_response() {
+    constexpr int N = 32, PROMPT = 100, RESPONSE = 600;
+    Rng rng(7, Stream::Noise), unused(1, Stream::Noise);
+    std::vector<Record> records;
+    for (int i = 0; i < N; i++)
+        records.push_back(synthetic_response(rng, std::vector<int>(PROMPT, i), RESPONSE));
+    const Rollout rollout = prepare(records, {B, BYTE_MASK}, {}, false, unused);
+    printf("layout  prompts of %d, responses of %d: %.0f tokens per response, in the reference layout %.0f\n",
+           PROMPT, RESPONSE, double(packed_tokens(rollout.sequences, B)) / N,
+           double(reference_tokens(records)) / N);
 }
 
 void print_phases(const std::array<TimedOps::Total, TimedOps::KINDS>& totals, double seconds, double peak) {
@@ -128,6 +140,7 @@ int main(int argc, char** argv) {  // optionally the name of one preset
 #endif
     const MachineLimits machine = measure_limits(*cpu);
     printf("%s; matrix product %.0f GFLOP/s\n", cpu->device_name().c_str(), machine.flops * 1e-9);
+    print_long_response();
     for (const char* preset : {"mini", "small"}) {
         if (argc > 1 && strcmp(argv[1], preset) != 0) continue;
         const int n = strcmp(preset, "mini") == 0 ? 32 : 8;
