@@ -37,6 +37,7 @@ class CpuOps : public Ops {
     // ---- memory
     void* allocate(size_t bytes) override { return host_memory().allocate(bytes); }
     void release(void* block, size_t bytes) override { host_memory().release(block, bytes); }
+    size_t available() const override { return host_memory().available(); }
     std::string device_name() const override {
         return format("CPU, %s, %d thread%s", context_.simd.name, max_threads(),
                       max_threads() == 1 ? "" : "s");
@@ -158,8 +159,8 @@ class CpuOps : public Ops {
     void reveal_blocks(const RevealRun& run) override { cpu::reveal_blocks(run); }
 
     // ---- optimizer
-    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) override {
-        cpu::adamw(context_, param, m, v, grad, options);
+    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master) override {
+        cpu::adamw(context_, param, m, v, grad, options, master);
     }
     double sum_of_squares(Tensor t) override { return cpu::sum_of_squares(t); }
 
@@ -167,7 +168,20 @@ class CpuOps : public Ops {
     cpu::Context context_;
 };
 
+class PlannedGpu : public CpuOps {
+  public:
+    explicit PlannedGpu(size_t bytes) : CpuOps(best_simd()), bytes_(bytes) {}
+    void* allocate(size_t) override { fail(Exit::NoMemory, "a planned GPU has no memory"); }
+    std::string device_name() const override { return "a planned GPU"; }
+    bool on_host() const override { return false; }
+    size_t available() const override { return bytes_; }
+
+  private:
+    size_t bytes_;
+};
+
 }  // namespace
 
+std::unique_ptr<Ops> make_planned_ops(size_t bytes) { return std::make_unique<PlannedGpu>(bytes); }
 std::unique_ptr<Ops> make_cpu_ops() { return make_cpu_ops(best_simd()); }
 std::unique_ptr<Ops> make_cpu_ops(const Simd& simd) { return std::make_unique<CpuOps>(simd); }

@@ -57,6 +57,11 @@ class CudaOps : public Ops {
         indices_.forget(block, bytes);
         cudaFree(block);
     }
+    size_t available() const override {
+        size_t free_bytes = 0, total = 0;
+        CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total));
+        return free_bytes;
+    }
     std::string device_name() const override { return name_; }
     void upload(Tensor device, const void* host) override {
         CHECK(device.contiguous(), "upload into a strided tensor");
@@ -213,8 +218,8 @@ class CudaOps : public Ops {
     }
 
     // ---- optimizer
-    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) override {
-        cuda::adamw(context(), param, m, v, grad, options);
+    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master) override {
+        cuda::adamw(context(), param, m, v, grad, options, master);
     }
     double sum_of_squares(Tensor t) override {
         const cuda::Context ctx = context();

@@ -227,10 +227,13 @@ class Ops : public Memory {
 
     // ---- optimizer -------------------------------------------------------------------------------------------------
     // Decoupled weight decay (Loshchilov & Hutter): param, m, v are updated in place from grad, all of one shape.
-    virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) = 0;
+    // m and v may be BF16. With a master (F32) that is what is updated, and param (F32 or BF16) becomes its copy.
+    virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master = {}) = 0;
     virtual double sum_of_squares(Tensor t) = 0;  // in double, in an order that depends on the shape alone
 };
 
 // Every fp32 kernel on the host's cores. Weights may be BF16 where a method reads them (linear_forward, embedding_forward,
 // head_*): accumulated in fp32, never expanded to a copy of the model.
 std::unique_ptr<Ops> make_cpu_ops();
+// A GPU of which only its free memory is known: everything can be planned for it, nothing allocated or computed.
+std::unique_ptr<Ops> make_planned_ops(size_t bytes);

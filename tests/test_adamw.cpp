@@ -1,4 +1,5 @@
 #include "kernels/adamw.h"
+#include "kernels/stochastic_rounding.h"
 #include "kernels/sum_of_squares.h"
 #include "tests/kernel_testing.h"
 
@@ -55,6 +56,53 @@ TEST(AdamW, CpuAgainstReference) {
             expect_close(m, exact[1], single[1]);
             expect_close(v, exact[2], single[2]);
         }
+}
+
+// The copy is the master rounded, the moments are rounded by chance, and neither changes what the master becomes.
+TEST(AdamW, Bf16CopyAndMoments) {
+    for (int n : {1, 3, 17, 4099})
+        for (const auto& ops : cpu_variants()) {
+            SCOPED_TRACE(ops->device_name());
+            Matrix p = Matrix::random(1, n, 1), g = Matrix::random(1, n, 4);
+            std::vector<Bf16> copy(static_cast<size_t>(n)), m16(copy.size()), v16(copy.size());
+            std::vector<float> plain(copy.size()), master(copy.size()), grad(copy.size()), m(copy.size()),
+                v(copy.size());
+            for (size_t i = 0; i < copy.size(); i++) {
+                plain[i] = master[i] = p.at(0, int(i)), grad[i] = g.at(0, int(i));
+                m16[i] = to_bf16(0.1f * grad[i]), v16[i] = to_bf16(grad[i] * grad[i]);
+                m[i] = to_float(m16[i]), v[i] = to_float(v16[i]);
+            }
+            const AdamW o{.lr = 0.01f, .weight_decay = 0.1f, .step = 7, .grad_scale = 0.3f};
+            ops->adamw(tensor(plain.data(), 1, n), tensor(m.data(), 1, n), tensor(v.data(), 1, n),
+                       tensor(grad.data(), 1, n), o);
+            ops->adamw(tensor(copy.data(), 1, n, DType::BF16), tensor(m16.data(), 1, n, DType::BF16),
+                       tensor(v16.data(), 1, n, DType::BF16), tensor(grad.data(), 1, n), o,
+                       tensor(master.data(), 1, n));
+            EXPECT_EQ(master, plain);
+            for (size_t i = 0; i < copy.size(); i++) {
+                EXPECT_EQ(copy[i].bits, to_bf16(master[i]).bits);
+                const uint32_t bits = rounding_bits(n, int64_t(i / 4), o.step)[i % 4];
+                EXPECT_EQ(to_float(m16[i]), round_stochastically(m[i], bits));
+                EXPECT_EQ(to_float(v16[i]), round_stochastically(v[i], bits >> 16));
+            }
+        }
+}
+
+TEST(StochasticRounding, IsRightOnAverageAndKeepsWhatIsExact) {
+    const float low = 1, spacing = 0x1p-7f;
+    for (const float part : {0.0f, 0.25f, 0.9f}) {
+        int ups = 0;
+        for (int quad = 0; quad < 2500; quad++)
+            for (const uint32_t bits : rounding_bits(10000, quad, 5)) {
+                const float got = round_stochastically(low + part * spacing, bits);
+                ASSERT_TRUE(got == low || got == low + spacing) << got;
+                ups += got > low;
+            }
+        EXPECT_NEAR(ups / 1e4, double(part), 5 * std::sqrt(double(part * (1 - part)) / 1e4)) << part;
+    }
+    EXPECT_EQ(round_stochastically(-2.5f, 0xffff), -2.5f);
+    EXPECT_EQ(round_stochastically(INFINITY, 0xffff), INFINITY);
+    EXPECT_TRUE(std::isnan(round_stochastically(NAN, 0xffff)));
 }
 
 TEST(SumOfSquares, IsExactOverManyRanges) {

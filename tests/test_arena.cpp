@@ -63,6 +63,28 @@ TEST(Arena, KnowsWhatMemoryThereIs) {
     EXPECT_LT(available_host_memory(), size_t(1) << 50);
 }
 
+TEST(SharedMemory, LiesInOneBlockAndSaysWhoLostIt) {
+    SharedMemory shared(host_memory());
+    Arena small("small", shared), large("large", shared);
+    Tensor a, b;
+    small.add(&a, "a", 1, 8);
+    large.add(&b, "b", 100, 8);
+    shared.reserve(large.bytes());
+    small.allocate();
+    large.allocate();
+    EXPECT_EQ(a.data, b.data);
+    EXPECT_TRUE(large.claim());
+    EXPECT_FALSE(large.claim());
+    EXPECT_TRUE(small.claim());
+    EXPECT_TRUE(large.claim());
+    Arena alone("alone", host_memory());
+    EXPECT_FALSE(alone.claim());
+    Arena larger("larger", shared);
+    Tensor c;
+    larger.add(&c, "c", 101, 8);
+    EXPECT_THROW(larger.allocate(), Error);  // planned after the block
+}
+
 TEST(Arena, PrintsItsPlan) {
     Arena arena("weights", host_memory());
     Tensor t;

@@ -143,31 +143,41 @@ TEST_P(CudaOpsTest, CopyAndCast) {
 
 TEST_P(CudaOpsTest, AdamW) {
     if (gap) GTEST_SKIP() << "parameters are contiguous";
-    for (const DType param_type : {DType::F32, dtype}) {
-        DeviceMatrix p(*ops, T, C, param_type, random_floats(size_t(T * C), 1)), g = random(T, C, 2);
-        DeviceMatrix m(*ops, T, C, DType::F32, random_floats(size_t(T * C), 3, 0.1));
-        DeviceMatrix v(*ops, T, C, DType::F32, random_floats(size_t(T * C), 4, 0.01, 0.5));
-        const AdamW options{.lr = 0.01f, .weight_decay = 0.1f, .step = 3, .grad_scale = 0.7f};
-        const Expected want(param_type, [&]<class X>(X) {
-            // fp32 arithmetic whatever the parameter's type
-            using Y = std::conditional_t<std::is_same_v<X, Rounded>, float, X>;
-            auto ps = p.values<Y>(), ms = m.values<Y>(), vs = v.values<Y>();
-            const auto gs = g.values<Y>();
-            ref::adamw<Y>(ps.data(), ms.data(), vs.data(), gs.data(), T * C, options);
-            return Vectors<Y>{ps, ms, vs};
-        });
-        ops->adamw(p, m, v, g, options);
-        if (param_type == DType::F32) {
-            want.check(p, 0, "param");
-        } else {  // rounded to one of its neighbours: less than a spacing away
-            const std::vector<double> got = p.read();
-            for (size_t i = 0; i < got.size(); i++)
-                ASSERT_NEAR(got[i], want.exact(0)[i], std::abs(want.exact(0)[i]) * 0x1p-7 + 1e-6)
-                    << "param, element " << i;
+    const AdamW options{.lr = 0.01f, .weight_decay = 0.1f, .step = 3, .grad_scale = 0.7f};
+    for (const DType moments : {DType::F32, dtype})
+        for (const bool with_master : {false, true}) {
+            DeviceMatrix p(*ops, T, C, with_master ? dtype : DType::F32, random_floats(size_t(T * C), 1));
+            DeviceMatrix master(*ops, T, C, DType::F32, random_floats(size_t(T * C), 1)), g = random(T, C, 2);
+            DeviceMatrix m(*ops, T, C, moments, random_floats(size_t(T * C), 3, 0.1));
+            DeviceMatrix v(*ops, T, C, moments, random_floats(size_t(T * C), 4, 0.01, 0.5));
+            // fp32 arithmetic, whatever is in memory
+            const Expected want(DType::F32, [&]<class X>(X) {
+                auto ps = (with_master ? master : p).values<X>(), ms = m.values<X>(), vs = v.values<X>();
+                const auto gs = g.values<X>();
+                ref::adamw<X>(ps.data(), ms.data(), vs.data(), gs.data(), T * C, options);
+                return Vectors<X>{ps, ms, vs};
+            });
+            ops->adamw(p, m, v, g, options, with_master ? Tensor(master) : Tensor());
+            want.check(with_master ? master : p, 0, "param");
+            if (with_master) {
+                const std::vector<double> copy = p.read(), exact = master.read();
+                for (size_t i = 0; i < copy.size(); i++)
+                    ASSERT_EQ(copy[i],
+                              dtype == DType::BF16 ? double(to_float(to_bf16(float(exact[i])))) : exact[i]);
+            }
+            if (moments == DType::F32) {
+                want.check(m, 1, "m");
+                want.check(v, 2, "v");
+                continue;
+            }
+            for (const auto& [moment, output] :
+                 {std::pair(&m, 1), std::pair(&v, 2)}) {  // one of its neighbours
+                const std::vector<double> got = moment->read(), &exact = want.exact(size_t(output));
+                for (size_t i = 0; i < got.size(); i++)
+                    ASSERT_NEAR(got[i], exact[i], std::abs(exact[i]) * 0x1p-7 + 1e-6)
+                        << "moment, element " << i;
+            }
         }
-        want.check(m, 1, "m", false);
-        want.check(v, 2, "v", false);
-    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ragged, CudaOpsTest, RAGGED);

@@ -29,6 +29,7 @@ class TimedOps : public Ops {
 
     void* allocate(size_t bytes) override { return ops_.allocate(bytes); }
     void release(void* block, size_t bytes) override { ops_.release(block, bytes); }
+    size_t available() const override { return ops_.available(); }
     std::string device_name() const override { return ops_.device_name(); }
     bool on_host() const override { return ops_.on_host(); }
     void upload(Tensor t, const void* host) override {
@@ -124,8 +125,8 @@ class TimedOps : public Ops {
                              Tensor weight) override {
         other([&] { ops_.value_head_backward(dhidden, dweight, dvalue, hidden, weight); });
     }
-    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options) override {
-        other([&] { ops_.adamw(param, m, v, grad, options); });
+    void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master) override {
+        other([&] { ops_.adamw(param, m, v, grad, options, master); });
     }
     double sum_of_squares(Tensor t) override { return ops_.sum_of_squares(t); }
     void reveal_blocks(const RevealRun& run) override {

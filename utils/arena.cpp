@@ -26,6 +26,7 @@ class HostMemory : public Memory {
         return block;
     }
     void release(void* block, size_t bytes) override { munmap(block, bytes ? bytes : 1); }
+    size_t available() const override { return available_host_memory(); }
 };
 }  // namespace
 
@@ -87,4 +88,25 @@ void Arena::print(FILE* out) const {
         fprintf(out, "  %-44s (%ld, %ld) %s %.2f MiB\n", e.name.c_str(), long(e.rows), long(e.cols),
                 name_of(e.dtype), double(e.rows * e.cols) * double(size_of(e.dtype)) / (1 << 20));
     fprintf(out, "%-46s %.2f MiB\n", name_.c_str(), double(bytes_) / (1 << 20));
+}
+
+void SharedMemory::reserve(size_t bytes) {
+    CHECK(!block_, "shared memory reserved after it was allocated");
+    bytes_ = bytes;
+}
+
+void* SharedMemory::allocate(size_t bytes) {
+    CHECK(bytes <= bytes_, "%zu bytes of a shared block of %zu", bytes, bytes_);
+    if (!block_) block_ = memory_.allocate(bytes_);
+    return block_;
+}
+
+bool SharedMemory::claim(const Arena* arena) {
+    const bool lost = user_ != arena;
+    user_ = arena;
+    return lost;
+}
+
+SharedMemory::~SharedMemory() {
+    if (block_) memory_.release(block_, bytes_);
 }

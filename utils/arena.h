@@ -10,12 +10,17 @@
 
 #include "utils/tensor.h"
 
+class Arena;
+
 // Where an arena's block comes from: the host's memory, or a device's.
 class Memory {
   public:
     virtual ~Memory() = default;
     virtual void* allocate(size_t bytes) = 0;  // zero-filled, aligned to 128 bytes; throws Error(NoMemory)
     virtual void release(void* block, size_t bytes) = 0;
+    virtual size_t available() const = 0;  // bytes that can still be allocated
+    // `arena` is used from now on. True where another has used its block since, and what was in it is lost.
+    virtual bool claim(const Arena* /*arena*/) { return false; }
 };
 Memory& host_memory();
 // Bytes that can still be used without swapping or being killed: the machine's, or the container's if that is
@@ -34,6 +39,7 @@ class Arena {
     size_t bytes() const { return bytes_; }
     const std::string& name() const { return name_; }
     void allocate();
+    bool claim() const { return memory_.claim(this); }
     void print(FILE* out) const;  // name, shape, type, MiB of every tensor
 
   private:
@@ -49,4 +55,26 @@ class Arena {
     std::vector<Entry> entries_;
     size_t bytes_ = 0;
     void* block_ = nullptr;
+};
+
+// One block for arenas that are used in turn, such as the keys and values of a rollout and the activations of
+// the update after it. Whoever uses one of them claims it first.
+class SharedMemory : public Memory {
+  public:
+    explicit SharedMemory(Memory& memory) : memory_(memory) {}
+    ~SharedMemory() override;
+    SharedMemory(const SharedMemory&) = delete;
+    SharedMemory& operator=(const SharedMemory&) = delete;
+
+    void reserve(size_t bytes);  // at least what the largest arena needs, before any of them allocates
+    void* allocate(size_t bytes) override;
+    void release(void*, size_t) override {}
+    size_t available() const override { return memory_.available(); }
+    bool claim(const Arena* arena) override;
+
+  private:
+    Memory& memory_;
+    size_t bytes_ = 0;
+    void* block_ = nullptr;
+    const Arena* user_ = nullptr;
 };
