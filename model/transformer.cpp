@@ -7,6 +7,10 @@ DType activation_dtype(const Ops& ops, const Parameters& weights) {
     return ops.on_host() ? DType::F32 : weights.embedding.dtype;
 }
 
+const char* name_of(Recompute recompute) {
+    return recompute == Recompute::None ? "none" : recompute == Recompute::Norms ? "norms" : "block";
+}
+
 void KvCache::plan(Arena& arena, const ModelConfig& config, int slots, DType dtype) {
     k.resize(size_t(config.L));
     v.resize(size_t(config.L));
@@ -17,50 +21,74 @@ void KvCache::plan(Arena& arena, const ModelConfig& config, int slots, DType dty
 }
 
 Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena,
-                         int max_T, int max_targets, KvCache* cache)
+                         int max_T, int max_targets, KvCache* cache, Recompute recompute)
     : ops_(ops),
       config_(config),
       weights_(weights),
+      arena_(arena),
       cache_(cache),
       max_T_(max_T),
       max_targets_(max_targets),
       training_(!cache),
-      dtype_(activation_dtype(ops, weights)) {
+      recompute_(recompute),
+      dtype_(activation_dtype(ops, weights)),
+      layers_(size_t(config.L)) {
     CHECK(max_targets <= max_T, "%d targets among %d tokens", max_targets, max_T);
-    const ModelConfig& c = config;
-    const DType dtype = dtype_;
-    const int64_t T = max_T, q = c.q_width(), kv = c.kv_width();
+    plan_forward(arena);
+    if (training_) plan_backward(arena);
+}
+
+namespace {
+
+// Which tensors of a layer: its input, what matrix products and attention return, and what is cheap to
+// compute from those.
+struct Parts {
+    bool input, products, cheap;
+};
+
+void plan_layer(Arena& arena, LayerActivations& a, const std::string& at, const Parts& parts,
+                const ModelConfig& c, int64_t T, DType dtype) {
+    const int64_t q = c.q_width(), kv = c.kv_width();
+    const auto add = [&](bool wanted, Tensor* t, const char* name, int64_t rows, int64_t cols, DType type) {
+        if (wanted) arena.add(t, at + name, rows, cols, type);
+    };
+    add(parts.input, &a.resid, "input", T, c.C, dtype);
+    add(parts.cheap, &a.rstd1, "rstd1", 1, T, DType::F32);
+    add(parts.cheap, &a.norm1, "norm1", T, c.C, dtype);
+    add(parts.products, &a.qkv, "qkv", T, q + 2 * kv, dtype);
+    add(parts.cheap, &a.q, "q", T, q, dtype);
+    add(parts.cheap && c.qk_norm, &a.q_rstd, "q rstd", T, c.NH, DType::F32);
+    add(parts.cheap, &a.k_new, "k", T, kv, dtype);
+    add(parts.cheap && c.qk_norm, &a.k_rstd, "k rstd", T, c.NKV, DType::F32);
+    add(parts.products, &a.att, "attention", T, q, dtype);
+    add(parts.products, &a.lse, "lse", T, c.NH, DType::F32);
+    add(parts.products, &a.resid_mid, "middle", T, c.C, dtype);
+    add(parts.cheap, &a.rstd2, "rstd2", 1, T, DType::F32);
+    add(parts.cheap, &a.norm2, "norm2", T, c.C, dtype);
+    add(parts.products, &a.gate_up, "gate up", T, 2 * c.F, dtype);
+    add(parts.cheap, &a.act, "activation", T, c.F, dtype);
+}
+
+}  // namespace
+
+void Transformer::plan_forward(Arena& arena) {
+    const ModelConfig& c = config_;
+    const int64_t T = max_T_, N = max_targets_;
     plan_batch(arena, device_[0]);
     if (!training_) plan_batch(arena, device_[1]);
     arena.add(&rope_, "rope", c.max_positions, c.HD);
-    // In inference one set of buffers serves all layers: each is read for the last time before the next layer
-    // writes it.
-    layers_.resize(size_t(training_ ? c.L : 1));
-    for (size_t l = 0; l < layers_.size(); l++) {
-        LayerActivations& a = layers_[l];
-        const std::string at = training_ ? format("layer %zu ", l) : "every layer ";
-        arena.add(&a.resid, at + "input", T, c.C, dtype);
-        arena.add(&a.rstd1, at + "rstd1", 1, T);
-        arena.add(&a.norm1, at + "norm1", T, c.C, dtype);
-        arena.add(&a.qkv, at + "qkv", T, q + 2 * kv, dtype);
-        arena.add(&a.q, at + "q", T, q, dtype);
-        if (c.qk_norm) arena.add(&a.q_rstd, at + "q rstd", T, c.NH);
-        arena.add(&a.k_new, at + "k", T, kv, dtype);
-        if (c.qk_norm) arena.add(&a.k_rstd, at + "k rstd", T, c.NKV);
-        arena.add(&a.att, at + "attention", T, q, dtype);
-        arena.add(&a.lse, at + "lse", T, c.NH);
-        arena.add(&a.resid_mid, at + "middle", T, c.C, dtype);
-        arena.add(&a.rstd2, at + "rstd2", 1, T);
-        arena.add(&a.norm2, at + "norm2", T, c.C, dtype);
-        arena.add(&a.gate_up, at + "gate up", T, 2 * c.F, dtype);
-        arena.add(&a.act, at + "activation", T, c.F, dtype);
-    }
-    arena.add(&q_gathered_, "target q", max_targets, q, dtype);
-    arena.add(&resid_gathered_, "target input", max_targets, c.C, dtype);
-    arena.add(&resid_out_, "output", max_targets, c.C, dtype);
-    arena.add(&final_rstd_, "target rstd", 1, max_targets);
-    arena.add(&hidden_, "hidden", max_targets, c.C, dtype);
-    if (training_) plan_backward(arena);
+    // What is shared is read for the last time before the next layer writes it.
+    const Parts kept = {.input = training_,
+                        .products = training_ && recompute_ != Recompute::Block,
+                        .cheap = training_ && recompute_ == Recompute::None};
+    plan_layer(arena, shared_, "every layer ", {!kept.input, !kept.products, !kept.cheap}, c, T, dtype_);
+    for (size_t l = 0; l < layers_.size(); l++)
+        plan_layer(arena, layers_[l], format("layer %zu ", l), kept, c, T, dtype_);
+    arena.add(&q_gathered_, "target q", N, c.q_width(), dtype_);
+    arena.add(&resid_gathered_, "target input", N, c.C, dtype_);
+    arena.add(&resid_out_, "output", N, c.C, dtype_);
+    arena.add(&final_rstd_, "target rstd", 1, N);
+    arena.add(&hidden_, "hidden", N, c.C, dtype_);
 }
 
 void Transformer::plan_batch(Arena& arena, DeviceBatch& b) const {
@@ -111,6 +139,16 @@ static std::vector<float> rope_rows(const ModelConfig& c, int begin, int end) {
     return table;
 }
 
+// Where others use the memory in turn, what was in it before the last of them is lost.
+void Transformer::claim_memory() {
+    if (!arena_.claim()) return;
+    rope_rows_ = 0;
+    if (!cache_) return;
+    // Tiles of attention hold slots that no row sees beside those it sees: any number will do, but a number.
+    for (const Tensor& t : cache_->k) ops_.zero(t);
+    for (const Tensor& t : cache_->v) ops_.zero(t);
+}
+
 void Transformer::load(const TokenBatch& batch, Place place) {
     const DeviceBatch& to = device_[int(place)];
     const int T = batch.T(), N = batch.n_targets();
@@ -118,6 +156,7 @@ void Transformer::load(const TokenBatch& batch, Place place) {
     CHECK(N <= max_targets_, "a batch of %d targets, planned for %d", N, max_targets_);
     const int longest = *std::max_element(batch.position.begin(), batch.position.end());
     CHECK(longest < config_.max_positions, "position %d, the model has %d", longest, config_.max_positions);
+    claim_memory();
     // Angles as far as they are needed: all 32,768 positions take longer than a short answer.
     if (longest >= rope_rows_) {
         const int end = std::min(config_.max_positions, std::max({longest + 1, 2 * rope_rows_, 1024}));
@@ -147,26 +186,32 @@ void Transformer::load(const TokenBatch& batch, Place place) {
 
 // The first T rows of every buffer of layer l; keys and values from the cache in inference.
 LayerActivations Transformer::activations(int l, int T) const {
-    const LayerActivations& a = layers_[size_t(training_ ? l : 0)];
-    const auto rows = [T](const Tensor& t) { return t ? t.row_range(0, T) : t; };
-    const auto cols = [T](const Tensor& t) { return t.col_range(0, T); };
-    LayerActivations now = {.resid = rows(a.resid),
-                            .rstd1 = cols(a.rstd1),
-                            .norm1 = rows(a.norm1),
-                            .qkv = rows(a.qkv),
-                            .q = rows(a.q),
-                            .q_rstd = rows(a.q_rstd),
-                            .k_new = rows(a.k_new),
-                            .k_rstd = rows(a.k_rstd),
+    const LayerActivations& own = layers_[size_t(l)];
+    const auto rows = [&](Tensor LayerActivations::*t) {
+        const Tensor& all = own.*t ? own.*t : shared_.*t;
+        return all ? all.row_range(0, T) : all;
+    };
+    const auto cols = [&](Tensor LayerActivations::*t) {
+        return (own.*t ? own.*t : shared_.*t).col_range(0, T);
+    };
+    using A = LayerActivations;
+    LayerActivations now = {.resid = rows(&A::resid),
+                            .rstd1 = cols(&A::rstd1),
+                            .norm1 = rows(&A::norm1),
+                            .qkv = rows(&A::qkv),
+                            .q = rows(&A::q),
+                            .q_rstd = rows(&A::q_rstd),
+                            .k_new = rows(&A::k_new),
+                            .k_rstd = rows(&A::k_rstd),
                             .k = {},
                             .v = {},
-                            .att = rows(a.att),
-                            .lse = rows(a.lse),
-                            .resid_mid = rows(a.resid_mid),
-                            .rstd2 = cols(a.rstd2),
-                            .norm2 = rows(a.norm2),
-                            .gate_up = rows(a.gate_up),
-                            .act = rows(a.act)};
+                            .att = rows(&A::att),
+                            .lse = rows(&A::lse),
+                            .resid_mid = rows(&A::resid_mid),
+                            .rstd2 = cols(&A::rstd2),
+                            .norm2 = rows(&A::norm2),
+                            .gate_up = rows(&A::gate_up),
+                            .act = rows(&A::act)};
     // In training a token's slot is its row, so keys and values are read where they were computed.
     now.k = training_ ? now.k_new : cache_->k[size_t(l)];
     now.v = training_ ? v_part(now.qkv) : cache_->v[size_t(l)];
@@ -189,6 +234,42 @@ Transformer::QuerySide Transformer::query_side(int l, const LayerActivations& a)
             resid_gathered_.row_range(0, N)};
 }
 
+// Layer l from its input up to the MLP's activation. Without `products` the results of matrix products and attention
+// are those of the forward pass, and only what is cheap is computed, from them.
+void Transformer::compute_layer(int l, bool products) {
+    const ModelConfig& c = config_;
+    const int T = int(now_.token.cols), N = int(now_.target_row.cols);
+    const LayerActivations all = activations(l, T);
+    const LayerParameters& w = weights_.layers[size_t(l)];
+    // keys and values, of every row
+    ops_.rmsnorm_forward(all.norm1, all.rstd1, all.resid, w.norm1, c.rms_eps);
+    if (products) ops_.linear_forward(all.qkv, all.norm1, w.qkv, w.qkv_bias);
+    ops_.head_norm_rope_forward(all.k_new, all.k_rstd, k_part(all.qkv), w.k_norm, now_.position, rope_, c.NKV,
+                                c.rms_eps);
+    if (!training_) {
+        ops_.scatter_rows(all.k, all.k_new, now_.slot);
+        ops_.scatter_rows(all.v, v_part(all.qkv), now_.slot);
+    }
+    // queries: of every row, in the last layer of the target rows
+    const bool last = l + 1 == c.L;
+    if (last && N == 0) return;
+    const QuerySide in = query_side(l, all);
+    if (last) {
+        ops_.gather_rows(in.q_raw, q_part(all.qkv), now_.target_row);
+        ops_.gather_rows(in.resid, all.resid, now_.target_row);
+    }
+    const LayerActivations a = activations(l, in.rows);
+    ops_.head_norm_rope_forward(a.q, a.q_rstd, in.q_raw, w.q_norm, in.position, rope_, c.NH, c.rms_eps);
+    if (products) {
+        ops_.attention_forward(a.att, a.lse, a.q, all.k, all.v, in.see, c.NH, c.NKV);
+        ops_.linear_forward(a.resid_mid, a.att, w.out, {}, in.resid);
+    }
+    // MLP
+    ops_.rmsnorm_forward(a.norm2, a.rstd2, a.resid_mid, w.norm2, c.rms_eps);
+    if (products) ops_.linear_forward(a.gate_up, a.norm2, w.gate_up);
+    ops_.swiglu_forward(a.act, a.gate_up);
+}
+
 Tensor Transformer::forward(const TokenBatch& batch) {
     load(batch);
     return forward(Place::Now);
@@ -200,35 +281,12 @@ Tensor Transformer::forward(Place place) {
     const int T = int(now_.token.cols), N = int(now_.target_row.cols);
     ops_.embedding_forward(activations(0, T).resid, now_.token, weights_.embedding);
     for (int l = 0; l < c.L; l++) {
-        const LayerActivations all = activations(l, T);
-        const LayerParameters& w = weights_.layers[size_t(l)];
-        // keys and values, of every row
-        ops_.rmsnorm_forward(all.norm1, all.rstd1, all.resid, w.norm1, c.rms_eps);
-        ops_.linear_forward(all.qkv, all.norm1, w.qkv, w.qkv_bias);
-        ops_.head_norm_rope_forward(all.k_new, all.k_rstd, k_part(all.qkv), w.k_norm, now_.position, rope_,
-                                    c.NKV, c.rms_eps);
-        if (!training_) {
-            ops_.scatter_rows(all.k, all.k_new, now_.slot);
-            ops_.scatter_rows(all.v, v_part(all.qkv), now_.slot);
-        }
-        // queries: of every row, in the last layer of the target rows
+        compute_layer(l, true);
         const bool last = l + 1 == c.L;
         if (last && N == 0) return {};
-        const QuerySide in = query_side(l, all);
-        if (last) {
-            ops_.gather_rows(in.q_raw, q_part(all.qkv), now_.target_row);
-            ops_.gather_rows(in.resid, all.resid, now_.target_row);
-        }
-        const LayerActivations a = activations(l, in.rows);
-        ops_.head_norm_rope_forward(a.q, a.q_rstd, in.q_raw, w.q_norm, in.position, rope_, c.NH, c.rms_eps);
-        ops_.attention_forward(a.att, a.lse, a.q, all.k, all.v, in.see, c.NH, c.NKV);
-        ops_.linear_forward(a.resid_mid, a.att, w.out, {}, in.resid);
-        // MLP
-        ops_.rmsnorm_forward(a.norm2, a.rstd2, a.resid_mid, w.norm2, c.rms_eps);
-        ops_.linear_forward(a.gate_up, a.norm2, w.gate_up);
-        ops_.swiglu_forward(a.act, a.gate_up);
-        ops_.linear_forward(last ? resid_out_.row_range(0, N) : activations(l + 1, T).resid, a.act, w.down,
-                            {}, a.resid_mid);
+        const LayerActivations a = activations(l, last ? N : T);
+        ops_.linear_forward(last ? resid_out_.row_range(0, N) : activations(l + 1, T).resid, a.act,
+                            weights_.layers[size_t(l)].down, {}, a.resid_mid);
     }
     const Tensor hidden = hidden_.row_range(0, N);
     ops_.rmsnorm_forward(hidden, final_rstd_.col_range(0, N), resid_out_.row_range(0, N), weights_.final_norm,
@@ -250,6 +308,8 @@ void Transformer::backward(const Parameters& grads, Tensor dhidden) {
                           resid_out_.row_range(0, N), weights_.final_norm);
     for (int l = c.L - 1; l >= 0; l--) {
         const bool last = l + 1 == c.L;
+        // What all layers share is still the last layer's.
+        if (recompute_ != Recompute::None && !last) compute_layer(l, recompute_ == Recompute::Block);
         const LayerActivations all = activations(l, T);
         const QuerySide in = query_side(l, all);
         const LayerActivations a = activations(l, in.rows);

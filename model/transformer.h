@@ -6,8 +6,17 @@
 #include "model/batch.h"
 #include "model/parameters.h"
 
-// What a forward pass leaves behind, one set per layer. In training every layer keeps its own; in inference
-// all layers share one (recomputed in place) and keys and values live in the KV cache.
+// What backward() finds of each layer's forward pass, and what it computes again. The gradients are the same bits.
+enum class Recompute {
+    None,  // everything is kept
+    Norms,  // what matrix products and attention return is kept: norms, q and k with RoPE and the gated activation are
+    // computed again
+    Block,  // the layer's input is kept: all of the layer is computed again
+};
+const char* name_of(Recompute recompute);  // "none", "norms", "block"
+
+// What a forward pass computes of a layer. What is kept for backward() every layer has to itself; the rest has one set
+// of buffers, shared by all layers. In inference that is everything, and keys and values live in the KV cache.
 struct LayerActivations {
     Tensor resid;   // (T, C)                 input of the layer
     Tensor rstd1;   // (1, T)
@@ -44,9 +53,9 @@ enum class Place { Now, Again };
 class Transformer {
   public:
     // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena` (allocated
-    // by the caller). Training: slots are rows, everything backward needs is kept. Inference: pass the cache.
+    // by the caller, and keys and values with it). Training: slots are rows, and `recompute` says what backward() finds. Inference: pass the cache.
     Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena, int max_T,
-                int max_targets, KvCache* cache);
+                int max_targets, KvCache* cache, Recompute recompute = Recompute::None);
 
     // The final-norm hidden states of the batch's target rows, (n_targets, C), valid until the next call.
     Tensor forward(const TokenBatch& batch);
@@ -78,8 +87,11 @@ class Transformer {
         Tensor q_raw, position, see, resid;
     };
     QuerySide query_side(int layer, const LayerActivations& a) const;
+    void plan_forward(Arena& arena);
     void plan_backward(Arena& arena);
     void plan_batch(Arena& arena, DeviceBatch& b) const;
+    void compute_layer(int layer, bool products);
+    void claim_memory();
     LayerActivations activations(int layer, int T) const;
     Tensor q_part(const Tensor& qkv) const;
     Tensor k_part(const Tensor& qkv) const;
@@ -88,15 +100,18 @@ class Transformer {
     Ops& ops_;
     const ModelConfig& config_;
     const Parameters& weights_;
+    Arena& arena_;
     KvCache* cache_;
     int max_T_, max_targets_;
     bool training_;
+    Recompute recompute_;
     DType dtype_;
-    std::vector<LayerActivations> layers_;
-    Tensor q_gathered_, resid_gathered_;  // (N, NH * HD), (N, C) of the last layer's target rows
-    Tensor resid_out_;                    // (N, C) after the last layer
-    Tensor final_rstd_, hidden_;          // (1, N), (N, C)
-    std::vector<int> target_position_;    // of the current batch, on the host
+    std::vector<LayerActivations> layers_;  // what each keeps to itself
+    LayerActivations shared_;               // what all use in turn
+    Tensor q_gathered_, resid_gathered_;    // (N, NH * HD), (N, C) of the last layer's target rows
+    Tensor resid_out_;                      // (N, C) after the last layer
+    Tensor final_rstd_, hidden_;            // (1, N), (N, C)
+    std::vector<int> target_position_;      // of the current batch, on the host
     std::vector<AttentionSpans> target_see_;
     Tensor rope_;        // (max_positions, HD)
     int rope_rows_ = 0;  // so many of its rows are filled in

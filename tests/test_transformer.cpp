@@ -35,10 +35,10 @@ struct Model {
     Arena arena{"model", host_memory()};
     Parameters weights, grads;
     std::unique_ptr<Transformer> network;
-    explicit Model(const ModelConfig& c) : config(c) {
+    explicit Model(const ModelConfig& c, Recompute recompute = Recompute::None) : config(c) {
         weights.plan(arena, config, Head::Policy);
         grads.plan(arena, config, Head::Policy);
-        network = std::make_unique<Transformer>(*ops, config, weights, arena, 64, 32, nullptr);
+        network = std::make_unique<Transformer>(*ops, config, weights, arena, 64, 32, nullptr, recompute);
         arena.allocate();
         weights.bind(config);
         grads.bind(config);
@@ -124,6 +124,39 @@ INSTANTIATE_TEST_SUITE_P(Bodies, TransformerTest,
                                          small_config(true, false, true, 3, 1),
                                          small_config(false, true, false, 2, 2),
                                          small_config(false, false, false, 4, 1)));
+
+// What is computed again in the backward pass is computed as before: hidden states and gradients of two batches are the
+// same bits, in less memory.
+TEST_P(TransformerTest, RecomputingChangesNoBit) {
+    ModelConfig c = GetParam();
+    c.L = 3;
+    const auto update = [&](Recompute recompute, size_t& bytes) {
+        Model m(c, recompute);
+        bytes = m.arena.bytes();
+        std::vector<float> out;
+        Sequence s = example(c);
+        for (int round = 0; round < 2; round++, s.copies.pop_back()) {
+            const PackedBatch packed = pack(std::vector{s}, c.B, false);
+            const Tensor hidden = m.network->forward(packed.batch);
+            const Tensor dhidden = m.network->dhidden(int(hidden.rows));
+            for (int64_t i = 0; i < hidden.size(); i++) {
+                out.push_back(hidden.as<float>()[i]);
+                dhidden.as<float>()[i] = float(i % 5) - 1.5f;
+            }
+            m.network->backward(m.grads, dhidden);
+        }
+        m.grads.for_each_stored([&](const std::string&, const Tensor& t) {
+            out.insert(out.end(), t.as<float>(), t.as<float>() + t.size());
+        });
+        return out;
+    };
+    size_t none, norms, block;
+    const std::vector<float> want = update(Recompute::None, none);
+    EXPECT_EQ(update(Recompute::Norms, norms), want);
+    EXPECT_EQ(update(Recompute::Block, block), want);
+    EXPECT_LT(norms, none);
+    EXPECT_LT(block, norms);
+}
 
 TEST(Transformer, BackwardAccumulates) {
     Model m(small_config(true, false, false, 4, 2));
