@@ -27,10 +27,10 @@ struct Model {
     ModelFolder folder;
     Arena arena;
     Parameters weights;
-    // dtype: "fp32", "bf16", or "" for the folder's own.
+    // dtype: "fp32", "bf16", or "auto" for the folder's own.
     Model(const std::string& path, Ops& ops, const std::string& dtype)
         : folder(open_model_folder(path, Head::Policy)), arena("weights", ops) {
-        const bool bf16 = dtype.empty() ? folder.dtype == DType::BF16 : dtype == "bf16";
+        const bool bf16 = dtype == "auto" ? folder.dtype == DType::BF16 : dtype == "bf16";
         weights.plan(arena, folder.config, Head::Policy, bf16 ? DType::BF16 : DType::F32);
     }
     void load(Ops& ops) {
@@ -71,7 +71,7 @@ struct Run {
           common(common),
           path(o.model.empty() ? default_model_folder() : o.model),
           ops(make_ops(common.device)),
-          model(path, *ops, flags.given("--dtype") ? common.dtype : ""),
+          model(path, *ops, common.dtype),
           text(load_text_model(o.tokenizer, o.chat_template, path, model.config())),
           options(o.decoding.resolve(flags, model.config(), text.eos_ids, common.seed)) {
         check_cache(o.cache, model.config());
@@ -82,8 +82,9 @@ struct Run {
     bool ready(Arena& arena, const EngineLimits& limits) {
         const Arena* arenas[] = {&model.arena, &arena};
         if (common.dry_run && common.json) printf("%s\n", dump(plan_json(arenas, limits)).c_str());
-        if (common.dry_run && !common.json) print_plan(stdout, arenas, limits, !common.quiet);
-        if (ops->on_host()) check_memory(arenas);
+        const size_t available = ops->available();
+        if (common.dry_run && !common.json) print_plan(stdout, arenas, available, limits, !common.quiet);
+        check_memory(arenas, available);
         if (common.dry_run) return false;
         model.load(*ops);
         arena.allocate();
@@ -130,7 +131,10 @@ Exit Run::answer() {
             asked.push_back({&p, s});
             requests.push_back({p.ids, uint32_t(requests.size()), options});
         }
-    const EngineLimits limits = plan_limits(requests, config(), o.max_active, o.max_rows, o.kv_slots);
+    const size_t available = ops->available(), weights = model.arena.bytes();
+    const EngineLimits limits =
+        plan_limits(requests, config(), o.max_active, o.max_rows, o.kv_slots,
+                    available - std::min(available, weights), activation_dtype(*ops, model.weights));
     Arena arena("engine", *ops);
     Engine engine(*ops, config(), model.weights, limits, text.n_ids, arena);
     engine.check(requests);

@@ -7,12 +7,12 @@
 #include "inference/generation.h"
 #include "utils/json.h"
 
-int64_t kv_bytes_per_slot(const ModelConfig& config) {
-    return int64_t(2) * config.L * config.kv_width() * int64_t(sizeof(float));
+int64_t kv_bytes_per_slot(const ModelConfig& config, DType dtype) {
+    return int64_t(2) * config.L * config.kv_width() * int64_t(size_of(dtype));
 }
 
 EngineLimits plan_limits(std::span<const Request> requests, const ModelConfig& config, int max_active,
-                         int max_rows, int kv_slots) {
+                         int max_rows, int kv_slots, size_t free_bytes, DType kv_dtype) {
     std::vector<int64_t> own, shared;
     std::set<std::vector<int>> prompts;
     int64_t largest = 0, widest = 0, longest_prompt = 0;
@@ -34,7 +34,7 @@ EngineLimits plan_limits(std::span<const Request> requests, const ModelConfig& c
     EngineLimits limits{.max_active = n};
     const int64_t wanted = largest_n(own) + largest_n(shared);
     const int64_t affordable =
-        int64_t(available_host_memory() / 2) / std::max<int64_t>(kv_bytes_per_slot(config), 1);
+        int64_t(free_bytes / 2) / std::max<int64_t>(kv_bytes_per_slot(config, kv_dtype), 1);
     limits.kv_slots =
         kv_slots ? kv_slots
                  : int(std::clamp<int64_t>(std::max(std::min(wanted, affordable), largest), 1, INT32_MAX));
@@ -55,9 +55,9 @@ static size_t total_bytes(std::span<const Arena* const> arenas) {
     return sum;
 }
 
-void check_memory(std::span<const Arena* const> arenas) {
-    const size_t need = total_bytes(arenas), have = available_host_memory();
-    if (need <= have) return;
+void check_memory(std::span<const Arena* const> arenas, size_t available) {
+    const size_t need = total_bytes(arenas);
+    if (need <= available) return;
     std::string parts;
     for (const Arena* arena : arenas)
         parts +=
@@ -65,16 +65,16 @@ void check_memory(std::span<const Arena* const> arenas) {
     fail(Exit::NoMemory,
          "%.0f MiB are needed (%s), %.0f MiB are free; lower --max-active, --gen-length, --kv-slots or "
          "--max-rows",
-         mib(need), parts.c_str(), mib(have));
+         mib(need), parts.c_str(), mib(available));
 }
 
-void print_plan(FILE* out, std::span<const Arena* const> arenas, const EngineLimits& limits, bool detailed) {
+void print_plan(FILE* out, std::span<const Arena* const> arenas, size_t available, const EngineLimits& limits,
+                bool detailed) {
     if (detailed)
         for (const Arena* arena : arenas) arena->print(out);
     for (const Arena* arena : arenas)
         fprintf(out, "%-12s %10.1f MiB\n", arena->name().c_str(), mib(arena->bytes()));
-    fprintf(out, "%-12s %10.1f MiB of %.1f MiB free\n", "sum", mib(total_bytes(arenas)),
-            mib(available_host_memory()));
+    fprintf(out, "%-12s %10.1f MiB of %.1f MiB free\n", "sum", mib(total_bytes(arenas)), mib(available));
     fprintf(out, "sequences at once %d, rows of a pass %d, cache slots %d\n", limits.max_active,
             limits.max_rows, limits.kv_slots);
 }

@@ -1,42 +1,70 @@
 #include "train/learner.h"
 
-void check_fits(const Ops& ops, size_t planned_bytes) {
-    const size_t available = available_host_memory();
-    if (ops.on_host() && planned_bytes > available)
-        fail(Exit::NoMemory,
-             "%.0f MiB are needed (--dry-run lists them), %.0f MiB are free; use a smaller model, lower "
-             "--token-budget, or shorten the responses",
-             double(planned_bytes) / (1 << 20), double(available) / (1 << 20));
+Learner::Learner(Ops& o, const ModelConfig& c, Head h, int block, const MicroBatchLimits& limits,
+                 const OptimizerOptions& opt, const LearnerMemory& memory)
+    : ops(o),
+      config(c),
+      head(h),
+      options(opt),
+      memory_(memory),
+      has_master_(memory.weights != DType::F32),
+      weight_arena_("weights", o),
+      master_arena_("master weights", o) {
+    weights.plan(weight_arena_, config, head, memory.weights);
+    if (has_master_) master_.plan(master_arena_, config, head);
+    network = std::make_unique<TrainingNetwork>(ops, config, weights, head, block, limits, Recompute::None,
+                                                memory_.activations);
+    optimizer = std::make_unique<Optimizer>(ops, config, head, weights, has_master_ ? &master_ : nullptr,
+                                            memory_.moments);
 }
 
-Learner::Learner(Ops& o, const ModelConfig& c, Head h, int block, const MicroBatchLimits& limits,
-                 const OptimizerOptions& opt)
-    : ops(o), config(c), head(h), options(opt), weight_arena_("weights", o) {
-    weights.plan(weight_arena_, config, head);
-    network = std::make_unique<TrainingNetwork>(ops, config, weights, head, block, limits);
-    optimizer = std::make_unique<Optimizer>(ops, config, head, weights);
+void Learner::set_recompute(Recompute recompute) {
+    network = std::make_unique<TrainingNetwork>(ops, config, weights, head, network->block(),
+                                                network->limits(), recompute, memory_.activations);
+}
+
+std::vector<const Arena*> Learner::arenas() const {
+    std::vector<const Arena*> all = {&weight_arena_, &network->gradient_arena(), &optimizer->arena()};
+    if (has_master_) all.insert(all.begin() + 1, &master_arena_);
+    return all;
 }
 
 void Learner::allocate() {
     weight_arena_.allocate();
     weights.bind(config);
+    if (has_master_) {
+        master_arena_.allocate();
+        master_.bind(config);
+    }
     network->allocate();
     optimizer->allocate();
 }
 
-size_t Learner::planned_bytes() const {
-    return weight_arena_.bytes() + network->gradient_arena().bytes() + network->activation_arena().bytes() +
-           optimizer->arena().bytes();
+void Learner::initialize(uint64_t seed) {
+    if (ops.on_host()) {
+        ::initialize(master(), config, seed);
+    } else {
+        std::vector<float> numbers;
+        master().for_each(config, [&](const std::string& name, const Tensor& t) {
+            numbers.resize(size_t(t.size()));
+            initialize_rows(name, tensor(numbers.data(), t.rows, t.cols), 0, config, seed);
+            ops.upload(t, numbers.data());
+        });
+    }
+    master_changed();
 }
 
-void Learner::print_plan(FILE* out) const {
-    const auto line = [out](const char* what, const Arena& arena) {
-        fprintf(out, "  %-24s %10.1f MiB\n", what, double(arena.bytes()) / (1 << 20));
-    };
-    line("weights", weight_arena_);
-    line("gradients", network->gradient_arena());
-    line("optimizer moments", optimizer->arena());
-    line("activations", network->activation_arena());
+void Learner::load(const ModelFolder& folder) {
+    load_weights(folder, master(), ops);
+    master_changed();
+}
+
+void Learner::master_changed() {
+    if (!has_master_) return;
+    std::vector<Tensor> from;
+    master_.for_each_stored([&](const std::string&, const Tensor& t) { from.push_back(t); });
+    size_t i = 0;
+    weights.for_each_stored([&](const std::string&, const Tensor& t) { ops.copy(t, from[i++]); });
 }
 
 Learner::Step Learner::step() {

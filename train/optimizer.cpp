@@ -15,10 +15,11 @@ double learning_rate(const OptimizerOptions& o, int64_t step) {
     return o.lr * (o.min_lr_ratio + (1 - o.min_lr_ratio) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
 }
 
-Optimizer::Optimizer(Ops& ops, const ModelConfig& config, Head head, const Parameters& weights)
-    : ops_(ops), config_(config), weights_(weights), arena_("optimizer", ops) {
-    m_.plan(arena_, config, head);
-    v_.plan(arena_, config, head);
+Optimizer::Optimizer(Ops& ops, const ModelConfig& config, Head head, const Parameters& weights,
+                     const Parameters* master, DType moments)
+    : ops_(ops), config_(config), weights_(weights), master_(master), arena_("optimizer moments", ops) {
+    m_.plan(arena_, config, head, moments);
+    v_.plan(arena_, config, head, moments);
 }
 
 void Optimizer::allocate() {
@@ -54,11 +55,12 @@ Optimizer::Report Optimizer::update(const Parameters& gradients, const Optimizer
                    .weight_decay = 0,
                    .step = steps_ + 1,
                    .grad_scale = clip ? float(o.max_grad_norm / norm) : 1.0f};
-    const std::vector<Tensor> m = stored(m_), v = stored(v_), grad = stored(gradients);
+    const std::vector<Tensor> m = stored(m_), v = stored(v_), grad = stored(gradients),
+                              master = master_ ? stored(*master_) : std::vector<Tensor>(m.size());
     size_t i = 0;
     weights_.for_each_stored([&](const std::string& name, const Tensor& weight) {
         adamw.weight_decay = is_vector(name) ? 0 : float(o.weight_decay);
-        ops_.adamw(weight, m[i], v[i], grad[i], adamw);
+        ops_.adamw(weight, m[i], v[i], grad[i], adamw, master[i]);
         i++;
     });
     steps_++;

@@ -29,8 +29,10 @@ double learning_rate(const OptimizerOptions& options, int64_t step);
 
 class Optimizer {
   public:
-    // Plans two moments per weight in an arena of its own.
-    Optimizer(Ops& ops, const ModelConfig& config, Head head, const Parameters& weights);
+    // Plans two moments per weight in an arena of its own, those of matrices in the type `moments`. master: in F32
+    // what is updated, with the weights its copy; null: the weights are F32 and updated themselves.
+    Optimizer(Ops& ops, const ModelConfig& config, Head head, const Parameters& weights,
+              const Parameters* master = nullptr, DType moments = DType::F32);
     void allocate();
     const Arena& arena() const { return arena_; }
 
@@ -53,6 +55,7 @@ class Optimizer {
     Ops& ops_;
     const ModelConfig& config_;
     const Parameters& weights_;
+    const Parameters* master_;
     Parameters m_, v_;
     Arena arena_;
     int64_t steps_ = 0;

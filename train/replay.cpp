@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "train/learner.h"
 #include "train/sft_example.h"
 #include "utils/json.h"
 #include "utils/peak_memory.h"
@@ -18,11 +17,13 @@ struct ReplayNetwork {
     Parameters weights;
     std::unique_ptr<TrainingNetwork> network;
 
-    ReplayNetwork(Ops& ops, ModelFolder f, Head head) : folder(std::move(f)), arena("weights", ops) {
-        weights.plan(arena, folder.config, head);
+    ReplayNetwork(Ops& ops, const std::string& path, Head head, DType dtype)
+        : folder(open_model_folder(path, head)), arena("weights", ops) {
+        weights.plan(arena, folder.config, head, dtype);
     }
-    void plan(Ops& ops, Head head, int block, const MicroBatchLimits& limits) {
-        network = std::make_unique<TrainingNetwork>(ops, folder.config, weights, head, block, limits);
+    void plan(Ops& ops, Head head, int block, const MicroBatchLimits& limits, Recompute recompute) {
+        network =
+            std::make_unique<TrainingNetwork>(ops, folder.config, weights, head, block, limits, recompute);
     }
     void load(Ops& ops) {
         arena.allocate();
@@ -82,6 +83,15 @@ bool dry_run(const ReplayRequest& request, const std::vector<const ReplayNetwork
     return true;
 }
 
+// Before anything is allocated: every arena alone may fit.
+void check_fits(const Ops& ops, size_t planned) {
+    if (planned > ops.available())
+        fail(Exit::NoMemory,
+             "%.0f MiB are needed (--dry-run lists them), %.0f MiB are free; use a smaller model, lower "
+             "--token-budget, or shorten the responses",
+             mib(planned), mib(ops.available()));
+}
+
 Json memory_json(size_t planned) {
     return {{"planned_mib", mib(planned)}, {"host_peak_mib", mib(peak_host_memory())}};
 }
@@ -120,12 +130,11 @@ void check_same_vocabulary(const ModelFolder& policy, const ModelFolder& value) 
 Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     Timer timer;
     const bool has_value = !request.value_model.empty();
-    ReplayNetwork policy(ops, open_model_folder(request.model, Head::Policy), Head::Policy);
+    ReplayNetwork policy(ops, request.model, Head::Policy, request.weights);
     const ModelConfig& config = policy.folder.config;
     std::unique_ptr<ReplayNetwork> value;
     if (has_value) {
-        value = std::make_unique<ReplayNetwork>(ops, open_model_folder(request.value_model, Head::Value),
-                                                Head::Value);
+        value = std::make_unique<ReplayNetwork>(ops, request.value_model, Head::Value, request.weights);
         check_same_vocabulary(policy.folder, value->folder);
     }
     const int block = training_block(config, request.block);
@@ -133,8 +142,8 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     Rng rng(0, Stream::Mask);
     const Rollout rollout = prepare(records, {block, config.mask_id}, request.rl, has_value, rng);
     const MicroBatchLimits limits = limits_for(rollout.sequences, block, request.token_budget);
-    policy.plan(ops, Head::Policy, block, limits);
-    if (value) value->plan(ops, Head::Value, block, limits);
+    policy.plan(ops, Head::Policy, block, limits, request.recompute);
+    if (value) value->plan(ops, Head::Value, block, limits, request.recompute);
     if (dry_run(request, value ? std::vector<const ReplayNetwork*>{&policy, value.get()}
                                : std::vector<const ReplayNetwork*>{&policy}))
         return {};
@@ -168,7 +177,7 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
 
 Json replay_sft(Ops& ops, const ReplayRequest& request) {
     Timer timer;
-    ReplayNetwork policy(ops, open_model_folder(request.model, Head::Policy), Head::Policy);
+    ReplayNetwork policy(ops, request.model, Head::Policy, request.weights);
     const ModelConfig& config = policy.folder.config;
     const int block = training_block(config, request.block);
     const std::vector<SftExample> examples =
@@ -181,7 +190,8 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
         weights.push_back(sft_weights(e));
         n_tokens += int64_t(e.response_ids.size());
     }
-    policy.plan(ops, Head::Policy, block, limits_for(sequences, block, request.token_budget));
+    policy.plan(ops, Head::Policy, block, limits_for(sequences, block, request.token_budget),
+                request.recompute);
     if (dry_run(request, {&policy})) return {};
     check_fits(ops, policy.planned_bytes());
     policy.load(ops);

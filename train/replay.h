@@ -14,6 +14,8 @@ struct ReplayRequest {
     int token_budget = 0;                      // budget of one pass; 0: what suits
     bool dry_run = false;                      // print the memory plan and compute nothing
     RlOptions rl;
+    DType weights = DType::F32;  // F32 on the host
+    Recompute recompute = Recompute::None;
 };
 
 // The JSON that `train_tracerl --replay` prints; an empty object after a dry run.

@@ -90,6 +90,7 @@ void RunFlags::declare(Options& f) {
         .range(0, 1e9);
     f.add("--reset-optimizer-each-step", &run.reset_optimizer_each_step,
           "as the reference code: moments start at zero in every step");
+    memory.declare(f);
     f.section("Evaluation and records");
     f.add("--eval-problems N", &run.eval_problems, "held-out problems of an evaluation").range(1, 1e6);
     f.add("--eval-every N", &run.eval_every, "steps between evaluations; 0: before and after only")

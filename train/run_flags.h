@@ -3,6 +3,7 @@
 #include <string>
 
 #include "inference/decoding_flags.h"
+#include "train/memory_plan.h"
 #include "train/options.h"
 #include "train/tracerl_run.h"
 
@@ -21,6 +22,7 @@ struct RunFlags {
     int max_active = 128;
     std::string length_schedule;
     DecodingFlags decoding;
+    MemoryFlags memory;
     TraceRlRunOptions run;
 
     RunFlags();

@@ -29,6 +29,7 @@ void SftFlags::declare(Options& f) {
     declare_sft_masks(f, run.masks);
     f.add("--block B", &block, "diffusion block length; 0: the model's own").range(0, 1 << 12);
     declare_optimizer(f, optimizer, "");
+    memory.declare(f);
     f.section("Run");
     f.add("--batch-size N", &run.batch, "examples per update").range(1, 1 << 20);
     f.add("--epochs X", &run.epochs, "passes over the data").range(0, 1e9);
@@ -112,22 +113,22 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
     const MaskShape shape = {block, model.config.mask_id};
     MicroBatchLimits need = largest_example(train, shape, f.run.masks);
     need.max_tokens = std::max(need.max_tokens, largest_example(held_out, shape, f.run.masks).max_tokens);
-    Learner learner(ops, model.config, Head::Policy, block, micro_batch_limits(f, need), f.optimizer);
-    if (common.dry_run) {
-        learner.print_plan(stdout);
-        return Exit::Ok;
-    }
-    check_fits(ops, learner.planned_bytes());
+    Learner learner(ops, model.config, Head::Policy, block, micro_batch_limits(f, need), f.optimizer,
+                    {.weights = training_dtype(common.dtype, ops), .moments = f.memory.moments});
+    const MemoryPlan plan = plan_memory({{"model", &learner}}, nullptr, f.memory.recompute, ops.available());
+    if (common.dry_run) plan.print(stdout);
+    plan.check();
+    if (common.dry_run) return Exit::Ok;
     learner.allocate();
-    load_weights(model, learner.weights, ops);
+    learner.load(model);
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
     log_info("run folder %s; %s, %.2fM parameters; %zu examples, %zu held out", folder->path().c_str(),
              source.c_str(), double(model.config.n_parameters()) / 1e6, train.size(), held_out.size());
     const auto save = [&](const std::string& path) {
         // after a resume from the newest checkpoint: the one resumed from may be gone
-        save_model_folder(path, learner.weights, learner.config, f.resume.empty() ? source : folder->latest(),
-                          DType::F32, ops);
+        save_model_folder(path, learner.master(), learner.config,
+                          f.resume.empty() ? source : folder->latest(), DType::F32, ops);
     };
     SftRun run(f.run, learner, std::move(train), std::move(held_out), *folder, save);
     if (!f.resume.empty()) run.resume(source);
@@ -138,7 +139,7 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
     }
     if (ops.on_host())
         log_info("memory: %.1f MiB at most, %.1f MiB planned", double(peak_host_memory()) / (1 << 20),
-                 double(learner.planned_bytes()) / (1 << 20));
+                 double(plan.total()) / (1 << 20));
     log_info("the model is in %s", folder->latest().c_str());
     return Exit::Ok;
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "train/memory_plan.h"
 #include "train/options.h"
 #include "train/sft_data.h"
 #include "train/sft_run.h"
@@ -15,6 +16,7 @@ struct SftFlags {
     OptimizerOptions optimizer;
     SftRunOptions run;
     ReplayFlags replay;
+    MemoryFlags memory;
     std::string name = "sft", out, resume;
 
     SftFlags() { optimizer.lr = 1e-5; }

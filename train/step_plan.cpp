@@ -88,6 +88,7 @@ void print_step_plan(FILE* out, const StepCost& c, const TraceRlOptions& o, int 
             tokens(c.update_most).c_str(), o.epochs);
     fprintf(out, "  arithmetic               %.3g to %.3g TFLOP (weights only, attention is not counted)\n",
             c.flop_least / 1e12, c.flop_most / 1e12);
+    if (flop_rate == 0) return;
     fprintf(
         out,
         "  time                     %s to %s at %.1f GFLOP/s, which a matrix product reached here just now\n",

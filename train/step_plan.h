@@ -22,5 +22,6 @@ StepCost step_cost(const ModelConfig& config, const TraceRlOptions& options, int
 // FLOP per second of a matrix product of the size that this model is made of, measured now, in a fraction of a second.
 double measured_flop_rate(Ops& ops, const ModelConfig& config);
 
+// flop_rate: 0 where nobody knows it.
 void print_step_plan(FILE* out, const StepCost& cost, const TraceRlOptions& options, int prompt,
                      double flop_rate);

@@ -103,27 +103,15 @@ MicroBatchLimits micro_batch_limits(const RunFlags& f, const RlOptions& rl, cons
     return {tokens, tokens};
 }
 
-double mib(size_t bytes) { return double(bytes) / (1 << 20); }
-
-size_t planned_bytes(const Learner& policy, const Learner* value, const Arena& engine) {
-    return policy.planned_bytes() + (value ? value->planned_bytes() : 0) + engine.bytes();
-}
-
-void print_plan(const TracerlPlan& plan, Ops& ops, const Learner& policy, const Learner* value,
-                const Arena& engine) {
-    printf("policy, %.2f million parameters\n", double(policy.config.n_parameters()) / 1e6);
-    policy.print_plan(stdout);
-    if (value) {
-        printf("value model\n");
-        value->print_plan(stdout);
-    }
-    printf("rollout\n  %-24s %10.1f MiB\n", "KV cache and activations", mib(engine.bytes()));
-    printf("total %34.1f MiB; %.1f MiB are free\n", mib(planned_bytes(policy, value, engine)),
-           mib(available_host_memory()));
-    const TraceRlOptions& o = plan.request.flags.run.rl;
-    const StepCost cost =
-        step_cost(plan.config, o, plan.longest_prompt, policy.network->block(), value != nullptr);
-    print_step_plan(stdout, cost, o, plan.longest_prompt, measured_flop_rate(ops, plan.config));
+void print_plan(const TracerlPlan& plan, const MemoryPlan& memory, Ops& ops, bool has_value_model) {
+    printf("policy, %.2f million parameters\n", double(plan.config.n_parameters()) / 1e6);
+    memory.print(stdout);
+    const RunFlags& f = plan.request.flags;
+    const TraceRlOptions& o = f.run.rl;
+    const int block = plan.config.full_attention ? 0 : o.rollout.block;
+    const StepCost cost = step_cost(plan.config, o, plan.longest_prompt, block, has_value_model);
+    print_step_plan(stdout, cost, o, plan.longest_prompt,
+                    f.memory.device_memory > 0 ? 0 : measured_flop_rate(ops, plan.config));
 }
 
 // The run's options as far as they follow from others.
@@ -226,28 +214,30 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
     const bool resumed = folder.has_value();
 
     const int block = config.full_attention ? 0 : rollout.block;
-    Learner policy(ops, config, Head::Policy, block, plan.limits, f.run.sft_optimizer);
+    SharedMemory turns(ops);  // rollout and updates never want their activations at the same time
+    const LearnerMemory memory = {training_dtype(common.dtype, ops), f.memory.moments, &turns};
+    Learner policy(ops, config, Head::Policy, block, plan.limits, f.run.sft_optimizer, memory);
     std::optional<Learner> value;
     if (plan.value_config)
-        value.emplace(ops, *plan.value_config, Head::Value, block, plan.limits, f.run.value_optimizer);
-    Arena engine_arena("rollout", ops);
+        value.emplace(ops, *plan.value_config, Head::Value, block, plan.limits, f.run.value_optimizer,
+                      memory);
+    Arena engine_arena("rollout", turns);
     Engine engine(ops, policy.config, policy.weights, engine_limits(f, config, rollout, plan.longest_prompt),
                   plan.text->n_ids, engine_arena);
-    if (common.dry_run) {
-        print_plan(plan, ops, policy, value ? &*value : nullptr, engine_arena);
-        return Exit::Ok;
-    }
-    const size_t planned = planned_bytes(policy, value ? &*value : nullptr, engine_arena);
-    check_fits(ops, planned);
+    std::vector<std::pair<std::string, Learner*>> learners = {{"policy", &policy}};
+    if (value) learners.push_back({"value model", &*value});
+    const MemoryPlan needs = plan_memory(learners, &engine_arena, f.memory.recompute, ops.available());
+    if (common.dry_run) print_plan(plan, needs, ops, value.has_value());
+    needs.check();
+    if (common.dry_run) return Exit::Ok;
+    turns.reserve(needs.block_bytes());
     engine_arena.allocate();
-    policy.allocate();
-    if (value) value->allocate();
+    for (const auto& [name, learner] : learners) learner->allocate();
     if (plan.policy_folder.empty())
-        initialize(policy.weights, policy.config, common.seed);
+        policy.initialize(common.seed);
     else
-        load_weights(open_model_folder(plan.policy_folder, Head::Policy), policy.weights, ops);
-    if (!plan.value_folder.empty())
-        load_weights(open_model_folder(plan.value_folder, Head::Value), value->weights, ops);
+        policy.load(open_model_folder(plan.policy_folder, Head::Policy));
+    if (!plan.value_folder.empty()) value->load(open_model_folder(plan.value_folder, Head::Value));
 
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
@@ -262,11 +252,11 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
         ModelConfig saved =
             policy.config;  // says what it is generated with by now: enlarged blocks are the model's own
         if (!saved.full_attention) saved.B = run->rollout_block();
-        save_model_folder(path, policy.weights, saved, companions, DType::F32, ops);
+        save_model_folder(path, policy.master(), saved, companions, DType::F32, ops);
         if (plan.policy_folder.empty()) save_byte_tokenizer(path);
         if (!value) return;
         make_folders(path + "/value_model");
-        save_model_folder(path + "/value_model", value->weights, value->config, "", DType::F32, ops);
+        save_model_folder(path + "/value_model", value->master(), value->config, "", DType::F32, ops);
     };
     run.emplace(f.run, policy, value ? &*value : nullptr, engine, plan.codec, task, *folder, save);
     if (resumed) run->resume(plan.policy_folder);
@@ -276,7 +266,8 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
         return interrupt_code();
     }
     if (ops.on_host())
-        log_info("memory: %.1f MiB at most, %.1f MiB planned", mib(peak_host_memory()), mib(planned));
+        log_info("memory: %.1f MiB at most, %.1f MiB planned", double(peak_host_memory()) / (1 << 20),
+                 double(needs.total()) / (1 << 20));
     printf("%s\nTry it: ./infer --model %s --block %d --prompt \"%s\"\n", run->summary().c_str(),
            folder->latest().c_str(), run->final_block(), task.problem(Split::HeldOut, 0).prompt.c_str());
     return Exit::Ok;

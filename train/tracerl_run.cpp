@@ -174,14 +174,15 @@ void TraceRlRun::begin_rl() {
 // The policy's body as it is now, and a head of zeros.
 void TraceRlRun::make_value_model() {
     std::vector<Tensor> body;
-    policy_.weights.for_each_stored([&](const std::string&, const Tensor& t) { body.push_back(t); });
+    policy_.master().for_each_stored([&](const std::string&, const Tensor& t) { body.push_back(t); });
     size_t i = 0;
-    value_->weights.for_each_stored([&](const std::string& name, const Tensor& t) {
+    value_->master().for_each_stored([&](const std::string& name, const Tensor& t) {
         if (name == "value_head")
             policy_.ops.zero(t);
         else
             policy_.ops.copy(t, body[i++]);
     });
+    value_->master_changed();
 }
 
 void TraceRlRun::record_step(const TraceRlStep& s, int gen_length) {

@@ -1,5 +1,4 @@
 // train_sft.cpp -- the `train_sft` program: supervised fine-tuning.
-#include "kernels/device_select.h"
 #include "train/replay.h"
 #include "train/resume.h"
 #include "train/sft_program.h"
@@ -14,7 +13,9 @@ static Exit replay(Ops& ops, const SftFlags& f, const Common& common) {
                                    .block = f.block,
                                    .token_budget = f.token_budget,
                                    .dry_run = common.dry_run,
-                                   .rl = {}};
+                                   .rl = {},
+                                   .weights = training_dtype(common.dtype, ops),
+                                   .recompute = f.memory.recompute.value_or(Recompute::None)};
     const Json result = replay_sft(ops, request);
     if (!result.empty()) printf("%s\n", dump(result).c_str());
     return Exit::Ok;
@@ -28,7 +29,7 @@ int main(int argc, char** argv) {
         arguments.count(), arguments.values(), "Supervised fine-tuning of diffusion language models.", common,
         [&](Options& options) { flags.declare(options); },
         [&](const Options& options) {
-            const std::unique_ptr<Ops> ops = make_ops(common.device);
+            const std::unique_ptr<Ops> ops = training_ops(flags.memory, common);
             return flags.replay.file.empty() ? run_sft(*ops, flags, common, options.to_toml())
                                              : replay(*ops, flags, common);
         });

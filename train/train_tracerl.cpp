@@ -1,5 +1,4 @@
 // train_tracerl.cpp -- the `train_tracerl` program: reinforcement learning on reveal traces.
-#include "kernels/device_select.h"
 #include "train/replay.h"
 #include "train/resume.h"
 #include "train/tracerl_program.h"
@@ -49,7 +48,9 @@ Exit replay(Ops& ops, const TracerlFlags& f, const Common& common) {
                              .block = f.run.decoding.options.block,
                              .token_budget = f.run.token_budget,
                              .dry_run = common.dry_run,
-                             .rl = f.rl.options};
+                             .rl = f.rl.options,
+                             .weights = training_dtype(common.dtype, ops),
+                             .recompute = f.run.memory.recompute.value_or(Recompute::None)};
     if (request.rl.loss.norm_length == 0) request.rl.loss.norm_length = f.run.decoding.options.gen_length;
     const Json result = replay_tracerl(ops, request);
     if (!result.empty()) printf("%s\n", dump(result).c_str());
@@ -68,7 +69,7 @@ int main(int argc, char** argv) {
         [&](Options& flags) { f.declare(flags, common); },
         [&](const Options& flags) {
             std::string note;
-            const std::unique_ptr<Ops> ops = make_ops(common.device, &note);
+            const std::unique_ptr<Ops> ops = training_ops(f.run.memory, common, &note);
             if (!note.empty() && f.replay.file.empty()) log_info("%s", note.c_str());
             if (!f.replay.file.empty()) return replay(*ops, f, common);
             return run_tracerl(*ops, *f.plan, common, flags.to_toml());

@@ -81,7 +81,8 @@ MicroBatchLimits needed_limits(std::span<const Sequence> sequences, int block) {
 }
 
 TrainingNetwork::TrainingNetwork(Ops& ops, const ModelConfig& config, const Parameters& weights, Head head,
-                                 int block, const MicroBatchLimits& limits)
+                                 int block, const MicroBatchLimits& limits, Recompute recompute,
+                                 Memory* activations)
     : ops_(ops),
       config_(config),
       weights_(weights),
@@ -89,10 +90,10 @@ TrainingNetwork::TrainingNetwork(Ops& ops, const ModelConfig& config, const Para
       block_(block),
       limits_(limits),
       gradient_arena_("gradients", ops),
-      activation_arena_("training activations", ops) {
+      activation_arena_("training activations", activations ? *activations : ops) {
     gradients_.plan(gradient_arena_, config, head);
     transformer_ = std::make_unique<Transformer>(ops, config, weights, activation_arena_, limits.max_tokens,
-                                                 limits.max_targets, nullptr);
+                                                 limits.max_targets, nullptr, recompute);
     activation_arena_.add(&target_, "target ids", 1, limits.max_targets, DType::I32);
     activation_arena_.add(&output_, "target outputs", 1, limits.max_targets);
     activation_arena_.add(&lse_, "target lse", 1, limits.max_targets);

@@ -33,8 +33,10 @@ using SequenceLoss =
 class TrainingNetwork {
   public:
     // head: what is read at a target, the log-probability of its id or a value. block: 0 for full attention.
+    // Gradients are F32. activations: where they lie, null: in memory of ops' own.
     TrainingNetwork(Ops& ops, const ModelConfig& config, const Parameters& weights, Head head, int block,
-                    const MicroBatchLimits& limits);
+                    const MicroBatchLimits& limits, Recompute recompute = Recompute::None,
+                    Memory* activations = nullptr);
     void allocate();  // gradients and activations; may throw Error(NoMemory)
 
     // Outputs of every sequence, forward only.

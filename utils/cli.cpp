@@ -166,7 +166,9 @@ void Options::add_common(Common& common) {
         "write every option with its value as TOML (- is stdout) and stop")
         .not_in_config();
     add("--device NAME", &common.device, "auto, cpu, cuda or cuda:INDEX");
-    add("--dtype TYPE", &common.dtype, "fp32 or bf16").choices({"fp32", "bf16"});
+    add("--dtype TYPE", &common.dtype,
+        "of weights: fp32 or bf16; auto: as the folder has them, in training bf16 on a GPU and fp32 elsewhere")
+        .choices({"auto", "fp32", "bf16"});
     add("--seed N", &common.seed, "of every random number");
     add("--threads N", &common.threads, "CPU threads (0: as many as there are cores for this process)")
         .range(0, 1024);

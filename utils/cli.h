@@ -35,7 +35,7 @@
 // What every program takes; run_main() declares and applies these (threads, quiet, progress).
 struct Common {
     std::string device = "auto";  // auto, cpu, cuda, cuda:1
-    std::string dtype = "fp32";   // fp32, bf16
+    std::string dtype = "auto";   // auto, fp32, bf16
     uint64_t seed = 0;
     int threads = 0;  // 0: the cores there are; after parsing the number in use
     bool quiet = false;

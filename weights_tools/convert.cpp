@@ -303,7 +303,7 @@ int main(int argc, char** argv) {
             if (command == "check") return check(a);
             if (command == "init") return init(a);
             if (command == "cast") {
-                if (!options.given("--dtype")) fail(Exit::Usage, "cast needs --dtype fp32 or --dtype bf16");
+                if (a.common.dtype == "auto") fail(Exit::Usage, "cast needs --dtype fp32 or --dtype bf16");
                 return rewrite(a, {a.dtype(), false, ""});
             }
             if (command == "export") return rewrite(a, {std::nullopt, false, ""});
