@@ -76,6 +76,12 @@ const std::vector<Case>& cases() {
          "task = [\"chess\", \"arithmetic:digits=99\", \"sudoku4@0\", \"external:problems=x\"]\n",
          "",
          {"'chess'", "digits", "weight", "command=COMMAND"}},
+        {"NothingHeldOut", "", "--task {data}:held_out=0", {"no problem is held out"}},
+        {"NothingToTrainOn", "", "--task {data}:held_out=1", {"none is left to train on"}},
+        {"NothingHeldOutOfAMixture",
+         "",
+         "--task {data}:held_out=0 --task {data}:held_out=0",
+         {"none has problems that are held out"}},
         {"Bands",
          "keep-accuracy = \"0.9,0.1\"\nmask-low = 0.9\nmask-high = 0.1\n",
          "",
@@ -111,10 +117,13 @@ TEST_P(HostileConfig, IsRefusedWithAllItsFaults) {
                              .c_str()),
                   0);
     }
+    const std::string data = temporary("data.jsonl");
+    write_file_atomic(data, "{\"question\": \"1+1\", \"ground_truth_answer\": \"2\"}\n");
     write_file_atomic(config, c.config);
     std::string arguments = "--config " + config + " " + c.arguments;
     replace(arguments, "{other}", other);
     replace(arguments, "{taken}", taken);
+    replace(arguments, "{data}", data);
     const Outcome o = run(arguments);
     EXPECT_EQ(o.code, 2) << o.err;
     EXPECT_EQ(o.out, "");

@@ -132,6 +132,9 @@ Task make_tasks(std::span<const std::string> specs, uint64_t seed) {
         task.pass =
             std::max(task.pass, (std::max(p.task.train_size, p.task.held_out_size) / p.weight + 1) * W);
     const auto mixture = std::make_shared<const Mixture>(std::move(parts), seed);
+    if (mixture->train.part.empty() || mixture->held_out.part.empty())
+        fail(Exit::Usage, "tasks %s: none has problems %s", task.name.c_str(),
+             mixture->train.part.empty() ? "to train on" : "that are held out");
     task.problem = [mixture](Split split, int64_t index) { return mixture->problem(split, index); };
     task.judge = [mixture](std::span<const Answer> answers, const std::function<bool()>& should_stop) {
         return mixture->judge(answers, should_stop);

@@ -58,6 +58,16 @@ void check_blocks(const RunFlags& f, const ModelConfig& config, const GenerateOp
              rollout.gen_length, prompt, block, positions, config.max_positions);
 }
 
+// A data file's problems are of two splits, either of which may be empty.
+void check_splits(const Task& task) {
+    if (task.held_out_size && !task.train_size)
+        fail(Exit::Usage, "--task %s: all problems are held out, none is left to train on; lower held_out",
+             task.name.c_str());
+    if (task.train_size && !task.held_out_size)
+        fail(Exit::Usage, "--task %s: no problem is held out for evaluation; raise held_out",
+             task.name.c_str());
+}
+
 EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, GenerateOptions rollout,
                            int prompt) {
     if (!config.full_attention) rollout.block = longest_block(f, rollout);
@@ -190,7 +200,10 @@ TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Opt
                 made ? "bytes" : f.tokenizer, f.chat_template, plan.policy_folder, plan.config));
             plan.codec = make_codec(*plan.text, prompt_template(f.prompt_template), f.thinking);
         });
-    const bool has_task = good([&] { plan.task = make_tasks(f.task, common.seed); });
+    const bool has_task = good([&] {
+        plan.task = make_tasks(f.task, common.seed);
+        check_splits(plan.task);
+    });
     GenerateOptions rollout;
     const bool has_rollout =
         has_text && good([&] {
