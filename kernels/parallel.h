@@ -9,8 +9,8 @@
 #endif
 
 // Work is counted in vector instructions, roughly. Below this much a parallel region costs more than it
-// saves: waking the threads takes some microseconds.
-constexpr int64_t PARALLEL_WORK = 1 << 14;
+// saves: waking the threads takes some microseconds, and milliseconds where other programs use the cores.
+constexpr int64_t PARALLEL_WORK = 1 << 15;
 
 inline int max_threads() {
 #ifdef _OPENMP
