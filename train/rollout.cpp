@@ -2,7 +2,37 @@
 
 #include <set>
 
+#include "utils/json.h"
 #include "utils/timer.h"
+
+namespace {
+
+struct NamedStat {
+    const char* name;
+    double RolloutStats::*field;
+};
+constexpr NamedStat STATS[] = {{"accuracy", &RolloutStats::accuracy},
+                               {"reward", &RolloutStats::reward},
+                               {"length", &RolloutStats::length},
+                               {"truncated", &RolloutStats::truncated},
+                               {"tokens_per_forward", &RolloutStats::tokens_per_forward},
+                               {"tokens_per_step_right", &RolloutStats::tokens_per_step_right},
+                               {"tokens_per_step_wrong", &RolloutStats::tokens_per_step_wrong},
+                               {"surprise", &RolloutStats::surprise}};
+
+}  // namespace
+
+Json to_json(const RolloutStats& stats) {
+    Json out = Json::object();
+    for (const NamedStat& s : STATS) out[s.name] = stats.*s.field;
+    return out;
+}
+
+RolloutStats rollout_stats(const Json& json) {
+    RolloutStats out;
+    for (const NamedStat& s : STATS) out.*s.field = json.at(s.name);
+    return out;
+}
 
 RolloutStats RolloutBatch::stats() const {
     RolloutStats s;
@@ -103,22 +133,4 @@ RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, 
     if (!batch.interrupted) reward(batch, codec, task, judge_truncated, should_stop);
     batch.reward_s = timer.seconds();
     return batch;
-}
-
-Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
-                    std::span<const Problem> problems, const GenerateOptions& options,
-                    const std::function<bool()>& should_stop) {
-    Evaluation out;
-    Timer timer;
-    for (const bool dynamic : {false, true}) {
-        GenerateOptions o = options;
-        o.temperature = 0;
-        o.remasking = dynamic ? Remasking::LowConfidenceDynamic : Remasking::LowConfidenceStatic;
-        const RolloutBatch batch =
-            roll_out(engine, codec, task, {problems.begin(), problems.end()}, 1, o, 0, should_stop);
-        out.interrupted |= batch.interrupted;
-        (dynamic ? out.dynamic : out.fixed) = batch.stats();
-    }
-    out.seconds = timer.seconds();
-    return out;
 }

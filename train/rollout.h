@@ -1,4 +1,4 @@
-// rollout.h -- problems in, responses with rewards out: the sampling side of RL, and all of evaluation.
+// rollout.h -- problems in, responses with rewards out: the sampling side of RL and of evaluation.
 #pragma once
 #include <functional>
 #include <span>
@@ -7,6 +7,7 @@
 
 #include "inference/engine.h"
 #include "train/task.h"
+#include "utils/json_forward.h"
 
 // How text becomes a prompt and ids become text again.
 struct TextCodec {
@@ -36,6 +37,9 @@ struct RolloutStats {
     int64_t tokens = 0;
 };
 
+Json to_json(const RolloutStats& stats);  // all but `tokens`, by the names above
+RolloutStats rollout_stats(const Json& json);
+
 // A rollout's figures for one task of a mixture.
 struct PartStats {
     std::string name;
@@ -63,13 +67,3 @@ constexpr uint32_t EVALUATION_SEQUENCES = 1u << 31;
 RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, std::vector<Problem> problems,
                       int per_problem, const GenerateOptions& options, uint32_t first_sequence,
                       const std::function<bool()>& should_stop, bool judge_truncated = false);
-
-// The static and the dynamic way to decode, greedily: what is reported before and after training.
-struct Evaluation {
-    RolloutStats fixed, dynamic;
-    double seconds = 0;
-    bool interrupted = false;
-};
-Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
-                    std::span<const Problem> problems, const GenerateOptions& options,
-                    const std::function<bool()>& should_stop);

@@ -10,6 +10,7 @@ Json sample_json(const Response& response, const Problem& problem) {
     line["reward"] = response.reward;
     if (!response.token_rewards.empty()) line["token_rewards"] = response.token_rewards;
     line["prompt"] = problem.prompt;
+    line["answer"] = problem.answer;
     line["text"] = response.text;
     return line;
 }

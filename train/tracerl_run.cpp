@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "train/evaluation.h"
 #include "train/samples.h"
 #include "utils/json.h"
 #include "utils/log.h"
@@ -10,17 +11,6 @@
 namespace {
 
 constexpr int BAD_UPDATES_TO_STOP = 3;
-
-Json to_json(const RolloutStats& s) {
-    return {{"accuracy", s.accuracy},
-            {"reward", s.reward},
-            {"length", s.length},
-            {"truncated", s.truncated},
-            {"tokens_per_forward", s.tokens_per_forward},
-            {"tokens_per_step_right", s.tokens_per_step_right},
-            {"tokens_per_step_wrong", s.tokens_per_step_wrong},
-            {"surprise", s.surprise}};
-}
 
 // By name, for a mixture of tasks; else null.
 Json parts_json(const std::vector<PartStats>& parts) {
@@ -32,19 +22,6 @@ Json parts_json(const std::vector<PartStats>& parts) {
                        {"length", p.length},
                        {"truncated", p.truncated}};
     return out;
-}
-
-RolloutStats stats_from_json(const Json& j) {
-    RolloutStats s;
-    s.accuracy = j.at("accuracy");
-    s.reward = j.at("reward");
-    s.length = j.at("length");
-    s.truncated = j.at("truncated");
-    s.tokens_per_forward = j.at("tokens_per_forward");
-    s.tokens_per_step_right = j.at("tokens_per_step_right");
-    s.tokens_per_step_wrong = j.at("tokens_per_step_wrong");
-    s.surprise = j.at("surprise");
-    return s;
 }
 
 }  // namespace
@@ -87,13 +64,6 @@ void TraceRlRun::set_training_block(int block) {
     if (value_) value_->network->set_block(block);
 }
 
-std::vector<Problem> TraceRlRun::held_out(int n) const {
-    std::vector<Problem> problems;
-    for (int64_t i = 0; i < n; i++)
-        problems.push_back(task_.problem(Split::HeldOut, task_.held_out_size ? i % task_.held_out_size : i));
-    return problems;
-}
-
 // Evaluates on the held-out problems, generating in blocks of `block`; false where it was interrupted.
 bool TraceRlRun::milestone(const std::string& name, int block, const std::function<bool()>& should_stop) {
     for (const Milestone& m : milestones_)
@@ -101,7 +71,9 @@ bool TraceRlRun::milestone(const std::string& name, int block, const std::functi
     log_info("evaluating (%s)", name.c_str());
     GenerateOptions o = options_.rl.rollout;
     o.block = block;
-    const Evaluation e = evaluate(engine_, codec_, task_, held_out(options_.eval_problems), o, should_stop);
+    const Evaluation e =
+        evaluate(engine_, codec_, task_, problems_of(task_, Split::HeldOut, 0, options_.eval_problems), o,
+                 should_stop);
     if (e.interrupted) return false;
     milestones_.push_back({name, rl_step_, e.fixed, e.dynamic});
     log_info("%s: accuracy %.1f%% static, %.1f%% dynamic; %.2f tokens per forward pass (dynamic)",
@@ -119,12 +91,15 @@ bool TraceRlRun::milestone(const std::string& name, int block, const std::functi
 // How right the model is by now, on problems that are neither trained on nor reported: the held-out ones
 // after those.
 RolloutStats TraceRlRun::quick_accuracy() {
-    const std::vector<Problem> all = held_out(options_.eval_problems + options_.sft_eval_problems);
     GenerateOptions o = options_.rl.rollout;
     o.temperature = 0;
     o.remasking = Remasking::LowConfidenceDynamic;
-    return roll_out(engine_, codec_, task_, {all.begin() + options_.eval_problems, all.end()}, 1, o, 0,
-                    [] { return false; })
+    // A small data file has none after those.
+    const int64_t held_out = task_.held_out_size, n = options_.sft_eval_problems;
+    const int64_t first = held_out && held_out < options_.eval_problems + n
+                              ? std::max<int64_t>(held_out - n, 0)
+                              : options_.eval_problems;
+    return roll_out(engine_, codec_, task_, problems_of(task_, Split::HeldOut, first, n), 1, o, 0, {})
         .stats();
 }
 
@@ -322,7 +297,7 @@ void TraceRlRun::resume(const std::string& checkpoint) {
     bad_updates_ = int(get_int(state, "bad_updates", where, 0, BAD_UPDATES_TO_STOP));
     for (const Json& m : state.at("milestones"))
         milestones_.push_back(
-            {m.at("name"), m.at("step"), stats_from_json(m.at("static")), stats_from_json(m.at("dynamic"))});
+            {m.at("name"), m.at("step"), rollout_stats(m.at("static")), rollout_stats(m.at("dynamic"))});
     if (phase != "sft") begin_rl();
     if (phase == "done") phase_ = Phase::Done;
     policy_.optimizer->load(checkpoint + "/optimizer.safetensors");
@@ -340,7 +315,8 @@ std::string TraceRlRun::summary() {
     GenerateOptions o = options_.rl.rollout;
     o.temperature = 0;
     o.block = final_block();
-    const RolloutBatch samples = roll_out(engine_, codec_, task_, held_out(3), 1, o, 0, [] { return false; });
+    const RolloutBatch samples =
+        roll_out(engine_, codec_, task_, problems_of(task_, Split::HeldOut, 0, 3), 1, o, 0, {});
     for (const Response& r : samples.responses)
         out += "\n" + reveal_order(r, samples.problems[size_t(r.problem)], codec_);
     return out;

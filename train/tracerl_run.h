@@ -84,7 +84,6 @@ class TraceRlRun {
     void make_value_model();
     void record_step(const TraceRlStep& step, int gen_length);
     void save_checkpoint();
-    std::vector<Problem> held_out(int n) const;
 
     const TraceRlRunOptions& options_;
     Learner& policy_;

@@ -1,0 +1,39 @@
+#include "train/evaluation.h"
+
+#include <algorithm>
+
+#include "utils/timer.h"
+
+std::vector<Problem> problems_of(const Task& task, Split split, int64_t first, int64_t n) {
+    const int64_t size = split == Split::Train ? task.train_size : task.held_out_size;
+    const bool generated = task.train_size == 0 && task.held_out_size == 0;
+    const int64_t end = generated ? first + n : std::min(first + n, size);
+    std::vector<Problem> problems;
+    for (int64_t i = first; i < end; i++) problems.push_back(task.problem(split, i));
+    return problems;
+}
+
+std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometry) {
+    if (geometry == Geometry::Autoregressive) return {{"next token", options}};
+    std::vector<Decoding> out = {{"static", options}, {"dynamic", options}};
+    out[0].options.remasking = Remasking::LowConfidenceStatic;
+    out[1].options.remasking = Remasking::LowConfidenceDynamic;
+    return out;
+}
+
+Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
+                    std::span<const Problem> problems, const GenerateOptions& options,
+                    const std::function<bool()>& should_stop) {
+    Evaluation out;
+    Timer timer;
+    GenerateOptions greedy = options;
+    greedy.temperature = 0;
+    for (const Decoding& d : decodings(greedy, Geometry::Blocks)) {
+        const RolloutBatch batch =
+            roll_out(engine, codec, task, {problems.begin(), problems.end()}, 1, d.options, 0, should_stop);
+        out.interrupted |= batch.interrupted;
+        (d.name == "dynamic" ? out.dynamic : out.fixed) = batch.stats();
+    }
+    out.seconds = timer.seconds();
+    return out;
+}

@@ -1,0 +1,29 @@
+// evaluation.h -- how right a model is, decoding as slowly as it can and as fast as it dares.
+#pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "inference/generation.h"
+#include "train/rollout.h"
+
+// Problems number first, first + 1, ... of a split: n of them, or as many as the task has.
+std::vector<Problem> problems_of(const Task& task, Split split, int64_t first, int64_t n);
+
+struct Decoding {
+    std::string name;
+    GenerateOptions options;
+};
+// The two ways that are compared, "static" (a fixed number of tokens per step) and "dynamic" (every token
+// above the threshold); an autoregressive model has one, "next token".
+std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometry);
+
+// Both, greedily: what is reported before, during and after training.
+struct Evaluation {
+    RolloutStats fixed, dynamic;
+    double seconds = 0;
+    bool interrupted = false;
+};
+Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
+                    std::span<const Problem> problems, const GenerateOptions& options,
+                    const std::function<bool()>& should_stop);
