@@ -1,5 +1,6 @@
 #include "inference/trace_page.h"
 
+#include "inference/html.h"
 #include "inference/pieces.h"
 #include "utils/json.h"
 
@@ -34,45 +35,10 @@ Json trace_json(const Trajectory& t, const Asked& asked, const TextModel& text, 
             {"denoise_steps", t.denoise_steps}};
 }
 
-// Inside <script> a "</script>" in the data would end it, and U+2028 ends a line in old engines.
-static std::string for_script(const std::string& json) {
-    std::string out;
-    for (size_t i = 0; i < json.size(); i++) {
-        const char c = json[i];
-        if (c == '<' || c == '>' || c == '&')
-            out += format("\\u%04x", unsigned(c));
-        else if (json.compare(i, 3, "\xE2\x80\xA8") == 0 || json.compare(i, 3, "\xE2\x80\xA9") == 0)
-            out += json[(i += 2)] == '\xA8' ? "\\u2028" : "\\u2029";
-        else
-            out += c;
-    }
-    return out;
-}
-
-static std::string for_html(const std::string& text) {
-    std::string out;
-    for (const char c : text)
-        out += c == '<'   ? "&lt;"
-               : c == '>' ? "&gt;"
-               : c == '&' ? "&amp;"
-               : c == '"' ? "&quot;"
-                          : std::string(1, c);
-    return out;
-}
-
-static const char* HEAD = R"html(<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>How the text came to be</title>
-<style>
-:root { --ink: #1d2330; --paper: #fbfbf9; --line: #d8d8d2; --soft: #6b7280; --mask: #c9ccd3; --new: #1d4ed8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ee; --paper: #14171f; --line: #333947; --soft: #98a1b3; --mask: #454c5c; --new: #8ab4ff; } }
-body { margin: 0 auto; max-width: 60rem; padding: 1.5rem; color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.1rem; margin: 0 0 .3rem; }
-#facts, .note { color: var(--soft); font-size: .85rem; }
+static const char* STYLE = R"css(#facts, .note { color: var(--soft); font-size: .85rem; }
 #prompt { white-space: pre-wrap; border-left: 3px solid var(--line); padding: .2rem .8rem; margin: .8rem 0; overflow-wrap: anywhere; }
 #bar { position: sticky; top: 0; background: var(--paper); border-bottom: 1px solid var(--line); padding: .6rem 0; display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
 #bar input[type=range] { flex: 1 1 14rem; }
-button, select { font: inherit; color: inherit; background: transparent; border: 1px solid var(--line); border-radius: 4px; padding: .1rem .6rem; }
 #text { white-space: pre-wrap; overflow-wrap: anywhere; font: 16px/2 ui-monospace, monospace; margin-top: 1rem; }
 .t { border-radius: 3px; padding: .1em 0; cursor: default; }
 .first { border-left: 1px solid var(--soft); padding-left: 2px; margin-left: 1px; }
@@ -81,8 +47,7 @@ button, select { font: inherit; color: inherit; background: transparent; border:
 .special { opacity: .55; font-size: .85em; }
 .tail { opacity: .5; }
 #tip { position: fixed; display: none; background: var(--ink); color: var(--paper); padding: .3rem .6rem; border-radius: 4px; font: 12px/1.4 ui-monospace, monospace; pointer-events: none; white-space: pre; }
-</style></head><body>
-)html";
+)css";
 
 static const char* BODY = R"html(<div id="facts"></div><div id="prompt"></div>
 <div id="bar">
@@ -148,7 +113,7 @@ function play() {
   $("play").textContent = "pause";
   timer = setInterval(() => { move(1); if (+$("step").value >= last) stop(); }, +$("speed").value);
 }
-traces.forEach((t, k) => $("sample").append(new Option(`${k + 1} of ${traces.length}`, k)));
+traces.forEach((t, k) => $("sample").append(new Option(t.label ?? `${k + 1} of ${traces.length}`, k)));
 $("sample").hidden = traces.length < 2;
 $("sample").onchange = () => { stop(); open_trace(+$("sample").value); };
 $("play").onclick = play;
@@ -158,6 +123,8 @@ $("step").oninput = show;
 $("paint").onchange = $("hide").onchange = show;
 $("speed").onchange = () => { if (timer) { stop(); play(); } };
 document.onkeydown = e => {
+  // Beside other things on a page the keys are the player's only where it has the focus.
+  if (document.querySelector("figure") && !$("bar").contains(document.activeElement)) return;
   if (e.target.tagName === "SELECT" || (e.target.tagName === "BUTTON" && e.key === " ")) return;
   const keys = { ArrowLeft: () => move(-1), ArrowRight: () => move(1), Home: () => move(-1e9), End: () => move(1e9), " ": play };
   if (keys[e.key]) { keys[e.key](); e.preventDefault(); }
@@ -172,10 +139,14 @@ $("text").onmousemove = e => {
 };
 $("text").onmouseleave = () => { $("tip").style.display = "none"; };
 open_trace(0);
-</script></body></html>
+</script>
 )html";
 
+std::string trace_player_style() { return STYLE; }
+
+std::string trace_player(const Json& traces) { return BODY + script_json(dump(traces)) + SCRIPT; }
+
 std::string trace_page(const Json& traces, const std::string& model) {
-    return std::string(HEAD) + "<h1>How the text came to be: " + for_html(model) + "</h1>\n" + BODY +
-           for_script(dump(traces)) + SCRIPT;
+    return page_head("How the text came to be", STYLE) + "<h1>How the text came to be: " + html_text(model) +
+           "</h1>\n" + trace_player(traces) + "</body></html>\n";
 }

@@ -15,3 +15,8 @@ Json trace_json(const Trajectory& trajectory, const Asked& asked, const TextMode
 
 // The page. `traces` is an array of trace_json(); `model` its name for the heading.
 std::string trace_page(const Json& traces, const std::string& model);
+
+// The player alone, to stand in another page: an element with its script, once per page. A trace may have a
+// `label` for the list it is chosen from.
+std::string trace_player(const Json& traces);
+std::string trace_player_style();

@@ -116,6 +116,7 @@ Option& Options::add(const std::string& names, Target target, const std::string&
             e->arguments = {count > 0 ? "true" : "false"};
         });
     } else {
+        const bool many = e->dashed.empty() && std::holds_alternative<std::vector<std::string>*>(e->target);
         state_->app
             .add_option(cli_names,
                         [e](const CLI::results_t& results) {
@@ -123,7 +124,8 @@ Option& Options::add(const std::string& names, Target target, const std::string&
                             e->arguments = results;
                             return true;
                         })
-            ->expected(1)
+            ->expected(1, many ? 1 << 20 : 1)
+            ->allow_extra_args(many)
             ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     }
     state_->entries.push_back(std::move(entry));

@@ -83,7 +83,7 @@ class Options {
     Options& operator=(const Options&) = delete;
 
     // names: "--top-k N", "--prompt,-p TEXT", "--json" (a bool: a flag, with --no-json as its opposite),
-    // "DIR" (positional).
+    // "DIR" (positional; into a list of strings: all there are).
     Option& add(const std::string& names, Target target, const std::string& help);
     template <class Enum>
     Option& add_choice(const std::string& names, Enum* target,
