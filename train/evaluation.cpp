@@ -29,11 +29,14 @@ Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
     GenerateOptions greedy = options;
     greedy.temperature = 0;
     for (const Decoding& d : decodings(greedy, Geometry::Blocks)) {
-        const RolloutBatch batch =
+        RolloutBatch batch =
             roll_out(engine, codec, task, {problems.begin(), problems.end()}, 1, d.options, 0, should_stop);
         out.interrupted |= batch.interrupted;
         (d.name == "dynamic" ? out.dynamic : out.fixed) = batch.stats();
+        if (d.name == "dynamic") out.examples = std::move(batch);
     }
+    constexpr size_t EXAMPLES = 4;
+    out.examples.responses.resize(std::min(out.examples.responses.size(), EXAMPLES));
     out.seconds = timer.seconds();
     return out;
 }

@@ -21,6 +21,7 @@ std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometr
 // Both, greedily: what is reported before, during and after training.
 struct Evaluation {
     RolloutStats fixed, dynamic;
+    RolloutBatch examples;  // the first few dynamic responses
     double seconds = 0;
     bool interrupted = false;
 };

@@ -1,0 +1,212 @@
+// The `eval` program as it is typed: tables of a model that can do sums, its responses graded again, likelihoods, multiple choice.
+// Skipped where it is not built.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <set>
+#include <sstream>
+
+#include "tests/temporary_folder.h"
+#include "utils/files.h"
+#include "utils/json.h"
+
+namespace {
+
+struct Result {
+    int code;
+    std::string out, err;
+};
+
+class EvalProgram : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (!file_exists("./eval")) GTEST_SKIP() << "./eval is not built";
+    }
+    Result run(const std::string& arguments) {
+        const std::string out = folder_.file("out"), err = folder_.file("err");
+        const int status = system(("./eval --threads 1 --device cpu --progress none " + arguments +
+                                   " </dev/null >" + out + " 2>" + err)
+                                      .c_str());
+        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    }
+    // The lines of --json, or of a file.
+    std::vector<Json> json(const std::string& arguments) {
+        const Result r = run("--json " + arguments);
+        EXPECT_EQ(r.code, 0) << r.err;
+        return lines(r.out);
+    }
+    static std::vector<Json> lines(const std::string& text) {
+        std::vector<Json> all;
+        std::istringstream in(text);
+        for (std::string line; std::getline(in, line);) all.push_back(Json::parse(line));
+        return all;
+    }
+    TemporaryFolder folder_;
+};
+
+}  // namespace
+
+TEST_F(EvalProgram, StaticAndDynamicOfTheModelThatComesAlong) {
+    const std::vector<Json> rows = json("--problems 24 --block 8 --gen-length 24");
+    ASSERT_EQ(rows.size(), 2u);
+    EXPECT_EQ(rows[0]["decoding"], "static");
+    EXPECT_EQ(rows[1]["decoding"], "dynamic");
+    for (const Json& row : rows) {
+        EXPECT_EQ(row["problems"], 24);
+        EXPECT_EQ(row["samples"], 1);
+        EXPECT_GT(row["accuracy"], 0.6);
+        EXPECT_LT(row["accuracy_low"], row["accuracy"]);
+        EXPECT_GT(row["accuracy_high"], row["accuracy"]);
+        EXPECT_FALSE(row["interrupted"]);
+    }
+    EXPECT_LE(rows[0]["tokens_per_forward"], 1);
+    EXPECT_GT(rows[1]["tokens_per_forward"], 2);
+    // One rule that was asked for is the only one; and it is a table for people.
+    const Result table = run("--problems 4 --block 8 --remasking sequential");
+    EXPECT_NE(table.out.find("sequential"), std::string::npos) << table.out;
+    EXPECT_EQ(table.out.find("dynamic"), std::string::npos) << table.out;
+}
+
+TEST_F(EvalProgram, SamplesAreSavedAndGradedAgain) {
+    const std::string items = folder_.file("items.jsonl");
+    const std::string options = " --problems 6 --pass-at 1,2,3";
+    const std::vector<Json> rows =
+        json("--block 8 --gen-length 24 --num-samples 3 --temperature 1 --items " + items + options);
+    ASSERT_EQ(rows.size(), 2u);
+    EXPECT_EQ(rows[0]["samples"], 3);
+    EXPECT_DOUBLE_EQ(rows[0]["pass_at"]["1"], rows[0]["accuracy"]);
+    EXPECT_GE(rows[0]["pass_at"]["3"], rows[0]["pass_at"]["2"]);
+    const std::vector<Json> saved = lines(read_text(items));
+    ASSERT_EQ(saved.size(), 2u * 6 * 3);
+    std::set<std::string> distinct;
+    for (size_t i = 0; i < 18; i++) {
+        EXPECT_EQ(saved[i]["sample"], i % 3);
+        EXPECT_EQ(saved[i]["prompt"], saved[i / 3 * 3]["prompt"]);
+        distinct.insert(saved[i]["prompt"].dump() + saved[i]["step_map"].dump());
+    }
+    EXPECT_GT(distinct.size(), 6u) << "samples are no copies of each other";
+    // The same figures come out of the file alone.
+    const std::vector<Json> again = json("--grade-only " + items + options);
+    ASSERT_EQ(again.size(), 2u);
+    for (size_t i = 0; i < 2; i++) {
+        for (const char* key :
+             {"accuracy", "accuracy_low", "pass_at", "length", "tokens_per_forward", "surprise"})
+            EXPECT_EQ(again[i][key], rows[i][key]) << key;
+        EXPECT_EQ(again[i]["changed_rewards"], 0);
+    }
+    // A text that was changed is judged by what it says now.
+    Json wrong = saved[0];
+    wrong["text"] = "1;2;3;0";
+    wrong["reward"] = 1;
+    write_file_atomic(items, wrong.dump() + "\n");
+    EXPECT_EQ(json("--grade-only " + items)[0]["accuracy"], 0);
+    EXPECT_EQ(json("--grade-only " + items)[0]["changed_rewards"], 1);
+}
+
+TEST_F(EvalProgram, GradesLinesOfInfer) {
+    const std::string data = folder_.file("questions.jsonl"), answers = folder_.file("answers.jsonl");
+    write_file_atomic(data, R"({"question": "2 and 2?", "ground_truth_answer": "4"})"
+                            "\n"
+                            R"({"question": "3 and 3?", "ground_truth_answer": "6"})"
+                            "\n");
+    write_file_atomic(answers, R"({"id": 0, "sample": 0, "text": "\\boxed{4}", "finish_reason": "stop"})"
+                               "\n"
+                               R"({"id": 1, "sample": 0, "text": "\\boxed{5}", "finish_reason": "stop"})"
+                               "\n"
+                               R"({"id": 1, "sample": 1, "text": "\\boxed{6}", "finish_reason": "length"})"
+                               "\n");
+    const std::string command = "--grade-only " + answers + " --task " + data + ":held_out=1";
+    const std::vector<Json> rows = json(command);
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_EQ(rows[0]["problems"], 2);
+    EXPECT_NEAR(rows[0]["accuracy"].get<double>(), 1.0 / 3, 1e-12);
+    EXPECT_NEAR(rows[0]["truncated"].get<double>(), 1.0 / 3, 1e-12);
+    for (const char* bad : {R"({"text": "4"})", R"({"id": 2, "text": "4"})", R"({"id": 0})", R"([1])", "{",
+                            R"({"prompt": "unknown", "text": "4"})"}) {
+        write_file_atomic(answers, std::string(bad) + "\n");
+        const Result r = run(command);
+        EXPECT_EQ(r.code, 3) << bad;
+        EXPECT_NE(r.err.find("answers.jsonl"), std::string::npos) << r.err;
+    }
+}
+
+TEST_F(EvalProgram, Likelihoods) {
+    const std::vector<Json> rows = json("--likelihood --problems 8 --block 8 --mask-sets 256");
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_EQ(rows[0]["kind"], "bound");
+    EXPECT_EQ(rows[0]["answers"], 8);
+    const double per_token = rows[0]["log_likelihood_per_token"];
+    EXPECT_LT(per_token, 0);
+    EXPECT_GT(per_token, -0.5) << "it was trained on such answers";
+    EXPECT_NEAR(rows[0]["perplexity"].get<double>(), std::exp(-per_token), 1e-12);
+    EXPECT_EQ(json("--likelihood --problems 2 --block 8 --mask-sets 8")[0]["kind"], "bound, estimated");
+}
+
+TEST_F(EvalProgram, MultipleChoiceByLikelihood) {
+    const std::string data = folder_.file("choices.jsonl");
+    write_file_atomic(
+        data,
+        R"({"question": "414+384=", "choices": ["08;09;07;799", "08;09;07;798", "18;00;05;055"], "answer": 1})"
+        "\n"
+        R"({"question": "111+222=", "choices": ["03;03;03;333", "03;03;03;433"], "answer": "A"})"
+        "\n");
+    const std::string items = folder_.file("items.jsonl");
+    const std::vector<Json> rows = json("--choices " + data + " --block 8 --mask-sets 256 --items " + items);
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_EQ(rows[0]["questions"], 2);
+    EXPECT_EQ(rows[0]["accuracy"], 1);
+    const std::vector<Json> saved = lines(read_text(items));
+    ASSERT_EQ(saved.size(), 2u);
+    EXPECT_EQ(saved[0]["chosen"], 1);
+    EXPECT_GT(saved[0]["log_likelihoods"][1], saved[0]["log_likelihoods"][0]);
+    for (const char* bad :
+         {R"({"question": "q", "choices": ["a"], "answer": 0})",
+          R"({"question": "q", "choices": ["a", "b"], "answer": 2})",
+          R"({"question": "q", "choices": ["a", "b"], "answer": "C"})",
+          R"({"question": "q", "choices": ["a", 1], "answer": 0})",
+          R"({"question": "q", "choices": ["a", "b"]})", R"({"choices": ["a", "b"], "answer": 0})"}) {
+        write_file_atomic(data, std::string(bad) + "\n");
+        const Result r = run("--choices " + data);
+        EXPECT_EQ(r.code, 3) << bad;
+        EXPECT_NE(r.err.find("choices.jsonl:1"), std::string::npos) << r.err;
+    }
+}
+
+TEST_F(EvalProgram, ARunsFolderIsItsNewestCheckpointOnItsTask) {
+    const std::string run_folder = folder_.file("run");
+    make_folders(run_folder + "/ckpt");
+    ASSERT_EQ(system(("cp -r inference/default_model " + run_folder + "/ckpt/step-000001").c_str()), 0);
+    write_file_atomic(run_folder + "/latest", "ckpt/step-000001\n");
+    write_file_atomic(run_folder + "/config.toml",
+                      "[task]\ntask = \"arithmetic:digits=2,working=totals\"\n"
+                      "gen_length = 20\nblock = 8\n");
+    const std::string items = folder_.file("items.jsonl");
+    EXPECT_EQ(json("--problems 2 --model " + run_folder + " --items " + items).size(), 2u);
+    EXPECT_EQ(lines(read_text(items))[0]["prompt"].get<std::string>().size(), 6u);  // 12+34=
+    // What is typed beats the run's, and two models are a table of two.
+    const Result two = run("--problems 2 --task arithmetic:working=totals --model " + run_folder +
+                           " --model inference/default_model");
+    EXPECT_EQ(two.code, 0) << two.err;
+    EXPECT_NE(two.out.find(run_folder), std::string::npos) << two.out;
+    EXPECT_NE(two.out.find("inference/default_model"), std::string::npos) << two.out;
+}
+
+TEST_F(EvalProgram, FaultsAndPlans) {
+    const Result r = run("--num-samples 4 --pass-at 8 --likelihood --choices x --split nowhere");
+    EXPECT_EQ(r.code, 2);
+    for (const char* word : {"--num-samples 4", "--pass-at 8", "exclude each other", "nowhere"})
+        EXPECT_NE(r.err.find(word), std::string::npos) << r.err;
+    EXPECT_EQ(run("--model no_such_folder").code, 3);
+    EXPECT_EQ(run("--choices no_such_file.jsonl").code, 3);
+    EXPECT_EQ(run("--task nonsense").code, 2);
+    EXPECT_EQ(run("--gen-length 0").code, 2);
+    const Result plan = run("--dry-run --items " + folder_.file("none"));
+    EXPECT_EQ(plan.code, 0) << plan.err;
+    EXPECT_NE(plan.out.find("MiB"), std::string::npos) << plan.out;
+    EXPECT_FALSE(file_exists(folder_.file("none")));
+    const std::string help = run("--help").out;
+    for (const char* word : {"What is measured:", "Decoding:", "Examples:", "--grade-only"})
+        EXPECT_NE(help.find(word), std::string::npos) << word;
+}

@@ -1,0 +1,13 @@
+// eval.cpp -- the `eval` program: how right a model is on a task, and how fast it gets there.
+#include "train/eval_program.h"
+
+int main(int argc, char** argv) {
+    Common common;
+    EvalFlags flags;
+    return run_main(
+        argc, argv,
+        "Scores models on a task or a data file: generated answers, likelihoods of given ones, multiple "
+        "choice.",
+        common, [&](Options& options) { flags.declare(options); },
+        [&](const Options& options) { return run_eval(flags, common, options); });
+}

@@ -1,0 +1,123 @@
+#include "train/eval_flags.h"
+
+#include "train/evaluation.h"
+#include "train/prompt_template.h"
+#include "utils/files.h"
+#include "utils/log.h"
+#include "utils/toml.h"
+#include "utils/words.h"
+
+static const char* EXAMPLES = R"(Examples:
+  ./eval
+      the small model that comes along on 256 sums, decoded statically and dynamically
+  ./eval --model runs/tracerl-20260101-120000
+      the newest checkpoint of a run, on its task with its block length
+  ./eval --model A --model B --task questions.jsonl:held_out=1 --gen-length 512
+      a table of two models on all questions of a file
+  ./eval --model DIR --task questions.jsonl --num-samples 8 --temperature 1 --pass-at 1,4,8 --items out.jsonl
+      avg@8 and pass@k; every response to out.jsonl
+  ./eval --grade-only out.jsonl --task questions.jsonl
+      the same responses rewarded again, without a model
+  ./eval --model DIR --choices questions.jsonl
+      multiple choice: lines of question, choices, answer; the likeliest choice is the model's
+
+Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 bad file, 4 not enough memory, 130 interrupted.)";
+
+void EvalFlags::declare(Options& f) {
+    f.section("Models");
+    f.add("--model,-m DIR", &models,
+          "a Hugging Face folder, or a run's folder (its newest checkpoint); several make a table (default: "
+          "the small model that comes along)");
+    f.add("--tokenizer DIR", &tokenizer, "a folder with a tokenizer, or `bytes` (default: the model's own)");
+    f.add("--chat-template NAME", &chat_template, "how a problem is put to the model")
+        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
+    f.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}},
+                 "let a Qwen3 model think first");
+    f.add("--prompt-template NAME", &prompt_template, "the words around a problem")
+        .choices(prompt_template_names());
+    f.section("What is measured");
+    f.add("--task SPEC", &task, "a task with options as NAME:key=value,..., or a data file");
+    f.add_choice("--split NAME", &split, {{"held-out", Split::HeldOut}, {"train", Split::Train}},
+                 "which of its problems");
+    f.add("--problems N", &problems, "so many of them; 0: all of a data file, 256 generated ones")
+        .range(0, 1e9);
+    f.add("--num-samples K", &samples, "responses to each problem: accuracy is avg@K then").range(1, 1e6);
+    f.add("--pass-at K,...", &pass_at, "pass@k for these k (default: 1 and K, where K is above 1)")
+        .range(1, 1e6);
+    f.add("--likelihood", &likelihood,
+          "instead of generating: how probable the task's own solutions are to the model");
+    f.add("--choices FILE", &choices,
+          "instead of generating: multiple choice by likelihood; JSON lines of question, choices, answer");
+    f.add("--mask-sets N", &mask_sets,
+          "sets of masked tokens per block (per answer under full attention) that a likelihood is made of; "
+          "all of them where there are no more")
+        .range(1, 1 << 20);
+    f.add("--score-end", &score_end, "the end of the answer counts in its likelihood too");
+    f.add("--grade-only FILE", &grade_only,
+          "no model: reward the responses of --items, of a run's samples/ or of infer --json again");
+    decoding.declare(f);
+    f.section("Limits");
+    f.add("--max-active,--max-batch N", &max_active, "sequences in flight at once").range(1, 1 << 16);
+    f.add("--max-rows N", &max_rows, "tokens of one forward pass (0: planned)").range(0, 1 << 24);
+    f.section("Output");
+    f.add("--items FILE", &items, "every response, or answer, as a JSON line");
+    f.epilog(EXAMPLES);
+    f.check([this, &f](Faults& faults) {
+        if (likelihood + !choices.empty() + !grade_only.empty() > 1)
+            faults.add("--likelihood, --choices and --grade-only exclude each other");
+        if (!grade_only.empty() && !models.empty()) faults.add("--grade-only needs no --model");
+        if (!grade_only.empty() && !items.empty()) faults.add("--grade-only and --items exclude each other");
+        const bool sampled = decoding.options.temperature > 0 || !decoding.preset.empty();
+        if (samples > 1 && !sampled)
+            faults.add("--num-samples %d: at --temperature 0 they would all be the same", samples);
+        for (const int k : pass_at)
+            if (k > samples && grade_only.empty())
+                faults.add("--pass-at %d: needs as many --num-samples, there are %d", k, samples);
+        if (f.given("--choices") && f.given("--task"))
+            faults.add("--choices and --task exclude each other: the file holds the questions");
+    });
+}
+
+void adopt_run_options(EvalFlags& f, const Options& given) {
+    if (f.models.empty()) return;
+    const std::string path = f.models[0] + "/config.toml";
+    if (!file_exists(path) || !file_exists(f.models[0] + "/latest")) return;
+    std::vector<std::string> faults;
+    std::string adopted;
+    for (const TomlItem& item : parse_toml(read_text(path), path, faults)) {
+        const std::string name = hyphens(item.key);
+        const auto text = [&](const char* key, std::string& to) {
+            if (name != key || given.given(std::string("--") + key)) return;
+            to = item.value.text;
+            adopted += format(" --%s %s", key, to.c_str());
+        };
+        const auto number = [&](const char* key, int& to) {
+            std::string value;
+            text(key, value);
+            if (!value.empty()) to = atoi(value.c_str());
+        };
+        text("task", f.task);
+        text("prompt-template", f.prompt_template);
+        text("chat-template", f.chat_template);
+        text("tokenizer", f.tokenizer);
+        number("gen-length", f.decoding.options.gen_length);
+        number("block", f.decoding.options.block);
+        if (name == "thinking" && !given.given("--thinking")) f.thinking = item.value.text == "on";
+    }
+    if (!faults.empty()) fail(Exit::BadFile, "%s", faults[0].c_str());
+    if (!adopted.empty()) log_info("as the run:%s", adopted.c_str());
+}
+
+std::vector<Problem> evaluation_problems(const EvalFlags& f, const Task& task) {
+    const bool generated = task.train_size == 0 && task.held_out_size == 0;
+    const int64_t size = f.split == Split::Train ? task.train_size : task.held_out_size,
+                  n = f.problems  ? f.problems
+                      : generated ? 256
+                                  : size;
+    std::vector<Problem> problems = problems_of(task, f.split, 0, n);
+    if (problems.empty())
+        fail(Exit::Usage, "--task %s: has no %s problems; %s", f.task.c_str(),
+             f.split == Split::Train ? "training" : "held-out",
+             f.split == Split::Train ? "see --split" : "with :held_out=1 all are");
+    return problems;
+}
