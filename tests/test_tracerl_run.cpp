@@ -112,7 +112,8 @@ std::vector<std::string> metrics_without_times(const std::string& folder) {
     std::vector<std::string> lines;
     read_jsonl(folder + "/metrics.jsonl", [&](const Json& line, const std::string&) {
         Json kept = line;
-        for (const char* time : {"seconds", "rollout_s", "reward_s", "update_s"}) kept.erase(time);
+        for (const char* time : {"seconds", "rollout_s", "reward_s", "update_s", "memory_mib"})
+            kept.erase(time);
         lines.push_back(kept.dump());
     });
     return lines;
@@ -408,6 +409,136 @@ TEST(TraceRlRun, WhereNothingCanBeJudgedTheRunStopsAndIsSaved) {
     run->resume(folder.latest());
     EXPECT_TRUE(run->run([] { return false; }));
     set_quiet(false);
+}
+
+// Gradients that are not finite change nothing, are counted, and end the run with its state saved; with the fault gone it goes on.
+TEST(TraceRlRun, GradientsThatAreNotFinite) {
+    set_quiet(true);
+    for (const bool warm_start : {true, false}) {
+        const std::string path = fresh("not_finite");
+        std::string before;
+        {
+            World w(false);
+            w.options.eval_every = 0;
+            if (warm_start)
+                w.options.sft_optimizer.lr = 1e30;  // weights that overflow: the second gradient is none
+            else
+                w.options.rl.rl.loss.kl_beta = NAN;
+            w.options.sft.steps = warm_start ? 20 : 1;
+            RunFolder folder = RunFolder::create(path, "test", "");
+            try {
+                w.run(folder)->run([] { return false; });
+                ADD_FAILURE() << "it went on";
+            } catch (const Error& e) {
+                EXPECT_EQ(e.code, Exit::Runtime);
+                EXPECT_NE(std::string(e.what()).find("not finite"), std::string::npos) << e.what();
+            }
+            ASSERT_FALSE(folder.latest().empty());
+        }
+        int skipped = 0, lines = 0;
+        read_jsonl(path + "/metrics.jsonl", [&](const Json& line, const std::string&) {
+            skipped += line.value("skipped_updates", 0);
+            lines += line["phase"] == (warm_start ? "sft" : "rl");
+        });
+        EXPECT_GE(skipped, 3);
+        EXPECT_LE(lines, 5);
+        if (warm_start) continue;
+        World w(false);
+        w.options.eval_every = 0;
+        w.options.sft.steps = 1;
+        RunFolder folder = RunFolder::open(path);
+        w.load(folder.latest());
+        const auto run = w.run(folder);
+        run->resume(folder.latest());
+        EXPECT_TRUE(run->run([] { return false; }));
+    }
+    set_quiet(false);
+}
+
+TEST(TraceRlRun, EveryResponseTruncated) {
+    set_quiet(true);
+    World w(false);
+    w.options.rl.rollout.stop_ids = {BYTE_VOCABULARY - 1};
+    RunFolder folder = RunFolder::create(fresh("truncated"), "test", "");
+    EXPECT_TRUE(w.run(folder)->run([] { return false; }));
+    set_quiet(false);
+    int steps = 0;
+    read_jsonl(folder.file("metrics.jsonl"), [&](const Json& line, const std::string&) {
+        if (line["phase"] != "rl") return;
+        steps++;
+        EXPECT_EQ(line["rollout"]["truncated"], 1);
+        EXPECT_EQ(line["kept_groups"], 0);
+        EXPECT_EQ(line["updates"], 0);
+    });
+    EXPECT_EQ(steps, 3);
+}
+
+// What the README's table of metrics.jsonl names is there, and is a number.
+TEST(TraceRlRun, MetricsAreComplete) {
+    set_quiet(true);
+    World w(true);
+    RunFolder folder = RunFolder::create(fresh("metrics"), "test", "");
+    ASSERT_TRUE(w.run(folder)->run([] { return false; }));
+    set_quiet(false);
+    std::map<std::string, int> phases;
+    read_jsonl(folder.file("metrics.jsonl"), [&](const Json& line, const std::string& where) {
+        const std::string phase = line["phase"];
+        phases[phase]++;
+        std::vector<const char*> keys = {"/step"};
+        const auto also = [&](std::initializer_list<const char*> more) { keys.insert(keys.end(), more); };
+        if (phase == "sft") also({"/loss", "/grad_norm", "/lr", "/tokens", "/seconds"});
+        if (phase == "eval")
+            also({"/static/accuracy", "/dynamic/tokens_per_forward", "/dynamic/truncated", "/seconds"});
+        if (phase == "rl")
+            also({"/rollout/reward",
+                  "/rollout/accuracy",
+                  "/rollout/length",
+                  "/rollout/truncated",
+                  "/rollout/tokens_per_forward",
+                  "/rollout/tokens_per_step_right",
+                  "/rollout/tokens_per_step_wrong",
+                  "/rollout/surprise",
+                  "/groups",
+                  "/kept_groups",
+                  "/responses",
+                  "/loss",
+                  "/policy_loss",
+                  "/kl",
+                  "/clip_fraction",
+                  "/max_ratio",
+                  "/logprob_mismatch",
+                  "/grad_norm",
+                  "/value_grad_norm",
+                  "/value_loss",
+                  "/explained_variance",
+                  "/lr",
+                  "/updates",
+                  "/skipped_updates",
+                  "/trained_tokens",
+                  "/forwarded_tokens",
+                  "/generated_tokens",
+                  "/rollout_rows",
+                  "/rollout_s",
+                  "/reward_s",
+                  "/update_s",
+                  "/memory_mib"});
+        for (const char* key : keys) {
+            const Json::json_pointer at{std::string(key)};
+            ASSERT_TRUE(line.contains(at)) << where << key;
+            EXPECT_TRUE(line.at(at).is_number()) << where << key;
+        }
+        if (phase == "rl") {
+            EXPECT_GT(line["memory_mib"], 1);
+            EXPECT_GT(line["rollout_rows"], line["generated_tokens"]);
+        }
+    });
+    EXPECT_EQ(phases["sft"], 3);
+    EXPECT_EQ(phases["rl"], 3);
+    EXPECT_EQ(phases["eval"], 4);
+    // The report is there, with the examples of every evaluation.
+    const std::string page = read_text(folder.file("report.html"));
+    for (const char* word : {"Value loss", "Explained variance", "after SFT: ", "at the start: "})
+        EXPECT_NE(page.find(word), std::string::npos) << word;
 }
 
 TEST(TraceRlRun, EvaluationProblemsAreNeverTrained) {

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "tests/programs.h"
+#include "train/run_folder.h"
 #include "utils/files.h"
 #include "utils/json.h"
 
@@ -144,6 +145,71 @@ TEST(TrainProgram, AnExternalTaskInAMixture) {
         EXPECT_EQ(line["token_rewards"].size(), 8u);
     });
     EXPECT_EQ(rewarded, 4);
+}
+
+// A disk that is full, played by a limit on the size of files: the run ends with one line that names the file, the checkpoint
+// before stays whole, and with room again the run goes on to the same weights.
+TEST(TrainProgram, AFullDisk) {
+    const std::string whole = temporary("disk_whole"), full = temporary("disk_full");
+    fs::remove_all(whole);
+    fs::remove_all(full);
+    ASSERT_EQ(run(std::string(SMALL) + " --out " + whole).code, 0);
+    std::vector<std::string> arguments = {"./train_tracerl", "--device", "cpu", "--progress", "none",
+                                          "--out",           full};
+    for (const std::string& w : words(SMALL)) arguments.push_back(w);
+    interrupted_run(arguments, full, 8, SIGTERM);
+    ASSERT_TRUE(file_exists(full + "/latest"));
+    const std::string before = final_weights(full);
+    const std::string err = temporary("err");
+    // ulimit counts blocks of 512 or 1024 bytes: enough for the metrics, not for the weights
+    const int status =
+        system(("trap '' XFSZ; ulimit -f 500; exec ./train_tracerl --progress none --device cpu --resume " +
+                full + " </dev/null >/dev/null 2>" + err)
+                   .c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 1);
+    const std::string said = read_text(err);
+    EXPECT_NE(said.find("error: " + full), std::string::npos) << said;
+    EXPECT_NE(said.find("File too large"), std::string::npos) << said;
+    EXPECT_EQ(final_weights(full), before);
+    for (const auto& entry : fs::recursive_directory_iterator(full))
+        EXPECT_EQ(entry.path().filename().string().find(".tmp"), std::string::npos) << entry.path();
+    ASSERT_EQ(run("--resume " + full).code, 0);
+    EXPECT_EQ(final_weights(full), final_weights(whole));
+}
+
+TEST(TrainProgram, FoldersThatCannotBeUsed) {
+    const std::string file = temporary("a_file"), taken = temporary("locked");
+    write_file_atomic(file, "x");
+    const Outcome under_a_file = run(std::string(SMALL) + " --out " + file + "/run");
+    EXPECT_EQ(under_a_file.code, 1);
+    EXPECT_NE(under_a_file.err.find(file), std::string::npos) << under_a_file.err;
+    EXPECT_EQ(run(std::string(SMALL) + " --out /proc/run").code, 1);
+    // Another process has the folder.
+    fs::remove_all(taken);
+    const RunFolder mine = RunFolder::create(taken, "x", "");
+    const Outcome second = run("--resume " + taken);
+    EXPECT_EQ(second.code, 2);
+    EXPECT_NE(second.err.find("another process"), std::string::npos) << second.err;
+}
+
+TEST(TrainProgram, PlotsRuns) {
+    const std::string a = temporary("plot_a"), page = temporary("comparison.html");
+    fs::remove_all(a);
+    ASSERT_EQ(run(std::string(SMALL) + " --out " + a).code, 0);
+    EXPECT_NE(read_text(a + "/main.log").find("evaluating (after RL)"), std::string::npos);
+    const std::string report = read_text(a + "/report.html");
+    fs::remove(a + "/report.html");
+    const auto plot = [&](const std::string& arguments) {
+        return system(
+            ("./train_tracerl plot " + arguments + " >" + temporary("out") + " 2>" + temporary("err"))
+                .c_str());
+    };
+    EXPECT_EQ(plot(a), 0) << read_text(temporary("err"));
+    EXPECT_EQ(read_text(a + "/report.html"), report);
+    EXPECT_EQ(plot(a + " " + a + " --out " + page), 0) << read_text(temporary("err"));
+    EXPECT_NE(read_text(page).find("2 runs compared"), std::string::npos);
+    EXPECT_EQ(WEXITSTATUS(plot("no_such_run")), 3);
+    EXPECT_EQ(WEXITSTATUS(plot("")), 2);
 }
 
 TEST(TrainProgram, FaultsAreListedTogether) {

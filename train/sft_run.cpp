@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "train/objective.h"
+#include "train/report.h"
 #include "utils/json.h"
 #include "utils/log.h"
 #include "utils/timer.h"
@@ -175,6 +176,7 @@ void SftRun::save_checkpoint() {
         write_file_atomic(path + "/state.json",
                           dump({{"step", step_}, {"bad_updates", bad_updates_}}) + "\n");
     });
+    write_report(folder_.path());
 }
 
 void SftRun::resume(const std::string& checkpoint) {

@@ -87,8 +87,13 @@ static void update(TraceRlStep& out, Rollout& rollout, std::span<const Record> r
             const Learner::Step step = policy.step();
             out.lr = step.lr;
             out.grad_norm += step.grad_norm;
-            out.skipped_updates += step.skipped;
-            if (value) out.value_grad_norm += value->step().grad_norm;
+            bool skipped = step.skipped;
+            if (value) {
+                const Learner::Step value_step = value->step();
+                out.value_grad_norm += value_step.grad_norm;
+                skipped |= value_step.skipped;
+            }
+            out.skipped_updates += skipped;
         }
     }
     average_over_updates(out);
@@ -99,10 +104,12 @@ static void roll_out_step(TraceRlStep& out, Engine& engine, const TextCodec& cod
     std::vector<Problem> problems;
     for (const int64_t index : problem_indices(task, o.seed, draw * o.tasks, o.tasks))
         problems.push_back(task.problem(Split::Train, index));
+    const int64_t rows_before = engine.forwarded_rows();
     // Sequence numbers run over the whole run, in the lower half of what there are.
     out.batch = roll_out(engine, codec, task, std::move(problems), o.responses, o.rollout,
                          uint32_t(draw * o.tasks * o.responses) & ~EVALUATION_SEQUENCES, should_stop,
                          o.overlong == Overlong::Keep);
+    out.rollout_rows += engine.forwarded_rows() - rows_before;
     out.rollout = out.batch.stats();
     out.rollout_s += out.batch.generate_s;
     out.reward_s += out.batch.reward_s;

@@ -37,6 +37,7 @@ struct TraceRlStep {
     double grad_norm = 0, value_grad_norm = 0, lr = 0;
     int skipped_updates = 0, updates = 0;
     int64_t trained_tokens = 0, forwarded_tokens = 0;
+    int64_t rollout_rows = 0;  // forwarded in the rollout
     double rollout_s = 0, reward_s = 0, update_s = 0;
     int block = 0;       // of the rollout
     RolloutBatch batch;  // every response

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "train/evaluation.h"
+#include "train/report.h"
 #include "train/samples.h"
 #include "utils/json.h"
 #include "utils/log.h"
@@ -85,7 +86,42 @@ bool TraceRlRun::milestone(const std::string& name, int block, const std::functi
                      {"static", to_json(e.fixed)},
                      {"dynamic", to_json(e.dynamic)},
                      {"seconds", e.seconds}});
+    record_examples(name, block, e.examples);
     return true;
+}
+
+// What the report shows: lines of samples/ with the text of every token.
+void TraceRlRun::record_examples(const std::string& milestone, int block, const RolloutBatch& examples) {
+    std::string lines;
+    for (const Response& r : examples.responses) {
+        Json line = sample_json(r, examples.problems[size_t(r.problem)]);
+        const int n = int(r.trajectory.output_ids.size()),
+                  origin = policy_.config.full_attention ? 0 : int(r.trajectory.prompt_ids.size());
+        line["milestone"] = milestone;
+        line["pieces"] = line["blocks"] = Json::array();
+        for (int i = 0; i < n; i++) {
+            line["pieces"].push_back(codec_.decode(std::span(&r.trajectory.output_ids[size_t(i)], 1)));
+            line["blocks"].push_back((origin + i) / block);
+        }
+        lines += dump(line) + "\n";
+    }
+    folder_.sample(format("eval-%04zu.jsonl", milestones_.size()), lines);
+}
+
+// Skipped updates in a row; where they are too many, saves the state before them and throws.
+void TraceRlRun::count_bad_updates(int updates, int skipped) {
+    if (skipped)
+        log_warning("step %lld: %d of %d updates had a gradient that is not finite and were skipped",
+                    (long long)(sft_step_ + rl_step_), skipped, updates);
+    bad_updates_ = updates && skipped == updates ? bad_updates_ + updates : 0;
+    if (bad_updates_ < BAD_UPDATES_TO_STOP) return;
+    const int bad = bad_updates_;
+    bad_updates_ = 0;  // who goes on from here has changed something
+    save_checkpoint();
+    fail(Exit::Runtime,
+         "%d updates in a row had gradients that are not finite; the state before them is saved in %s: try a "
+         "lower learning rate",
+         bad, folder_.path().c_str());
 }
 
 // How right the model is by now, on problems that are neither trained on nor reported: the held-out ones
@@ -120,7 +156,9 @@ bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
             accuracy = quick_accuracy().accuracy;
             line["accuracy"] = accuracy;
         }
+        if (s.update.skipped) line["skipped_updates"] = 1;
         folder_.metrics(line);
+        count_bad_updates(1, s.update.skipped);
         progress.update(sft_step_, format("loss %.3f  accuracy %.0f%%  %.0f tokens/s", s.loss, 100 * accuracy,
                                           double(s.tokens) / seconds));
         if (accuracy >= options_.sft_until) break;
@@ -188,6 +226,9 @@ void TraceRlRun::record_step(const TraceRlStep& s, int gen_length) {
                      {"skipped_updates", s.skipped_updates},
                      {"trained_tokens", s.trained_tokens},
                      {"forwarded_tokens", s.forwarded_tokens},
+                     {"generated_tokens", s.rollout.tokens},
+                     {"rollout_rows", s.rollout_rows},
+                     {"memory_mib", double(peak_host_memory()) / (1 << 20)},
                      {"rollout_s", s.rollout_s},
                      {"reward_s", s.reward_s},
                      {"update_s", s.update_s}});
@@ -228,17 +269,7 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
         rl_step_++;
         draws_ += 1 + s.resamples;
         record_step(s, rl.rollout.gen_length);
-        bad_updates_ = s.skipped_updates == s.updates && s.updates ? bad_updates_ + s.updates : 0;
-        if (s.skipped_updates)
-            log_warning("step %ld: %d of %d updates had a gradient that is not finite and were skipped",
-                        long(rl_step_), s.skipped_updates, s.updates);
-        if (bad_updates_ >= BAD_UPDATES_TO_STOP) {
-            save_checkpoint();
-            fail(Exit::Runtime,
-                 "%d updates in a row had gradients that are not finite; the state before them is saved in "
-                 "%s: try a lower --lr",
-                 bad_updates_, folder_.path().c_str());
-        }
+        count_bad_updates(s.updates, s.skipped_updates);
         progress.update(rl_step_,
                         format("reward %.3f  accuracy %.1f%%  %.2f tokens/step  kept %d/%d  mismatch %.0e",
                                s.rollout.reward, 100 * s.rollout.accuracy, s.rollout.tokens_per_forward,
@@ -285,6 +316,7 @@ void TraceRlRun::save_checkpoint() {
                                            {"dynamic", to_json(m.dynamic)}});
         write_file_atomic(path + "/state.json", state.dump(1) + "\n");
     });
+    write_report(folder_.path());
 }
 
 void TraceRlRun::resume(const std::string& checkpoint) {

@@ -83,6 +83,8 @@ class TraceRlRun {
     void begin_rl();
     void make_value_model();
     void record_step(const TraceRlStep& step, int gen_length);
+    void record_examples(const std::string& milestone, int block, const RolloutBatch& examples);
+    void count_bad_updates(int updates, int skipped);
     void save_checkpoint();
 
     const TraceRlRunOptions& options_;
@@ -96,7 +98,7 @@ class TraceRlRun {
     Phase phase_ = Phase::Sft;
     int64_t sft_step_ = 0, rl_step_ = 0;
     int64_t draws_ = 0;    // rollouts that were made for RL, those of no use included
-    int bad_updates_ = 0;  // in a row
+    int bad_updates_ = 0;  // in a row, of the warm start or of RL
     bool warned_of_token_rewards_ = false;
     std::vector<Milestone> milestones_;
 };

@@ -1,4 +1,5 @@
 // train_tracerl.cpp -- the `train_tracerl` program: reinforcement learning on reveal traces.
+#include "train/plot.h"
 #include "train/replay.h"
 #include "train/resume.h"
 #include "train/tracerl_program.h"
@@ -23,6 +24,7 @@ struct TracerlFlags {
         run.declare(flags);
         rl.declare(flags);
         replay.declare(flags, true);
+        flags.epilog("One page of curves from the folders of several runs: ./train_tracerl plot RUN...");
         flags.check([this, &flags, &common](Faults& faults) {
             if (!replay.dump_value_grads.empty() && value_model.empty())
                 faults.add("--dump-value-grads: needs --value-model");
@@ -60,6 +62,11 @@ Exit replay(Ops& ops, const TracerlFlags& f, const Common& common) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    if (argc > 1 && std::string(argv[1]) == "plot") {
+        std::string name = std::string(argv[0]) + " plot";
+        argv[1] = name.data();
+        return plot_main(argc - 1, argv + 1);
+    }
     Common common;
     TracerlFlags f;
     ResumedArguments arguments(argc, argv, "train/configs/default.toml");

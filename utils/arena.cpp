@@ -64,6 +64,8 @@ size_t available_host_memory() {
     return available;
 }
 
+size_t peak_host_memory() { return number_in("/proc/self/status", "VmHWM:") * 1024; }
+
 constexpr size_t ALIGNMENT = 128;  // a cache line pair on the CPU, a full memory transaction on the GPU
 
 void Arena::add(Tensor* t, std::string name, int64_t rows, int64_t cols, DType dtype) {
