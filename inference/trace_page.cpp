@@ -43,7 +43,7 @@ static const char* STYLE = R"css(#facts, .note { color: var(--soft); font-size: 
 .t { border-radius: 3px; padding: .1em 0; cursor: default; }
 .first { border-left: 1px solid var(--soft); padding-left: 2px; margin-left: 1px; }
 .masked { color: var(--mask); }
-.fresh { outline: 2px solid var(--new); }
+.fresh { outline: 1.5px solid var(--new); outline-offset: -1px; }
 .special { opacity: .55; font-size: .85em; }
 .tail { opacity: .5; }
 #tip { position: fixed; display: none; background: var(--ink); color: var(--paper); padding: .3rem .6rem; border-radius: 4px; font: 12px/1.4 ui-monospace, monospace; pointer-events: none; white-space: pre; }

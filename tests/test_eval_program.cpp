@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "tests/programs.h"
 #include "tests/temporary_folder.h"
 #include "utils/files.h"
 #include "utils/json.h"
@@ -22,12 +23,12 @@ struct Result {
 class EvalProgram : public testing::Test {
   protected:
     void SetUp() override {
-        if (!file_exists("./eval")) GTEST_SKIP() << "./eval is not built";
+        if (!file_exists(program("eval"))) GTEST_SKIP() << program("eval") + " is not built";
     }
     Result run(const std::string& arguments) {
         const std::string out = folder_.file("out"), err = folder_.file("err");
-        const int status = system(("./eval --threads 1 --device cpu --progress none " + arguments +
-                                   " </dev/null >" + out + " 2>" + err)
+        const int status = system((program("eval") + " --threads 1 --device cpu --progress none " +
+                                   arguments + " </dev/null >" + out + " 2>" + err)
                                       .c_str());
         return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
     }
@@ -191,6 +192,23 @@ TEST_F(EvalProgram, ARunsFolderIsItsNewestCheckpointOnItsTask) {
     EXPECT_EQ(two.code, 0) << two.err;
     EXPECT_NE(two.out.find(run_folder), std::string::npos) << two.out;
     EXPECT_NE(two.out.find("inference/default_model"), std::string::npos) << two.out;
+}
+
+// What was done by then is reported, and half a file of items is a whole file of half of them.
+TEST_F(EvalProgram, ASignalEndsItWithWhatIsThere) {
+    const std::string out = folder_.file("out"), err = folder_.file("err"),
+                      items = folder_.file("items.jsonl");
+    const int status = system(
+        (program("eval") + " --threads 1 --device cpu --progress none --json --problems 20000 --items " +
+         items + " >" + out + " 2>" + err + " & p=$!; for i in $(seq 600); do grep -q 'problems of' " + err +
+         " && break; sleep 0.05; done; sleep 0.2; kill -TERM $p; wait $p")
+            .c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 143) << read_text(err);
+    const std::vector<Json> rows = lines(read_text(out));
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_TRUE(rows[0]["interrupted"]);
+    EXPECT_LT(rows[0]["problems"], 20000);
+    EXPECT_EQ(lines(read_text(items)).size(), rows[0]["problems"].get<size_t>());
 }
 
 TEST_F(EvalProgram, FaultsAndPlans) {

@@ -154,8 +154,8 @@ TEST(TrainProgram, AFullDisk) {
     fs::remove_all(whole);
     fs::remove_all(full);
     ASSERT_EQ(run(std::string(SMALL) + " --out " + whole).code, 0);
-    std::vector<std::string> arguments = {"./train_tracerl", "--device", "cpu", "--progress", "none",
-                                          "--out",           full};
+    std::vector<std::string> arguments = {
+        program("train_tracerl"), "--device", "cpu", "--progress", "none", "--out", full};
     for (const std::string& w : words(SMALL)) arguments.push_back(w);
     interrupted_run(arguments, full, 8, SIGTERM);
     ASSERT_TRUE(file_exists(full + "/latest"));
@@ -163,8 +163,8 @@ TEST(TrainProgram, AFullDisk) {
     const std::string err = temporary("err");
     // ulimit counts blocks of 512 or 1024 bytes: enough for the metrics, not for the weights
     const int status =
-        system(("trap '' XFSZ; ulimit -f 500; exec ./train_tracerl --progress none --device cpu --resume " +
-                full + " </dev/null >/dev/null 2>" + err)
+        system(("trap '' XFSZ; ulimit -f 500; exec " + program("train_tracerl") +
+                " --progress none --device cpu --resume " + full + " </dev/null >/dev/null 2>" + err)
                    .c_str());
     EXPECT_EQ(WEXITSTATUS(status), 1);
     const std::string said = read_text(err);
@@ -200,9 +200,9 @@ TEST(TrainProgram, PlotsRuns) {
     const std::string report = read_text(a + "/report.html");
     fs::remove(a + "/report.html");
     const auto plot = [&](const std::string& arguments) {
-        return system(
-            ("./train_tracerl plot " + arguments + " >" + temporary("out") + " 2>" + temporary("err"))
-                .c_str());
+        return system((program("train_tracerl") + " plot " + arguments + " >" + temporary("out") + " 2>" +
+                       temporary("err"))
+                          .c_str());
     };
     EXPECT_EQ(plot(a), 0) << read_text(temporary("err"));
     EXPECT_EQ(read_text(a + "/report.html"), report);

@@ -160,6 +160,15 @@ std::vector<double> round_ticks(double low, double high, int n) {
     return out;
 }
 
+std::string legend_html(const std::vector<Series>& series) {
+    std::string out;
+    for (const Series& s : series)
+        if (!s.label.empty())
+            out += format("<span class=\"legend\"><i style=\"background: var(--c%d)\"></i>%s</span>",
+                          s.colour, html_text(s.label).c_str());
+    return out;
+}
+
 std::string chart_html(const Chart& chart) {
     std::vector<Series> all;
     for (const Series& s : chart.series) all.push_back(thinned(s));
@@ -178,16 +187,13 @@ std::string chart_html(const Chart& chart) {
             number(v, chart.percent, ay.high - ay.low).c_str());
     for (const double v : round_ticks(ax.low, ax.high, 6))
         if (v >= ax.low && v <= ax.high)
-            svg += format("<text class=\"tick\" text-anchor=\"middle\" x=\"%.1f\" y=\"%d\">%s</text>",
-                          ax.at(v), HEIGHT - 6, number(v, false, ax.high - ax.low).c_str());
+            svg += format("<text class=\"tick\" text-anchor=\"%s\" x=\"%.1f\" y=\"%d\">%s</text>",
+                          ax.at(v) > WIDTH - RIGHT - 12 ? "end" : "middle", ax.at(v), HEIGHT - 6,
+                          number(v, false, ax.high - ax.low).c_str());
     svg += "\n";
     for (const Series& s : all) svg += curve(s, ax, ay);
     svg += "</svg>";
-    std::string legend;
-    for (const Series& s : all)
-        if (!s.label.empty())
-            legend += format("<span><i style=\"background: var(--c%d)\"></i>%s</span>", s.colour,
-                             html_text(s.label).c_str());
+    const std::string legend = chart.legend ? legend_html(all) : "";
     return "<figure><figcaption><b>" + html_text(chart.title) + "</b>" + legend + "</figcaption>\n" + svg +
            (chart.note.empty() ? "" : "<p class=\"note\">" + html_text(chart.note) + "</p>") + "</figure>\n";
 }
@@ -196,8 +202,9 @@ std::string chart_style() {
     return R"css(.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1.2rem 1.6rem; }
 figure { margin: 0; position: relative; min-width: 0; }
 figcaption { display: flex; flex-wrap: wrap; gap: .1rem .8rem; font-size: .85rem; align-items: baseline; }
-figcaption span { color: var(--soft); white-space: nowrap; }
-figcaption i { display: inline-block; width: .9em; height: .25em; border-radius: 2px; margin-right: .35em; vertical-align: middle; }
+.legend { color: var(--soft); white-space: nowrap; margin-right: .8rem; }
+.legend i { display: inline-block; width: .9em; height: .25em; border-radius: 2px; margin-right: .35em; vertical-align: middle; }
+figure .note { margin: .1rem 0 0; }
 svg { width: 100%; height: auto; display: block; touch-action: pan-y; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .tick { fill: var(--soft); font: 10px system-ui, sans-serif; }

@@ -15,12 +15,16 @@ struct Chart {
     std::string title = {}, note = {};  // the note says what is seen, in small
     bool percent = false;               // y is a share
     bool from_zero = true;              // the axis holds 0
+    bool legend = true;
     std::vector<Series> series = {};
 };
 
 // A <figure>: title, legend, curves; "" where there is nothing to draw. Long series are drawn as means of
 // neighbouring points; with many points a smoothed curve lies over a pale one.
 std::string chart_html(const Chart& chart);
+
+// Colours and what they stand for, on a line: of one chart, or of a page of them.
+std::string legend_html(const std::vector<Series>& series);
 
 // What charts need of the page's style, and the script that reads values off under the pointer, once per page.
 std::string chart_style();

@@ -37,11 +37,11 @@ struct ChartSpec {
 const std::vector<ChartSpec>& chart_specs() {
     static const std::vector<ChartSpec> SPECS = {
         {"eval",
-         "Accuracy on held-out problems",
+         "Accuracy, held-out",
          {{"/static/accuracy", "static"}, {"/dynamic/accuracy", "dynamic"}},
          true},
         {"eval",
-         "Tokens per forward pass, held-out",
+         "Tokens per pass, held-out",
          {{"/static/tokens_per_forward", "static"}, {"/dynamic/tokens_per_forward", "dynamic"}}},
         {"rl", "Reward of rollouts", {{"/rollout/reward", "reward"}, {"/rollout/accuracy", "right"}}, true},
         {"rl",
@@ -73,10 +73,8 @@ const std::vector<ChartSpec>& chart_specs() {
          "Seconds per step",
          {{"/rollout_s", "rollout"}, {"/update_s", "update"}, {"/reward_s", "reward"}}},
         {"rl",
-         "Tokens per step",
-         {{"/trained_tokens", "trained"},
-          {"/forwarded_tokens", "forwarded in training"},
-          {"/rollout_rows", "forwarded in rollout"}}},
+         "Tokens forwarded",
+         {{"/trained_tokens", "trained"}, {"/forwarded_tokens", "update"}, {"/rollout_rows", "rollout"}}},
         {"rl", "Memory", {{"/memory_mib", ""}}, false, true, "largest so far, MiB"},
         {"sft", "SFT loss", {{"/loss", ""}}, false, true, "nats per trained token"},
         {"sft", "SFT accuracy", {{"/accuracy", ""}}, true},
@@ -107,7 +105,8 @@ Series series_of(const RunRecord& run, const ChartSpec& spec, const CurveSpec& c
     bool any = false;
     for (const Json& line : run.metrics) {
         const double x = number_at(line, "/step") - zero, y = number_at(line, curve.place);
-        if (phase_of(line) != spec.phase || !std::isfinite(x) || !std::isfinite(y) || x < 0) continue;
+        const bool none = y == 0 && std::string(curve.place).find("tokens_per_step") != std::string::npos;
+        if (phase_of(line) != spec.phase || none || !std::isfinite(x) || !std::isfinite(y) || x < 0) continue;
         if (!s.x.empty() && s.x.back() >= x) continue;  // two evaluations of the same weights
         s.x.push_back(x);
         s.y.push_back(y);
@@ -195,7 +194,8 @@ std::string facts(const RunRecord& run) {
     text += format(", seed %s; %d steps of SFT, %d of reinforcement learning, %s", s["seed"].c_str(), sft, rl,
                    format_duration(seconds).c_str());
     if (std::isfinite(mismatch))
-        text += format("; training log-probs within %.0e of the rollout's", mismatch);
+        text += mismatch > 0 ? format("; training log-probs within %.0e of the rollout's", mismatch)
+                             : "; training log-probs equal the rollout's";
     if (skipped) text += format("; %d updates skipped, their gradients were not finite", skipped);
     return "<p class=\"note\">" + html_text(text) + "</p>\n";
 }
@@ -346,6 +346,7 @@ std::string compared_table(const std::vector<Group>& groups) {
                 by_name[m.name].push_back(m);
             }
         for (const std::string& name : names) {
+            if (name.starts_with("RL step")) continue;  // those are in the curves
             const std::vector<Milestone>& all = by_name[name];
             const auto cell = [&](double Milestone::*field, double scale, const char* one) {
                 std::vector<double> x;
@@ -425,20 +426,24 @@ std::string comparison_report(const std::vector<RunRecord>& runs) {
                            .percent = spec.percent,
                            .from_zero = spec.from_zero,
                            .series = {}};
+            chart.legend = false;  // one for the page
             for (size_t g = 0; g < groups.size(); g++) {
                 Series s = mean_series(groups[g], spec, curve, int(g));
                 if (!s.x.empty()) chart.series.push_back(std::move(s));
             }
             (is_sft(spec) ? warm_start : learning) += chart_html(chart);
         }
+    std::vector<Series> legend;
+    for (size_t g = 0; g < groups.size(); g++)
+        legend.push_back({.label = groups[g].label, .colour = int(g) % 6});
     std::string names;
     for (const RunRecord& run : runs) names += (names.empty() ? "" : ", ") + run.folder;
     return page(
         format("%zu runs compared", runs.size()),
         "<p class=\"note\">" + html_text(names) +
             "; curves are means, bands from the smallest to the largest; ± is the standard deviation</p>\n" +
-            compared_table(groups) + charts("Reinforcement learning", learning) +
-            charts("Supervised fine-tuning", warm_start));
+            compared_table(groups) + "<p>" + legend_html(legend) + "</p>\n" +
+            charts("Reinforcement learning", learning) + charts("Supervised fine-tuning", warm_start));
 }
 
 void write_report(const std::string& folder) {
