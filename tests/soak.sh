@@ -14,7 +14,7 @@ options="--progress none --quiet --device cpu --threads 1 --seed 3 --task arithm
     --model $folder/model --sft-steps 40 --sft-batch 8 --sft-lr 1e-2 --sft-eval-every 10 --sft-eval-problems 4 --total-steps 12
     --tasks 2 --responses 8 --epochs 2 --keep-accuracy all --eval-problems 4 --eval-every 5 --save-every 1 --value-model init"
 
-without_times() { sed -E 's/"([a-z_]+_s|seconds)":[^,}]*[,}]//g' "$1/metrics.jsonl"; }
+without_times() { sed -E 's/"([a-z_]+_s|seconds|memory_mib)":[^,}]*[,}]//g' "$1/metrics.jsonl"; }
 compare() {
     diff -r "$folder/whole/$(cat "$folder/whole/latest")" "$folder/cut/$(cat "$folder/cut/latest")" || fail "checkpoints differ"
     diff <(without_times "$folder/whole") <(without_times "$folder/cut") || fail "metrics differ"

@@ -42,11 +42,19 @@ void write_run(const std::string& folder, int steps, double reward, const std::s
     add(evaluation(2 + steps, "after RL", 0.5, 0.75 + reward / 10));
     write_file_atomic(folder + "/metrics.jsonl", lines);
     write_file_atomic(folder + "/config.toml", config);
-    const Json sample = {
-        {"milestone", "after RL"}, {"prompt", "</script><b>1+1="}, {"text", "2"},
-        {"reward", 1.0},           {"pieces", {"2", ""}},          {"blocks", {1, 1}},
-        {"step_map", {2, 1}},      {"output_ids", {50, 258}},      {"logprobs", {-0.5, -0.25}},
-        {"finish_reason", "stop"}, {"forward_passes", 2},          {"denoise_steps", 2}};
+    const Json sample = {{"milestone", "after RL"},
+                         {"prompt", "</script><b>1+1="},
+                         {"text", "2"},
+                         {"reward", 1.0},
+                         {"pieces", {"2", "<end>"}},
+                         {"blocks", {1, 1}},
+                         {"is_special", {false, true}},
+                         {"step_map", {2, 1}},
+                         {"output_ids", {50, 258}},
+                         {"logprobs", {-0.5, -0.25}},
+                         {"finish_reason", "stop"},
+                         {"forward_passes", 2},
+                         {"denoise_steps", 2}};
     write_file_atomic(folder + "/samples/eval-0003.jsonl", dump(sample) + "\n");
     write_file_atomic(folder + "/samples/step-000001.jsonl", "not for the report\n");
 }

@@ -36,7 +36,9 @@ void EvalFlags::declare(Options& f) {
     f.add("--prompt-template NAME", &prompt_template, "the words around a problem")
         .choices(prompt_template_names());
     f.section("What is measured");
-    f.add("--task SPEC", &task, "a task with options as NAME:key=value,..., or a data file");
+    f.add(
+        "--task SPEC[@WEIGHT]", &task,
+        "a task with options as NAME:key=value,..., or a data file; several, each with a weight, are mixed");
     f.add_choice("--split NAME", &split, {{"held-out", Split::HeldOut}, {"train", Split::Train}},
                  "which of its problems");
     f.add("--problems N", &problems, "so many of them; 0: all of a data file, 256 generated ones")
@@ -96,7 +98,12 @@ void adopt_run_options(EvalFlags& f, const Options& given) {
             text(key, value);
             if (!value.empty()) to = atoi(value.c_str());
         };
-        text("task", f.task);
+        if (name == "task" && !given.given("--task")) {
+            f.task.clear();
+            for (const TomlValue& v : item.value.items) f.task.push_back(v.text);
+            if (f.task.empty()) f.task = {item.value.text};
+            for (const std::string& spec : f.task) adopted += " --task " + spec;
+        }
         text("prompt-template", f.prompt_template);
         text("chat-template", f.chat_template);
         text("tokenizer", f.tokenizer);
@@ -116,7 +123,7 @@ std::vector<Problem> evaluation_problems(const EvalFlags& f, const Task& task) {
                                   : size;
     std::vector<Problem> problems = problems_of(task, f.split, 0, n);
     if (problems.empty())
-        fail(Exit::Usage, "--task %s: has no %s problems; %s", f.task.c_str(),
+        fail(Exit::Usage, "--task %s: has no %s problems; %s", task.name.c_str(),
              f.split == Split::Train ? "training" : "held-out",
              f.split == Split::Train ? "see --split" : "with :held_out=1 all are");
     return problems;

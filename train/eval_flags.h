@@ -12,7 +12,7 @@ struct EvalFlags {
     std::string tokenizer, chat_template = "auto", prompt_template = "chat";
     bool thinking = false;
     // What is measured
-    std::string task = "arithmetic:working=totals";
+    std::vector<std::string> task = {"arithmetic:working=totals"};
     Split split = Split::HeldOut;
     int64_t problems = 0;  // 0: all of a data file, 256 generated ones
     int samples = 1;

@@ -151,7 +151,7 @@ EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& t
 
 Exit generate(Session& session) {
     const EvalFlags& f = session.f;
-    const Task task = make_task(f.task, session.common.seed);
+    const Task task = make_tasks(f.task, session.common.seed);
     const std::vector<Problem> problems = evaluation_problems(f, task);
     std::vector<EvalRow> rows;
     for (const std::string& model : session.models()) {
@@ -174,7 +174,7 @@ Exit generate(Session& session) {
         engine.check(requests);
         if (!session.ready(*subject, arena, limits)) continue;
         log_info("%s: %zu problems of %s, %s each, at most %d tokens in blocks of %d", subject->name.c_str(),
-                 problems.size(), f.task.c_str(),
+                 problems.size(), task.name.c_str(),
                  f.samples == 1 ? "one response" : format("%d responses", f.samples).c_str(),
                  options.gen_length, options.block);
         for (const Decoding& way : ways) {
@@ -264,11 +264,11 @@ class Likelihoods {
 
 Exit likelihood(Session& session) {
     const EvalFlags& f = session.f;
-    const Task task = make_task(f.task, session.common.seed);
+    const Task task = make_tasks(f.task, session.common.seed);
     std::vector<Problem> problems = evaluation_problems(f, task);
     std::erase_if(problems, [](const Problem& p) { return p.solution.empty(); });
     if (problems.empty())
-        fail(Exit::Usage, "--likelihood: task %s has no solutions to its problems", f.task.c_str());
+        fail(Exit::Usage, "--likelihood: task %s has no solutions to its problems", task.name.c_str());
     std::vector<std::vector<std::string>> table = {
         {"model", "what it is", "answers", "tokens", "nats/answer", "nats/token", "perplexity"}};
     for (const std::string& model : session.models()) {
@@ -363,7 +363,7 @@ Exit multiple_choice(Session& session) {
 // ---- saved responses
 
 Exit grade(const EvalFlags& f, const Common& common) {
-    const Task task = make_task(f.task, common.seed);
+    const Task task = make_tasks(f.task, common.seed);
     const int64_t generated = f.problems ? f.problems : 100000;
     std::vector<EvalRow> rows;
     for (const SavedResponses& saved : grade_file(f.grade_only, task, f.split, generated)) {

@@ -1,9 +1,12 @@
 #include "train/grade.h"
 
+#include <cmath>
+
 #include "train/evaluation.h"
 #include "train/json_fields.h"
 #include "utils/error.h"
 #include "utils/json.h"
+#include "utils/signals.h"
 
 namespace {
 
@@ -16,7 +19,9 @@ class ProblemFinder {
     Problem find(const Json& line, const std::string& where) {
         if (has(line, "prompt")) {
             const std::string prompt = get_string(line, "prompt", where);
-            if (has(line, "answer")) return {prompt, "", get_string(line, "answer", where)};
+            // Which part of a mixture it is of, only the task knows.
+            if (has(line, "answer") && task_.parts.empty())
+                return {prompt, "", get_string(line, "answer", where), 0};
             if (by_prompt_.empty()) collect();
             const auto found = by_prompt_.find(prompt);
             if (found == by_prompt_.end())
@@ -62,6 +67,24 @@ Trajectory trajectory_of(const Json& line, const std::string& where) {
     return t;
 }
 
+void reward_again(SavedResponses& saved, const std::vector<double>& in_file, const Task& task) {
+    std::vector<Answer> answers;
+    std::vector<Response*> judged;
+    for (Response& r : saved.batch.responses)
+        if (!r.truncated()) {
+            answers.push_back({&saved.batch.problems[size_t(r.problem)], r.text, {}});
+            judged.push_back(&r);
+        }
+    const std::vector<Verdict> verdicts = judge(task, answers, [] { return interrupted(); });
+    for (size_t i = 0; i < verdicts.size(); i++) judged[i]->reward = verdicts[i].reward;
+    for (size_t i = 0; i < in_file.size(); i++) {
+        if (std::isnan(in_file[i])) continue;
+        saved.changed += in_file[i] != saved.batch.responses[i].reward;
+        saved.rewards_in_file += in_file[i];
+        saved.with_reward++;
+    }
+}
+
 }  // namespace
 
 std::vector<SavedResponses> grade_file(const std::string& path, const Task& task, Split split,
@@ -70,6 +93,7 @@ std::vector<SavedResponses> grade_file(const std::string& path, const Task& task
     std::vector<SavedResponses> out;
     std::map<std::string, size_t> by_name;                  // index in `out`
     std::vector<std::map<std::string, int>> problem_index;  // of `out`: by prompt and answer
+    std::vector<std::vector<double>> in_file;               // of `out`: rewards as the file says
     read_jsonl(path, [&](const Json& line, const std::string& where) {
         if (!line.is_object()) fail(Exit::BadFile, "%s: is not an object", where.c_str());
         std::string name;
@@ -79,6 +103,7 @@ std::vector<SavedResponses> grade_file(const std::string& path, const Task& task
         if (fresh) {
             out.emplace_back().name = at->first;
             problem_index.emplace_back();
+            in_file.emplace_back();
         }
         SavedResponses& saved = out[at->second];
         const Problem problem = finder.find(line, where);
@@ -89,15 +114,10 @@ std::vector<SavedResponses> grade_file(const std::string& path, const Task& task
         r.problem = number->second;
         r.text = get_string(line, "text", where);
         r.trajectory = trajectory_of(line, where);
-        if (!r.truncated()) r.reward = task.reward(problem, r.text);
-        if (has(line, "reward")) {
-            const double before = get_finite(line, "reward", where);
-            saved.changed += before != r.reward;
-            saved.rewards_in_file += before;
-            saved.with_reward++;
-        }
+        in_file[at->second].push_back(has(line, "reward") ? get_finite(line, "reward", where) : NAN);
         saved.batch.responses.push_back(std::move(r));
     });
     if (out.empty()) fail(Exit::BadFile, "%s: holds no response", path.c_str());
+    for (size_t i = 0; i < out.size(); i++) reward_again(out[i], in_file[i], task);
     return out;
 }

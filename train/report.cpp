@@ -204,19 +204,13 @@ std::string facts(const RunRecord& run) {
 
 // What the player wants of a line of samples/eval-*.jsonl.
 Json player_trace(const Json& line) {
-    Json special = Json::array(), pieces = Json::array();
-    for (const Json& piece : line.at("pieces")) {
-        const bool empty = piece.get<std::string>().empty();  // a special token has no text of its own
-        special.push_back(empty);
-        pieces.push_back(empty ? Json("⏹") : piece);
-    }
     const bool right = line.at("reward").get<double>() >= 1;
     return {{"label", line.at("milestone").get<std::string>() + ": " + (right ? "right" : "wrong") + ", " +
                           line.at("text").get<std::string>().substr(0, 30)},
             {"prompt", line.at("prompt")},
-            {"pieces", pieces},
+            {"pieces", line.at("pieces")},
             {"step_map", line.at("step_map")},
-            {"is_special", special},
+            {"is_special", line.at("is_special")},
             {"logprobs", line.at("logprobs")},
             {"ids", line.at("output_ids")},
             {"blocks", line.at("blocks")},
@@ -384,7 +378,7 @@ RunRecord read_run(const std::string& folder) {
     for (const std::string& file : files)
         read_jsonl(file, [&](const Json& line, const std::string& where) {
             for (const char* field :
-                 {"milestone", "pieces", "blocks", "step_map", "output_ids", "reward", "text"})
+                 {"milestone", "pieces", "is_special", "blocks", "step_map", "output_ids", "reward", "text"})
                 if (!line.is_object() || !has(line, field))
                     fail(Exit::BadFile, "%s: field '%s' is missing", where.c_str(), field);
             run.traces.push_back(line);

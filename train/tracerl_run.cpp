@@ -98,9 +98,11 @@ void TraceRlRun::record_examples(const std::string& milestone, int block, const 
         const int n = int(r.trajectory.output_ids.size()),
                   origin = policy_.config.full_attention ? 0 : int(r.trajectory.prompt_ids.size());
         line["milestone"] = milestone;
-        line["pieces"] = line["blocks"] = Json::array();
+        line["pieces"] = codec_.pieces(r.trajectory.output_ids);
+        line["is_special"] = line["blocks"] = Json::array();
         for (int i = 0; i < n; i++) {
-            line["pieces"].push_back(codec_.decode(std::span(&r.trajectory.output_ids[size_t(i)], 1)));
+            line["is_special"].push_back(
+                codec_.decode(std::span(&r.trajectory.output_ids[size_t(i)], 1)).empty());
             line["blocks"].push_back((origin + i) / block);
         }
         lines += dump(line) + "\n";
