@@ -37,7 +37,7 @@ struct Subject {
           arena("weights", ops),
           text(load_text_model(f.tokenizer, f.chat_template, folder.path, folder.config)),
           codec(make_codec(text, prompt_template(f.prompt_template), f.thinking)) {
-        const bool bf16 = dtype.empty() ? folder.dtype == DType::BF16 : dtype == "bf16";
+        const bool bf16 = dtype == "auto" ? folder.dtype == DType::BF16 : dtype == "bf16";
         weights.plan(arena, config(), Head::Policy, bf16 ? DType::BF16 : DType::F32);
     }
     void load(Ops& ops) {
@@ -81,7 +81,7 @@ struct Session {
           items(common.dry_run ? "" : f.items) {}
 
     std::unique_ptr<Subject> open(const std::string& model) {
-        return std::make_unique<Subject>(model, f, *ops, given.given("--dtype") ? common.dtype : "");
+        return std::make_unique<Subject>(model, f, *ops, common.dtype);
     }
     std::vector<std::string> models() const {
         return f.models.empty() ? std::vector<std::string>{""} : f.models;
@@ -89,11 +89,12 @@ struct Session {
     // False with --dry-run, which prints the plan instead.
     bool ready(Subject& subject, Arena& arena, const EngineLimits& limits) {
         const Arena* arenas[] = {&subject.arena, &arena};
+        const size_t available = ops->available();
         if (common.dry_run && common.json)
             printf("%s\n", dump(plan_json(arenas, limits)).c_str());
         else if (common.dry_run)
-            print_plan(stdout, arenas, limits, false);
-        if (ops->on_host()) check_memory(arenas);
+            print_plan(stdout, arenas, available, limits, false);
+        check_memory(arenas, available);
         if (common.dry_run) return false;
         subject.load(*ops);
         arena.allocate();
@@ -168,7 +169,10 @@ Exit generate(Session& session) {
         std::vector<Request> requests;
         for (const Problem& p : problems)
             requests.push_back({subject->codec.encode_prompt(p.prompt), 0, options});
-        const EngineLimits limits = plan_limits(requests, subject->config(), f.max_active, f.max_rows, 0);
+        const size_t available = session.ops->available(), weights = subject->arena.bytes();
+        const EngineLimits limits = plan_limits(requests, subject->config(), f.max_active, f.max_rows, 0,
+                                                available - std::min(available, weights),
+                                                activation_dtype(*session.ops, subject->weights));
         Arena arena("engine", *session.ops);
         Engine engine(*session.ops, subject->config(), subject->weights, limits, subject->text.n_ids, arena);
         engine.check(requests);
