@@ -9,6 +9,7 @@
 #include "tests/temporary_folder.h"
 #include "tokenizer/byte_tokenizer.h"
 #include "train/codec.h"
+#include "train/evaluation.h"
 #include "train/tracerl_run.h"
 #include "utils/log.h"
 #include "weights_tools/init_folder.h"
@@ -95,7 +96,7 @@ struct World {
         if (value) load_weights(open_model_folder(path + "/value_model", Head::Value), value->weights, *ops);
     }
     std::unique_ptr<TraceRlRun> run(RunFolder& folder) {
-        return std::make_unique<TraceRlRun>(options, *policy, value.get(), *engine, codec, task, folder,
+        return std::make_unique<TraceRlRun>(options, *policy, value.get(), *engine, codec, task, task, folder,
                                             [this](const std::string& path) { save(path); });
     }
 };
@@ -175,7 +176,31 @@ std::vector<std::string> expect_resumes(
 }  // namespace
 
 TEST(TraceRlRun, AStoppedRunGoesOnBitForBit) { expect_resumes("plain", false); }
-TEST(TraceRlRun, AStoppedRunWithAValueModelGoesOnBitForBit) { expect_resumes("value", true); }
+TEST(TraceRlRun, AStoppedRunWithAValueModelGoesOnBitForBit) {
+    expect_resumes("value", true, [](TraceRlRunOptions& o) {
+        o.eval_samples = 2;  // sampled evaluations, too, are the same after a stop
+        o.eval_temperature = 1;
+    });
+}
+
+TEST(TraceRlRun, AnEvaluationIsTheMeanOverAllSamples) {
+    World w(false);
+    const std::vector<Problem> problems = problems_of(w.task, Split::HeldOut, 0, 5);
+    GenerateOptions o = w.options.rl.rollout;
+    const auto length = [&](int samples) {
+        return evaluate(*w.engine, w.codec, w.task, problems, samples, o, {}).dynamic.length;
+    };
+    o.remasking = Remasking::LowConfidenceDynamic;
+    double sum = 0;
+    for (const Response& r :
+         roll_out(*w.engine, w.codec, w.task, problems, 3, o, EVALUATION_SEQUENCES, {}).responses)
+        sum += double(r.trajectory.output_ids.size());
+    EXPECT_DOUBLE_EQ(length(3), sum / 15);
+    EXPECT_EQ(length(3), length(3));
+    EXPECT_NE(length(3), length(1));
+    o.temperature = 0;  // samples of a greedy model are equal
+    EXPECT_DOUBLE_EQ(length(3), length(1));
+}
 TEST(TraceRlRun, AStoppedRunOfCoupledMasksGoesOnBitForBit) {
     expect_resumes("coupled", false, [](TraceRlRunOptions& o) { o.rl.rl.kind = RlObjective::Coupled; });
 }

@@ -22,15 +22,13 @@ std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometr
 }
 
 Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
-                    std::span<const Problem> problems, const GenerateOptions& options,
+                    std::span<const Problem> problems, int samples, const GenerateOptions& options,
                     const std::function<bool()>& should_stop) {
     Evaluation out;
     Timer timer;
-    GenerateOptions greedy = options;
-    greedy.temperature = 0;
-    for (const Decoding& d : decodings(greedy, Geometry::Blocks)) {
-        RolloutBatch batch =
-            roll_out(engine, codec, task, {problems.begin(), problems.end()}, 1, d.options, 0, should_stop);
+    for (const Decoding& d : decodings(options, Geometry::Blocks)) {
+        RolloutBatch batch = roll_out(engine, codec, task, {problems.begin(), problems.end()}, samples,
+                                      d.options, EVALUATION_SEQUENCES, should_stop);
         out.interrupted |= batch.interrupted;
         (d.name == "dynamic" ? out.dynamic : out.fixed) = batch.stats();
         if (d.name == "dynamic") out.examples = std::move(batch);

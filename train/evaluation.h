@@ -18,13 +18,14 @@ struct Decoding {
 // above the threshold); an autoregressive model has one, "next token".
 std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometry);
 
-// Both, greedily: what is reported before, during and after training.
+// Both: what is reported before, during and after training, means over all samples of all problems.
 struct Evaluation {
     RolloutStats fixed, dynamic;
     RolloutBatch examples;  // the first few dynamic responses
     double seconds = 0;
     bool interrupted = false;
 };
+// `samples` responses to every problem, of the same random numbers in every evaluation.
 Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
-                    std::span<const Problem> problems, const GenerateOptions& options,
+                    std::span<const Problem> problems, int samples, const GenerateOptions& options,
                     const std::function<bool()>& should_stop);

@@ -92,7 +92,12 @@ void RunFlags::declare(Options& f) {
           "as the reference code: moments start at zero in every step");
     memory.declare(f);
     f.section("Evaluation and records");
+    f.add("--eval-task SPEC[@WEIGHT]", &eval_task,
+          "whose held-out problems an evaluation takes, such as MATH500.json:held_out=1 (default: --task's)");
     f.add("--eval-problems N", &run.eval_problems, "held-out problems of an evaluation").range(1, 1e6);
+    f.add("--eval-samples N", &run.eval_samples, "responses to each; figures are means over all")
+        .range(1, 1000);
+    f.add("--eval-temperature T", &run.eval_temperature, "of these; 0 is greedy").range(0, 100);
     f.add("--eval-every N", &run.eval_every, "steps between evaluations; 0: before and after only")
         .range(0, 1e9);
     f.add("--save-every N", &run.save_every, "steps between checkpoints; 0: at the end only").range(0, 1e9);
@@ -101,6 +106,9 @@ void RunFlags::declare(Options& f) {
     f.add("--out RUN", &out, "the run's folder").not_in_config();
     f.add("--resume RUN", &resume, "goes on with a run that was stopped").not_in_config();
     f.check([this](Faults& faults) {
+        if (run.eval_samples > 1 && run.eval_temperature == 0)
+            faults.add("--eval-samples %d: at --eval-temperature 0 all samples are the same",
+                       run.eval_samples);
         try {
             run.length_schedule = parse_length_schedule(length_schedule, decoding.options.gen_length);
         } catch (const Error& e) {

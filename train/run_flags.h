@@ -17,6 +17,7 @@ struct RunFlags {
     bool thinking = false;
     std::string prompt_template = "chat";
     std::vector<std::string> task = {"arithmetic"};
+    std::vector<std::string> eval_task;  // empty: the same
     std::string out, resume;
     int token_budget = 0;  // of a micro-batch; 0: what suits
     int max_active = 128;

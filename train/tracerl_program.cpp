@@ -59,21 +59,22 @@ void check_blocks(const RunFlags& f, const ModelConfig& config, const GenerateOp
 }
 
 // A data file's problems are of two splits, either of which may be empty.
-void check_splits(const Task& task) {
+void check_splits(const Task& task, const Task& eval_task) {
     if (task.held_out_size && !task.train_size)
         fail(Exit::Usage, "--task %s: all problems are held out, none is left to train on; lower held_out",
              task.name.c_str());
-    if (task.train_size && !task.held_out_size)
-        fail(Exit::Usage, "--task %s: no problem is held out for evaluation; raise held_out",
-             task.name.c_str());
+    if (eval_task.train_size && !eval_task.held_out_size)
+        fail(Exit::Usage,
+             "%s: no problem is held out for evaluation; raise held_out, or name another --eval-task",
+             eval_task.name.c_str());
 }
 
 EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, GenerateOptions rollout,
                            int prompt) {
     if (!config.full_attention) rollout.block = longest_block(f, rollout);
     const Footprint need = footprint(prompt, rollout, config);
-    const int sequences =
-        std::min(f.max_active, std::max(f.run.rl.tasks * f.run.rl.responses, f.run.eval_problems));
+    const int sequences = std::min(f.max_active, std::max(f.run.rl.tasks * f.run.rl.responses,
+                                                          f.run.eval_problems * f.run.eval_samples));
     EngineLimits limits;
     limits.max_active = sequences;
     limits.max_rows = sequences * need.rows + need.shared_slots;
@@ -200,17 +201,21 @@ TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Opt
                 made ? "bytes" : f.tokenizer, f.chat_template, plan.policy_folder, plan.config));
             plan.codec = make_codec(*plan.text, prompt_template(f.prompt_template), f.thinking);
         });
+    const bool has_train_task = good([&] { plan.task = make_tasks(f.task, common.seed); });
     const bool has_task = good([&] {
-        plan.task = make_tasks(f.task, common.seed);
-        check_splits(plan.task);
-    });
+                              if (!f.eval_task.empty())
+                                  plan.other_eval_task = make_tasks(f.eval_task, common.seed);
+                          }) &&
+                          has_train_task && good([&] { check_splits(plan.task, plan.eval_task()); });
     GenerateOptions rollout;
     const bool has_rollout =
         has_text && good([&] {
             rollout = f.decoding.resolve(options, plan.config, plan.text->eos_ids, common.seed);
             settle(f, r, common, rollout);
         });
-    if (has_task && has_text) plan.longest_prompt = longest_prompt(plan.task, plan.codec);
+    if (has_task && has_text)
+        plan.longest_prompt =
+            std::max(longest_prompt(plan.task, plan.codec), longest_prompt(plan.eval_task(), plan.codec));
     if (has_task && has_rollout && good([&] { check_blocks(f, plan.config, rollout, plan.longest_prompt); }))
         good([&] { plan.limits = micro_batch_limits(f, r.rl, plan.config, rollout, plan.longest_prompt); });
     if (plan.bad_file && !faults.all().empty()) faults.add("%s", plan.bad_file->what());
@@ -271,7 +276,8 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
         make_folders(path + "/value_model");
         save_model_folder(path + "/value_model", value->master(), value->config, "", DType::F32, ops);
     };
-    run.emplace(f.run, policy, value ? &*value : nullptr, engine, plan.codec, task, *folder, save);
+    run.emplace(f.run, policy, value ? &*value : nullptr, engine, plan.codec, task, plan.eval_task(), *folder,
+                save);
     if (resumed) run->resume(plan.policy_folder);
     catch_signals();
     if (!run->run([] { return interrupted(); })) {
@@ -282,6 +288,7 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
         log_info("memory: %.1f MiB at most, %.1f MiB planned", double(peak_host_memory()) / (1 << 20),
                  double(needs.total()) / (1 << 20));
     printf("%s\nTry it: ./infer --model %s --block %d --prompt \"%s\"\n", run->summary().c_str(),
-           folder->latest().c_str(), run->final_block(), task.problem(Split::HeldOut, 0).prompt.c_str());
+           folder->latest().c_str(), run->final_block(),
+           plan.eval_task().problem(Split::HeldOut, 0).prompt.c_str());
     return Exit::Ok;
 }

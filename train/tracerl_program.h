@@ -22,6 +22,8 @@ struct TracerlPlan {
     std::unique_ptr<TextModel> text;
     TextCodec codec;
     Task task;
+    std::optional<Task> other_eval_task;  // where there is one
+    const Task& eval_task() const { return other_eval_task ? *other_eval_task : task; }
     int longest_prompt = 0;  // tokens
     MicroBatchLimits limits;
     std::optional<Error> bad_file;  // a fault that is no usage error: thrown by run_tracerl()

@@ -28,7 +28,7 @@ Json parts_json(const std::vector<PartStats>& parts) {
 }  // namespace
 
 TraceRlRun::TraceRlRun(const TraceRlRunOptions& options, Learner& policy, Learner* value, Engine& engine,
-                       const TextCodec& codec, const Task& task, RunFolder& folder,
+                       const TextCodec& codec, const Task& task, const Task& eval_task, RunFolder& folder,
                        std::function<void(const std::string&)> save)
     : options_(options),
       policy_(policy),
@@ -36,6 +36,7 @@ TraceRlRun::TraceRlRun(const TraceRlRunOptions& options, Learner& policy, Learne
       engine_(engine),
       codec_(codec),
       task_(task),
+      eval_task_(eval_task),
       folder_(folder),
       save_(std::move(save)) {
     policy_.options = options_.sft_optimizer;
@@ -72,9 +73,10 @@ bool TraceRlRun::milestone(const std::string& name, int block, const std::functi
     log_info("evaluating (%s)", name.c_str());
     GenerateOptions o = options_.rl.rollout;
     o.block = block;
-    const Evaluation e =
-        evaluate(engine_, codec_, task_, problems_of(task_, Split::HeldOut, 0, options_.eval_problems), o,
-                 should_stop);
+    o.temperature = options_.eval_temperature;
+    const Evaluation e = evaluate(engine_, codec_, eval_task_,
+                                  problems_of(eval_task_, Split::HeldOut, 0, options_.eval_problems),
+                                  options_.eval_samples, o, should_stop);
     if (e.interrupted) return false;
     milestones_.push_back({name, rl_step_, e.fixed, e.dynamic});
     log_info("%s: accuracy %.1f%% static, %.1f%% dynamic; %.2f tokens per forward pass (dynamic)",
@@ -350,7 +352,7 @@ std::string TraceRlRun::summary() {
     o.temperature = 0;
     o.block = final_block();
     const RolloutBatch samples =
-        roll_out(engine_, codec_, task_, problems_of(task_, Split::HeldOut, 0, 3), 1, o, 0, {});
+        roll_out(engine_, codec_, eval_task_, problems_of(eval_task_, Split::HeldOut, 0, 3), 1, o, 0, {});
     for (const Response& r : samples.responses)
         out += "\n" + reveal_order(r, samples.problems[size_t(r.problem)], codec_);
     return out;

@@ -35,7 +35,9 @@ struct TraceRlRunOptions {
     bool value_from_policy =
         false;  // the value model begins as the policy's body after the warm start, with a zero head
     // evaluation and records
-    int eval_problems = 256;  // held-out problems of every evaluation
+    int eval_problems = 256;     // held-out problems of every evaluation
+    int eval_samples = 1;        // responses to each
+    float eval_temperature = 0;  // of them
     int sft_eval_problems = 128;
     int64_t eval_every = 0;  // RL steps between evaluations; 0: only before and after
     int64_t save_every = 0;  // RL steps between checkpoints; 0: only at the end and when stopped
@@ -45,9 +47,9 @@ struct TraceRlRunOptions {
 
 class TraceRlRun {
   public:
-    // save(folder) writes the model folder of the current weights (policy, and the value model beside it).
+    // eval_task: whose held-out problems are evaluated on; may be `task`. save(folder) writes the model folder of the current weights (policy, and the value model beside it).
     TraceRlRun(const TraceRlRunOptions& options, Learner& policy, Learner* value, Engine& engine,
-               const TextCodec& codec, const Task& task, RunFolder& folder,
+               const TextCodec& codec, const Task& task, const Task& eval_task, RunFolder& folder,
                std::function<void(const std::string& folder)> save);
 
     // Takes over weights' optimizer state and progress from a checkpoint (its weights are loaded already).
@@ -92,7 +94,7 @@ class TraceRlRun {
     Learner* value_;
     Engine& engine_;
     const TextCodec& codec_;
-    const Task& task_;
+    const Task &task_, &eval_task_;
     RunFolder& folder_;
     std::function<void(const std::string&)> save_;
     Phase phase_ = Phase::Sft;
