@@ -23,14 +23,12 @@ ModelConfig made_config(const RunFlags& f) {
                        block.empty() ? std::vector<std::string>{} : std::vector{block});
 }
 
-// The longest prompt of the task in tokens: of every problem of a data file, of a thousand generated ones at least.
-int longest_prompt(const Task& task, const TextCodec& codec) {
+// The longest prompt of a split in tokens: of every problem of a data file, of a thousand generated ones at least.
+int longest_prompt(const Task& task, Split split, const TextCodec& codec) {
     int longest = 0;
-    for (const Split split : {Split::Train, Split::HeldOut}) {
-        const int64_t size = split == Split::Train ? task.train_size : task.held_out_size;
-        for (int64_t i = 0; i < (size ? size : std::max<int64_t>(task.pass, 1000)); i++)
-            longest = std::max(longest, int(codec.encode_prompt(task.problem(split, i).prompt).size()));
-    }
+    const int64_t size = split == Split::Train ? task.train_size : task.held_out_size;
+    for (int64_t i = 0; i < (size ? size : std::max<int64_t>(task.pass, 1000)); i++)
+        longest = std::max(longest, int(codec.encode_prompt(task.problem(split, i).prompt).size()));
     return longest;
 }
 
@@ -214,8 +212,8 @@ TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Opt
             settle(f, r, common, rollout);
         });
     if (has_task && has_text)
-        plan.longest_prompt =
-            std::max(longest_prompt(plan.task, plan.codec), longest_prompt(plan.eval_task(), plan.codec));
+        plan.longest_prompt = std::max(longest_prompt(plan.task, Split::Train, plan.codec),
+                                       longest_prompt(plan.eval_task(), Split::HeldOut, plan.codec));
     if (has_task && has_rollout && good([&] { check_blocks(f, plan.config, rollout, plan.longest_prompt); }))
         good([&] { plan.limits = micro_batch_limits(f, r.rl, plan.config, rollout, plan.longest_prompt); });
     if (plan.bad_file && !faults.all().empty()) faults.add("%s", plan.bad_file->what());
