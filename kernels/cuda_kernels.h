@@ -128,7 +128,8 @@ void swiglu_backward(const Context&, Tensor dgate_up, Tensor dout, Tensor gate_u
 void value_head_forward(const Context&, Tensor value, Tensor hidden, Tensor weight);
 void value_head_backward(const Context&, Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
                          Tensor weight);
-void adamw(const Context&, Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master);
+void adamw(const Context&, Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options,
+           Tensor master);
 // result: one double on the device
 void sum_of_squares(const Context&, double* result, Tensor t);
 

@@ -52,7 +52,7 @@ static void logprob_rows(Context& context, Tensor logprob, Tensor lse, Tensor en
         parallel_for(
             int64_t(chunks) * tiles, int64_t(std::min(ROWS, rows)) * HEAD_CHUNK * C / 16, [&](int64_t item) {
                 Tile tile;
-            float* logits = tile.data;
+                float* logits = tile.data;
                 const int chunk = int(item / tiles), v0 = chunk * HEAD_CHUNK,
                           n0 = band + int(item % tiles) * ROWS;
                 const int M = std::min(ROWS, band + rows - n0), width = std::min(HEAD_CHUNK, V - v0);

@@ -228,7 +228,8 @@ class Ops : public Memory {
     // ---- optimizer -------------------------------------------------------------------------------------------------
     // Decoupled weight decay (Loshchilov & Hutter): param, m, v are updated in place from grad, all of one shape.
     // m and v may be BF16. With a master (F32) that is what is updated, and param (F32 or BF16) becomes its copy.
-    virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master = {}) = 0;
+    virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options,
+                       Tensor master = {}) = 0;
     virtual double sum_of_squares(Tensor t) = 0;  // in double, in an order that depends on the shape alone
 };
 

@@ -109,7 +109,10 @@ void bench_head(Ops& ops, int N, int C, int V) {
     std::vector<SampleRow> rows(static_cast<size_t>(N));
     const auto sample = [&](const char* name, const SampleRow& row) {
         for (int n = 0; n < N; n++) rows[size_t(n)] = row, rows[size_t(n)].position = uint32_t(n);
-        report(name, fastest([&] { ops.head_sample(records(out.data(), N), records(rows.data(), N), *x, *w, 0, V); }), 1);
+        report(name, fastest([&] {
+                   ops.head_sample(records(out.data(), N), records(rows.data(), N), *x, *w, 0, V);
+               }),
+               1);
     };
     sample("  greedy", {});
     sample("  T 1", {.temperature = 1});

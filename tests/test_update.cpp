@@ -52,14 +52,10 @@ struct Slow {
 
 double norm_of(const ObjectiveOptions& o, size_t tau, size_t n, size_t responses, size_t all) {
     switch (o.loss_norm) {
-        case LossNorm::Step:
-            return 1.0 / double(tau) / double(responses);
-        case LossNorm::Sequence:
-            return 1.0 / double(n) / double(responses);
-        case LossNorm::Token:
-            return 1.0 / double(all);
-        case LossNorm::Constant:
-            return 1.0 / o.norm_length / double(responses);
+        case LossNorm::Step: return 1.0 / double(tau) / double(responses);
+        case LossNorm::Sequence: return 1.0 / double(n) / double(responses);
+        case LossNorm::Token: return 1.0 / double(all);
+        case LossNorm::Constant: return 1.0 / o.norm_length / double(responses);
     }
     return 0;
 }

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "tokenizer/unicode.h"
 #include "tokenizer/byte_tokenizer.h"
+#include "tokenizer/unicode.h"
 #include "utils/error.h"
 #include "utils/json.h"
 

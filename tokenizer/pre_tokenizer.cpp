@@ -124,12 +124,9 @@ size_t qwen2_end(std::string_view text, size_t begin) {
 
 size_t piece_end(PreTokenizer kind, std::string_view text, size_t begin) {
     switch (kind) {
-        case PreTokenizer::Gpt2:
-            return gpt2_end(text, begin);
-        case PreTokenizer::Qwen2:
-            return qwen2_end(text, begin);
-        case PreTokenizer::WholeText:
-            break;
+        case PreTokenizer::Gpt2: return gpt2_end(text, begin);
+        case PreTokenizer::Qwen2: return qwen2_end(text, begin);
+        case PreTokenizer::WholeText: break;
     }
     return text.size();
 }

@@ -43,16 +43,13 @@ CharClass class_of(int32_t code_point) {
         case UTF8PROC_CATEGORY_LL:
         case UTF8PROC_CATEGORY_LT:
         case UTF8PROC_CATEGORY_LM:
-        case UTF8PROC_CATEGORY_LO:
-            return CharClass::Letter;
+        case UTF8PROC_CATEGORY_LO: return CharClass::Letter;
         case UTF8PROC_CATEGORY_ND:
         case UTF8PROC_CATEGORY_NL:
-        case UTF8PROC_CATEGORY_NO:
-            return CharClass::Number;
+        case UTF8PROC_CATEGORY_NO: return CharClass::Number;
         case UTF8PROC_CATEGORY_ZS:
         case UTF8PROC_CATEGORY_ZL:
-        case UTF8PROC_CATEGORY_ZP:
-            return CharClass::Space;
+        case UTF8PROC_CATEGORY_ZP: return CharClass::Space;
         default:
             if (code_point == '\n' || code_point == '\r') return CharClass::Newline;
             return (code_point >= 9 && code_point <= 13) || code_point == 0x85 ? CharClass::Space

@@ -169,7 +169,8 @@ void Options::add_common(Common& common) {
         .not_in_config();
     add("--device NAME", &common.device, "auto, cpu, cuda or cuda:INDEX");
     add("--dtype TYPE", &common.dtype,
-        "of weights: fp32 or bf16; auto: as the folder has them, in training bf16 on a GPU and fp32 elsewhere")
+        "of weights: fp32 or bf16; auto: as the folder has them, in training bf16 on a GPU and fp32 "
+        "elsewhere")
         .choices({"auto", "fp32", "bf16"});
     add("--seed N", &common.seed, "of every random number");
     add("--threads N", &common.threads, "CPU threads (0: as many as there are cores for this process)")
