@@ -144,5 +144,9 @@ TEST(PlannedMemory, PeakOfAnUpdateIsWhatDryRunSays) {
     const Json memory = parse_json(real.out, "stdout").at("memory");
     EXPECT_NEAR(memory.at("planned_mib").get<double>(), planned, 0.06);
     EXPECT_GT(planned, 100);
-    EXPECT_NEAR(memory.at("host_peak_mib").get<double>(), planned, 0.05 * planned + 32);
+    // The libraries of a program that could use a GPU are large, and nobody's plan.
+    const double used =
+        memory.at("host_peak_mib").get<double>() - memory.at("host_program_mib").get<double>();
+    EXPECT_GT(memory.at("host_program_mib").get<double>(), 1);
+    EXPECT_NEAR(used, planned, 0.05 * planned + 32);
 }

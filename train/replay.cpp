@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "train/sft_example.h"
+#include "utils/arena.h"
 #include "utils/json.h"
-#include "utils/peak_memory.h"
 #include "utils/timer.h"
 #include "weights_tools/model_folder.h"
 
@@ -83,17 +83,25 @@ bool dry_run(const ReplayRequest& request, const std::vector<const ReplayNetwork
     return true;
 }
 
+struct MemoryUse {
+    size_t planned;
+    size_t program;  // what the program and its libraries take before anything is allocated
+};
+
 // Before anything is allocated: every arena alone may fit.
-void check_fits(const Ops& ops, size_t planned) {
+MemoryUse check_fits(const Ops& ops, size_t planned) {
     if (planned > ops.available())
         fail(Exit::NoMemory,
              "%.0f MiB are needed (--dry-run lists them), %.0f MiB are free; use a smaller model, lower "
              "--token-budget, or shorten the responses",
              mib(planned), mib(ops.available()));
+    return {planned, peak_host_memory()};
 }
 
-Json memory_json(size_t planned) {
-    return {{"planned_mib", mib(planned)}, {"host_peak_mib", mib(peak_host_memory())}};
+Json memory_json(const MemoryUse& use) {
+    return {{"planned_mib", mib(use.planned)},
+            {"host_program_mib", mib(use.program)},
+            {"host_peak_mib", mib(peak_host_memory())}};
 }
 
 Json responses_json(const std::vector<Record>& records, const Rollout& rollout, const UpdateReport& report,
@@ -148,7 +156,7 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
                                : std::vector<const ReplayNetwork*>{&policy}))
         return {};
     const size_t planned = policy.planned_bytes() + (value ? value->planned_bytes() : 0);
-    check_fits(ops, planned);
+    const MemoryUse use = check_fits(ops, planned);
     policy.load(ops);
     if (value) value->load(ops);
     const double load_s = timer.restart();
@@ -170,7 +178,7 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     out["n_dropped"] = rollout.n_dropped;
     out["tokens_forwarded"] = policy.network->tokens_forwarded();
     out["responses"] = responses_json(records, rollout, report, has_value);
-    out["memory"] = memory_json(planned);
+    out["memory"] = memory_json(use);
     out["timings"] = {{"load_s", load_s}, {"update_s", update_s}};
     return out;
 }
@@ -193,7 +201,7 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
     policy.plan(ops, Head::Policy, block, limits_for(sequences, block, request.token_budget),
                 request.recompute);
     if (dry_run(request, {&policy})) return {};
-    check_fits(ops, policy.planned_bytes());
+    const MemoryUse use = check_fits(ops, policy.planned_bytes());
     policy.load(ops);
     const double load_s = timer.restart();
 
@@ -211,6 +219,6 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
             {"n_tokens", n_tokens},
             {"tokens_forwarded", policy.network->tokens_forwarded()},
             {"logprobs", logprobs},
-            {"memory", memory_json(policy.planned_bytes())},
+            {"memory", memory_json(use)},
             {"timings", {{"load_s", load_s}, {"update_s", update_s}}}};
 }

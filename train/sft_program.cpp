@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "utils/arena.h"
 #include "utils/log.h"
-#include "utils/peak_memory.h"
 #include "utils/signals.h"
 #include "weights_tools/model_folder.h"
 

@@ -5,6 +5,7 @@
 #include "train/evaluation.h"
 #include "train/report.h"
 #include "train/samples.h"
+#include "utils/arena.h"
 #include "utils/json.h"
 #include "utils/log.h"
 #include "utils/timer.h"
