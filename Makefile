@@ -133,7 +133,7 @@ $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/parsers.a
 $(BUILD)/fuzz_%: LDLIBS += -fsanitize=fuzzer
 fuzz:
 	@command -v clang++ >/dev/null || { echo "make fuzz needs clang: apt-get install -y clang"; exit 1; }
-	@$(MAKE) --no-print-directory CXX=clang++ BUILD=build-fuzz SAN=fuzzer-no-link,address,undefined OPT="-O1 -fno-sanitize-recover=undefined" \
+	@$(MAKE) --no-print-directory CXX=clang++ BUILD=build-fuzz SAN="fuzzer-no-link,address,undefined -fno-sanitize=vptr" OPT="-O1 -fno-sanitize-recover=undefined" \
 	    OPENMP=0 CUDA=0 $(FUZZERS:%=build-fuzz/%)
 	@cd build-fuzz && for f in $(FUZZERS); do mkdir -p corpus/$$f ../tests/seeds/$$f; echo "== $$f"; \
 	    ./$$f -max_total_time=$(SECONDS) -max_len=65536 -timeout=10 -verbosity=0 -print_final_stats=1 corpus/$$f ../tests/seeds/$$f || exit 1; done
