@@ -227,10 +227,10 @@ SIMD_INLINE void transpose_lanes(Vec* out, int out_step, const Vec* v, int step)
     out[out_step] = _mm256_permute2f128_ps(v[0], v[step], 0x31);
 }
 #else
-SIMD_INLINE Vec low_pairs(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{0, 4, 1, 5}); }
-SIMD_INLINE Vec high_pairs(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{2, 6, 3, 7}); }
-SIMD_INLINE Vec low_halves(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{0, 1, 4, 5}); }
-SIMD_INLINE Vec high_halves(Vec a, Vec b) { return __builtin_shuffle(a, b, IVec{2, 3, 6, 7}); }
+SIMD_INLINE Vec low_pairs(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+SIMD_INLINE Vec high_pairs(Vec a, Vec b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+SIMD_INLINE Vec low_halves(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
+SIMD_INLINE Vec high_halves(Vec a, Vec b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
 SIMD_INLINE void transpose_lanes(Vec* out, int, const Vec* v, int) { out[0] = v[0]; }
 #endif
 
