@@ -71,7 +71,7 @@ Optimizer::Report Optimizer::update(const Parameters& gradients, const Optimizer
 static std::vector<Save> saves(const Parameters& m, const Parameters& v) {
     std::vector<Save> out;
     for (const auto& [prefix, moments] : {std::pair("m.", &m), std::pair("v.", &v)})
-        moments->for_each_stored([&](const std::string& name, const Tensor& t) {
+        moments->for_each_stored([&, prefix = prefix](const std::string& name, const Tensor& t) {
             out.push_back({.name = prefix + name, .from = t, .vector = is_vector(name), .dtype = t.dtype});
         });
     return out;

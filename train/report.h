@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "utils/json_forward.h"
+#include "utils/json.h"
 
 struct RunRecord {
     std::string folder = {}, config = {};  // config.toml as it stands; "" where there is none
