@@ -183,10 +183,6 @@ Trajectory Engine::Implementation::finish(const Active& a) {
 std::vector<Trajectory> Engine::Implementation::generate(std::span<const Request> requests,
                                                          const Callbacks& callbacks) {
     for (size_t i = 0; i < requests.size(); i++) check(requests[i], i);
-    // Attention multiplies by 0 what it does not see in a tile of keys: no slot may hold what is no number, and the
-    // memory may have been another's since.
-    if (!ops_.on_host() && !kept_.size)
-        for (const Tensor& v : cache_.v) ops_.zero(v);
     std::vector<Trajectory> done(requests.size());
     const auto finished = [&](int request, Trajectory t) {
         done[size_t(request)] = std::move(t);

@@ -144,9 +144,8 @@ void Transformer::claim_memory() {
     if (!arena_.claim()) return;
     rope_rows_ = 0;
     if (!cache_) return;
-    // Tiles of attention hold slots that no row sees beside those it sees: any number will do, but a number.
-    for (const Tensor& t : cache_->k) ops_.zero(t);
-    for (const Tensor& t : cache_->v) ops_.zero(t);
+    // Attention multiplies by 0 the values of slots in a tile that a row does not see: any number will do, but a number.
+    for (const Tensor& v : cache_->v) ops_.zero(v);
 }
 
 void Transformer::load(const TokenBatch& batch, Place place) {

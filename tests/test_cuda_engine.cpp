@@ -81,23 +81,6 @@ Callbacks step_by_step() {
     return callbacks;
 }
 
-// Memory that was another's before: not a number anywhere.
-class UsedMemory : public Memory {
-  public:
-    explicit UsedMemory(Ops& ops) : ops_(ops) {}
-    void* allocate(size_t bytes) override {
-        void* block = ops_.allocate(bytes);
-        const std::vector<float> nans(bytes / sizeof(float), NAN);
-        ops_.upload(tensor(block, 1, int64_t(nans.size())), nans.data());
-        return block;
-    }
-    void release(void* block, size_t bytes) override { ops_.release(block, bytes); }
-    size_t available() const override { return ops_.available(); }
-
-  private:
-    Ops& ops_;
-};
-
 class CudaEngine : public testing::TestWithParam<const char*> {};
 
 }  // namespace
@@ -152,10 +135,15 @@ TEST(CudaEngine, RepeatedStepsAreStepsOnTheirOwn) {
     ModelConfig c = random_model_config();
     c.HD = 32;
     Pair pair(c, DType::BF16, {8, 128, 512});
-    UsedMemory used(*pair.ops);
-    Arena arena("engine", used);
+    SharedMemory memory(*pair.ops);  // that is another's between generations, and holds no number then
+    Arena arena("engine", memory), others("another's", memory);
     Engine other(*pair.ops, pair.model.config, pair.weights, {8, 128, 512}, c.V - 1, arena);
+    Tensor left;
+    others.add(&left, "what it leaves", 1, int64_t(arena.bytes() / sizeof(float)));
+    memory.reserve(arena.bytes());
     arena.allocate();
+    others.allocate();
+    const std::vector<float> nans(size_t(left.size()), NAN);
     std::vector<Request> requests = requests_for(c);
     requests.resize(4);  // one of every rule
     for (Request& r : requests) {
@@ -163,6 +151,8 @@ TEST(CudaEngine, RepeatedStepsAreStepsOnTheirOwn) {
         r.options.gen_length = 12;
         const Trajectory apart = pair.device->generate({&r, 1}, step_by_step())[0];
         expect_same(pair.device->generate({&r, 1})[0], apart, 0, format("request %u", r.sequence));
+        others.claim();
+        pair.ops->upload(left, nans.data());
         expect_same(other.generate({&r, 1})[0], apart, 0, format("request %u in used memory", r.sequence));
     }
 }
