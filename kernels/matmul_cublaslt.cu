@@ -3,7 +3,7 @@
 // cuBLASLt is column-major: a row-major (rows, cols) matrix is its column-major transpose, so out = a b is
 // computed as out^T = b^T a^T with the operands exchanged; a bias along our columns is then the bias of its
 // rows, as its epilogue wants it. Reductions through atomics are excluded, so that a product has the same
-// bits every time.
+// bits every time, and so are partial sums in the output's type: what is split along K is added in fp32.
 #include <cublasLt.h>
 
 #include <map>
@@ -86,8 +86,7 @@ Plan make_plan(cublasLtHandle_t handle, const Matmul& p, const Tensor& c, const 
     cublasLtMatmulPreference_t wish;
     CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&wish));
     set(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, LT_WORKSPACE);
-    set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-        uint32_t(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE));
+    set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, s.align_b);
     set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, s.align_a);
     set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, s.align_c);
