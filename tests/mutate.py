@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Breaks the CUDA kernels one line at a time and reports what share of the breaks the tests catch.
 
-usage: tests/mutate.py BUILD_DIR [--sample N] [--seed N] [--only FILE.cu] [--thread]
+usage: tests/mutate.py BUILD_DIR [--sample N] [--seed N] [--only FILE] [--thread BUILD_DIR] [--list]
 
-Every mutant is one changed operator, constant, index or barrier in the device code of one .cu file, compiled as host code (the
-emulation) and run through the tests of the CUDA kernels. A mutant that no test notices is printed with its line, to be judged: an equivalent
+Every mutant is one changed operator, constant, index, mask or barrier in the device code of one .cu file, or of a header of theirs, compiled
+as host code (the emulation) and run through the tests of the CUDA kernels. A mutant that no test notices is printed with its line, to be judged: an equivalent
 (the change means nothing), or a hole in the tests. --thread builds the survivors among the removed barriers again under ThreadSanitizer,
 which sees the race even where the values come out right. Development only; needs the objects of `make build/run_tests`.
 """
@@ -13,17 +13,26 @@ import glob
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
 
 FLAGS = "-std=c++20 -O1 -fno-math-errno -I. -Wno-unknown-pragmas -x c++".split()
 # The tests that a file's kernels are under.
 FILTERS = {
+    "device": "*CudaOps*:*CudaHead*:*CudaSampling*:*CudaSumOfSquares*", "stochastic_rounding": "*CudaAdamW*:*CudaOps*AdamW*",
     "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaMatmul*:*CudaHead*",
     "reveal_block": "CudaReveal*", "column_sums": "*CudaColumnSums*", "value_head": "*CudaColumnSums*",
     "sum_of_squares": "*CudaSumOfSquares*",
 }
 DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*"
+# Headers with device code, and the .cu files that are compiled with a broken one.
+HEADERS = {
+    "kernels/attention_tile.cuh": ["attention", "attention_backward"],
+    "kernels/device/device.h": ["rmsnorm", "lm_head", "sampling", "sum_of_squares"],
+    "kernels/stochastic_rounding.h": ["adamw"],
+}
 
 OPERATORS = [  # name, pattern, replacement; on a line of device code
     ("barrier removed", r"__syncthreads\(\);", ";"),
@@ -43,16 +52,22 @@ OPERATORS = [  # name, pattern, replacement; on a line of device code
     ("8 to 4", r"\b8\b", "4"),
     ("0 to 1", r"= 0;", "= 1;"),
     ("-infinity to 0", r"-INFINITY", "0.0f"),
+    (">> to <<", r" >> ", " << "),
+    ("& to |", r" & ", " | "),
+    ("| to &", r" \| ", " & "),
+    ("% to /", r" % ", " / "),
+    ("next element", r"\[([a-z_0-9]+)\]", lambda m: f"[{m[1]} + 1]"),
+    ("half a warp", r"FULL_WARP", "0xffffu"),
 ]
 
 
 def device_lines(text):
-    """Indices of the lines between the kernels' banner and the launchers' (whole file where there are no banners)."""
+    """Indices of the lines between the kernels' banner and the launchers' (what follows the includes where there are no banners)."""
     lines = text.split("\n")
-    begin = next((i for i, l in enumerate(lines) if l.startswith("// ---- kernels")), None)
-    end = next((i for i, l in enumerate(lines) if l.startswith("// ---- launchers")), len(lines))
+    begin = next((i for i, l in enumerate(lines) if re.match("// ---- (kernels|reductions)", l)), None)
+    end = next((i for i, l in enumerate(lines) if l.startswith("// ---- launch")), len(lines))
     if begin is None:
-        begin = next(i for i, l in enumerate(lines) if l.startswith("namespace"))
+        begin = max(i for i, l in enumerate(lines) if l.startswith("#include")) + 1
     return lines, range(begin, end)
 
 
@@ -65,6 +80,8 @@ def mutants_of(path):
         for name, pattern, replacement in OPERATORS:
             for match in re.finditer(pattern, code):
                 changed = code[:match.start()] + (replacement(match) if callable(replacement) else replacement) + code[match.end():]
+                if changed == code:
+                    continue
                 yield {"file": path, "line": i + 1, "name": name, "was": code.strip(), "now": changed.strip(),
                        "text": "\n".join(lines[:i] + [changed] + lines[i + 1:])}
 
@@ -90,26 +107,22 @@ class Builder:
 
     def link(self, mutant):
         """The tests with the mutant in place of what it was made of; False where it does not compile."""
-        stem = os.path.basename(mutant["file"])
-        source = f"{self.folder}/{stem}"
-        # a .cu file includes only what is found from the root; a .cuh is a header of two of them
+        # includes are looked for among the mutants first
+        shutil.rmtree(f"{self.folder}/kernels", ignore_errors=True)
+        source = f"{self.folder}/{mutant['file']}"
+        os.makedirs(os.path.dirname(source))
         open(source, "w").write(mutant["text"])
-        units = [source]
-        objects = [o for o in self.objects if os.path.basename(o) != stem.replace(".cu", ".o")]
-        if stem.endswith(".cuh"):
-            units = []
-            for user in ("attention.cu", "attention_backward.cu"):
-                text = open(f"kernels/{user}").read().replace(f'"kernels/{stem}"', f'"{source}"')
-                open(f"{self.folder}/{user}", "w").write(text)
-                units.append(f"{self.folder}/{user}")
-                objects = [o for o in objects if os.path.basename(o) != user.replace(".cu", ".o")]
+        units = [f"kernels/{stem}.cu" for stem in HEADERS[mutant["file"]]] if mutant["file"] in HEADERS else [source]
+        replaced = [os.path.basename(unit).replace(".cu", ".o") for unit in units]
+        objects = [o for o in self.objects if os.path.basename(o) not in replaced]
         compiled = []
         for unit in units:
-            out = unit + ".o"
-            if run(["g++"] + FLAGS + self.flags + ["-c", unit, "-o", out], 300).returncode:
+            out = f"{self.folder}/{os.path.basename(unit)}.o"
+            if run(["g++", f"-I{self.folder}"] + FLAGS + self.flags + ["-c", unit, "-o", out], 300).returncode:
                 return False
             compiled.append(out)
-        link = run(["g++"] + self.flags + ["-fopenmp"] * ("-fsanitize=thread" not in self.flags) + objects + compiled + self.rest +
+        # first what was broken: of an inline function the linker takes the first
+        link = run(["g++"] + self.flags + ["-fopenmp"] * ("-fsanitize=thread" not in self.flags) + compiled + objects + self.rest +
                    ["-lgtest", "-lgtest_main", "-lutf8proc", "-lpthread", "-o", self.program], 300)
         if link.returncode:
             sys.exit(link.stderr)
@@ -133,13 +146,22 @@ def main():
     parser.add_argument("--sample", type=int, default=100, help="mutants to try, chosen at random; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one file")
+    parser.add_argument("--list", action="store_true", help="print how many mutants every file has, and stop")
     parser.add_argument("--thread", help="build folder of SAN=thread, for barriers whose removal leaves the values right")
     options = parser.parse_args()
 
-    files = [options.only] if options.only else sorted(glob.glob("kernels/*.cu") + glob.glob("kernels/*.cuh"))
+    files = [options.only] if options.only else sorted(glob.glob("kernels/*.cu")) + list(HEADERS)
     host_only = ("cuda_ops", "cuda_indices", "linear", "matmul_cublaslt")
     mutants = [m for f in files if os.path.basename(f).split(".")[0] not in host_only for m in mutants_of(f)]
     total = len(mutants)
+    if options.list:
+        counts = {name: sum(m["name"] == name for m in mutants) for name, _, _ in OPERATORS}
+        for counted in (Counter(m["file"] for m in mutants), counts):
+            for key, n in counted.items():
+                print(f"{n:6}  {key}")
+            print()
+        print(f"{total:6}  in all")
+        return
     if options.sample and options.sample < total:
         mutants = random.Random(options.seed).sample(mutants, options.sample)
     print(f"{total} possible mutants, trying {len(mutants)}", flush=True)
