@@ -5,6 +5,7 @@
 # make DEPS=0     never install anything: stop with the command to type instead                make clean
 # make soak       stops and resumes a small run 100 times, compared with one that was left alone
 # make fuzz SECONDS=60   every parser under clang's libFuzzer, that long each
+# make gpu-report tests, benches and compute-sanitizer on a GPU, in one report        make ptxas, make mutate     see kernels/README.md
 CXX      ?= g++
 SAN      ?=
 BUILD    ?= build$(if $(SAN),-$(SAN))

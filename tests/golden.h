@@ -2,13 +2,19 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "inference/engine.h"
 #include "inference/logits.h"
 #include "utils/files.h"
 #include "utils/json.h"
 #include "weights_tools/model_folder.h"
 
-inline const std::string GOLDEN = "../shared/fixtures/";
+// The folder of the golden files: FIXTURES of the environment, where they were brought along from elsewhere.
+inline const std::string GOLDEN = [] {
+    const char* folder = getenv("FIXTURES");
+    return std::string(folder && *folder ? folder : "../shared/fixtures") + "/";
+}();
 
 struct GoldenCase {
     Request request;

@@ -1,56 +1,83 @@
 #!/bin/bash
 # Everything there is to know about the CUDA kernels on this machine's GPU, in one file.
-# usage: tests/gpu_report.sh [FOLDER of run_gpu_tests, bench_cuda and bench_model] [REPORT]
+# usage: tests/gpu_report.sh [FOLDER [REPORT [PART...]]]
+#   FOLDER  of run_gpu_tests, bench_cuda and bench_model (build); REPORT: gpu-report.txt
+#   PART    tests golden bench models memcheck racecheck synccheck; all of them, in this order, where none is named
 # Needs nothing but a driver (the programs link GoogleTest and the CUDA runtime statically) and cuBLASLt's library; compute-sanitizer is
-# used where it is, the golden files where they are.
+# used where it is, the golden files where they are: ../shared/fixtures or FOLDER/fixtures. A step that takes longer than LIMIT seconds
+# (3600) is stopped, and has failed.
 cd "$(dirname "$0")/.." || exit 1
 folder=${1:-build}
 report=${2:-gpu-report.txt}
-failed=0
+parts=${*:3}
+parts=${parts:-tests golden bench models memcheck racecheck synccheck}
+failed=()
 RUN_GPU_TESTS="$folder/run_gpu_tests --gtest_brief=1"
 
 section() { echo; echo "==== $*"; }
 step() {  # runs a command, with its time and its verdict
     local start=$SECONDS
     echo "\$ $*"
-    "$@"
+    timeout -k 10 "${LIMIT:-3600}" "$@"
     local code=$?
     echo "-- exit $code after $((SECONDS - start)) s"
-    [ $code = 0 ] || failed=$((failed + 1))
+    [ $code = 0 ] || failed+=("$part")
 }
+
+# cuBLASLt of the toolkit the programs were linked with; elsewhere, wherever this machine has one of the same major version.
+missing=$(ldd "$folder/run_gpu_tests" 2>/dev/null | awk '/libcublasLt.*not found/ { print $1 }')
+if [ "$missing" ]; then
+    found=$(find /usr /opt / -xdev -name "$missing" 2>/dev/null | head -1)
+    [ "$found" ] && export LD_LIBRARY_PATH="$(dirname "$found")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+for FIXTURES in ../shared/fixtures "$folder/fixtures" ""; do [ -d "$FIXTURES" ] && break; done
+export FIXTURES
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 
 {
     echo "GPU report, $(date -u +%Y-%m-%dT%H:%MZ), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
     section "device"
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv || { echo "no GPU here"; exit 1; }
+    [ "$missing" ] && echo "$missing: ${found:-not here; install the CUDA toolkit that the programs were built with}"
 
-    section "tests of the kernels and of the network"
-    step $RUN_GPU_TESTS --gtest_filter='-*CudaGolden*:*CudaEngine*'
-    section "generation: what the CPU generates, the steps of a block without the host"
-    step $RUN_GPU_TESTS --gtest_filter='*CudaEngine*'
-    if [ -d ../shared/fixtures ]; then
-        section "golden files in fp32 and bf16; rollout log-prob = training log-prob"
-        step $RUN_GPU_TESTS --gtest_filter='*CudaGolden*'
-    else
-        section "../shared/fixtures is not here: the golden files were not compared"
-    fi
+    for part in $parts; do
+        case $part in
+        tests)
+            section "tests of the kernels, of the network, and of generation without the host in a block's steps"
+            step $RUN_GPU_TESTS --gtest_filter='-*CudaGolden*'
+            ;;
+        golden)
+            if [ "$FIXTURES" ]; then
+                section "golden files in fp32 and bf16; rollout log-prob = training log-prob"
+                step $RUN_GPU_TESTS --gtest_filter='*CudaGolden*'
+            else
+                section "neither ../shared/fixtures nor $folder/fixtures is here: the golden files were not compared"
+            fi
+            ;;
+        bench)
+            section "bench of single operations"
+            step "$folder/bench_cuda"
+            ;;
+        models)
+            section "bench of updates and rollouts"
+            step "$folder/bench_model" --device cuda
+            ;;
+        memcheck | racecheck | synccheck)
+            if [ "$sanitizer" ]; then
+                section "compute-sanitizer $part"
+                step "$sanitizer" --tool "$part" --error-exitcode 9 $RUN_GPU_TESTS --gtest_filter='-*CudaGolden.Generates*'
+            else
+                section "compute-sanitizer is not installed: $part was not run"
+            fi
+            ;;
+        *)
+            section "there is no part $part"
+            failed+=("$part")
+            ;;
+        esac
+    done
 
-    sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
-    if [ "$sanitizer" ]; then
-        for tool in memcheck racecheck synccheck; do
-            section "compute-sanitizer $tool"
-            step "$sanitizer" --tool $tool --error-exitcode 9 $RUN_GPU_TESTS --gtest_filter='-*CudaGolden.Generates*'
-        done
-    else
-        section "compute-sanitizer is not installed: memcheck and racecheck were not run"
-    fi
-
-    section "bench of single operations"
-    step "$folder/bench_cuda"
-    section "bench of updates and rollouts"
-    step "$folder/bench_model" --device cuda
-
-    section "$failed of the steps failed"
-    exit $((failed > 0))
+    section "${#failed[@]} steps failed${failed:+: ${failed[*]}}"
+    exit $((${#failed[@]} > 0))
 } 2>&1 | tee "$report"
 exit "${PIPESTATUS[0]}"

@@ -38,14 +38,14 @@ ptxas:
 .PHONY: ptxas
 
 # ---- on a machine with a GPU ----
-# The same tests, linked with the kernels as compiled by nvcc, and the benches. GoogleTest and the runtimes are linked statically: what was
-# built here runs where there is a driver and cuBLASLt.
+# The same tests, linked with the kernels as compiled by nvcc, and the benches. GoogleTest and the runtimes are linked statically, symbols
+# are left out, the golden files come along: what was built here runs where there is a driver and cuBLASLt.
 GPU_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/test_cuda_*.cpp)) $(TESTS_CU:%.cu=$(BUILD)/cuda/%.o)
 GPU_PROGRAMS := $(addprefix $(BUILD)/,run_gpu_tests bench_cuda bench_model)
 STATIC       := -static-libstdc++ -static-libgcc -Wl,-Bstatic -lgtest -lgtest_main $(if $(filter 1,$(OPENMP)),-lgomp) -Wl,-Bdynamic
 define static_link
 	@echo "LINK $@"
-	$(Q)$(CXX) $(filter-out -fopenmp,$(CXXFLAGS)) $(filter %.o,$^) $(filter %.a,$^) $(STATIC) $(CUDA_LIBS) -o $@
+	$(Q)$(CXX) $(filter-out -fopenmp,$(CXXFLAGS)) $(filter %.o,$^) $(filter %.a,$^) $(STATIC) $(CUDA_LIBS) -s -o $@
 endef
 $(BUILD)/run_gpu_tests: $(GPU_TEST_OBJ) $(CUDA_OBJ) $(BUILD)/engine.a
 	$(static_link)
@@ -63,12 +63,13 @@ $(BUILD)/bench_cuda_emulated: $(BUILD)/emulation/tests/bench_cuda.o $(EMULATION_
 	@echo "LINK $@"
 	$(Q)$(CXX) $(CXXFLAGS) $^ -lgtest -lgtest_main -lpthread -o $@
 gpu-programs: $(GPU_PROGRAMS)
-# Tests, compute-sanitizer and benches, and one report of it all: gpu-report.txt. Where nothing can be built, by the programs that
-# were built elsewhere.
+	@[ ! -d ../shared/fixtures ] || { rm -rf $(BUILD)/fixtures && cp -r ../shared/fixtures $(BUILD)/fixtures; }
+# Tests, benches and compute-sanitizer, and one report of it all: gpu-report.txt. Where nothing can be built, by the programs that
+# were built elsewhere. PARTS="tests bench": those alone (tests/gpu_report.sh).
 gpu-report:
 	@if $(HAVE_ALL); then $(MAKE) --no-print-directory gpu-programs; \
 	else echo "GoogleTest and the other libraries are not here: running the programs that are"; ls $(GPU_PROGRAMS); fi
-	tests/gpu_report.sh $(BUILD) gpu-report.txt
+	tests/gpu_report.sh $(BUILD) gpu-report.txt $(PARTS)
 # What share of deliberate mistakes in the kernels the tests catch: make mutate [SAMPLE=100]
 mutate: $(BUILD)/run_tests
 	tests/mutate.py $(BUILD) --sample $(or $(SAMPLE),100)
