@@ -6,6 +6,8 @@
 // and training take 4 warps; decoding, whose tiles have few rows, takes 1. Where there are too few tiles for the
 // device, their keys are cut into pieces, whose results a second kernel joins.
 //   shared memory: q (16 WARPS, HD), k and v (2, KEY_TILE, HD) each
+#include <algorithm>
+
 #include "kernels/attention_tile.cuh"
 
 namespace cuda {
@@ -67,9 +69,10 @@ __global__ void __launch_bounds__(TILE_WARPS* WARP) attention_forward_tiles_kern
         const int t = tile.begin + row[half] / arg.in.group;
         see[half] = t < tile.end ? arg.in.see[t] : AttentionSpans{};
     }
-    copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
-    if (piece.first_visit < piece.end_visit)
+    if (piece.first_visit < piece.end_visit) {
+        copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
         copy_visit<HD>(k_smem, v_smem, 0, arg.in, piece.first_visit, kv_head);
+    }
 
     float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
     for (int visit = piece.first_visit, stage = 0; visit < piece.end_visit; visit++, stage ^= 1) {
@@ -135,13 +138,16 @@ __global__ void attention_join_kernel(ForwardArguments arg) {
 
 // ---- launchers ----
 
-bool attention_on_tensor_cores(const Attention& a) {
-    const auto aligned = [](const Tensor& t) {
-        return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.stride % 8 == 0;
+bool attention_on_tensor_cores(const Attention& a, std::initializer_list<Tensor> read,
+                               std::initializer_list<Tensor> written) {
+    const auto rows_at = [](int64_t elements) {
+        return
+            [elements](const Tensor& t) { return aligned_for(t, int(elements)) && t.stride % elements == 0; };
     };
     const int HD = a.HD();
     return a.q.dtype == DType::BF16 && (HD == 32 || HD == 64 || HD == 128) && a.group() <= 16 &&
-           aligned(a.q) && aligned(a.k) && aligned(a.v);
+           std::all_of(read.begin(), read.end(), rows_at(8)) &&
+           std::all_of(written.begin(), written.end(), rows_at(2));
 }
 
 template <int HD, int TILE_WARPS>

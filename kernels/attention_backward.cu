@@ -46,10 +46,11 @@ __global__ void __launch_bounds__(THREADS) attention_dq_tiles_kernel(BackwardArg
         lse[half] = valid ? arg.lse[t[half]][head[half]] : 0.0f;
         D[half] = valid ? arg.row_sums[t[half]][head[half]] : 0.0f;
     }
-    copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
-    copy_queries<HD, ROWS>(dout_smem, arg.dout, tile.begin, tile.end, arg.in.group, kv_head);
-    if (tile.first_visit < tile.end_visit)
+    if (tile.first_visit < tile.end_visit) {
+        copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
+        copy_queries<HD, ROWS>(dout_smem, arg.dout, tile.begin, tile.end, arg.in.group, kv_head);
         copy_visit<HD>(k_smem, v_smem, 0, arg.in, tile.first_visit, kv_head);
+    }
 
     float dq[HD / 8][4] = {};
     for (int visit = tile.first_visit, stage = 0; visit < tile.end_visit; visit++, stage ^= 1) {
@@ -114,9 +115,11 @@ __global__ void __launch_bounds__(THREADS) attention_dkv_tiles_kernel(BackwardAr
                                                                    arg.lse[t][head], arg.row_sums[t][head]}
                                                          : RowData{0, 0, 0};
     };
-    copy_slots<HD, KEY_TILE>(k_smem, arg.in.k, slot0, arg.in.n_slots, kv_head);
-    copy_slots<HD, KEY_TILE>(v_smem, arg.in.v, slot0, arg.in.n_slots, kv_head);
-    if (first < last) copy_rows_of(first, 0);
+    if (first < last) {
+        copy_slots<HD, KEY_TILE>(k_smem, arg.in.k, slot0, arg.in.n_slots, kv_head);
+        copy_slots<HD, KEY_TILE>(v_smem, arg.in.v, slot0, arg.in.n_slots, kv_head);
+        copy_rows_of(first, 0);
+    }
 
     float dk[HD / 8][4] = {}, dv[HD / 8][4] = {};
     for (int visit = first, stage = 0; visit < last; visit++, stage ^= 1) {
@@ -141,7 +144,6 @@ __global__ void __launch_bounds__(THREADS) attention_dkv_tiles_kernel(BackwardAr
         }
         __syncthreads();  // everybody is done with this stage before it is overwritten
     }
-    cp_async_wait<0>();  // a key tile that nobody sees leaves its copies under way
     for (int half = 0; half < 2; half++) {
         const int slot = slot0 + warp * 16 + lane / 4 + half * 8;
         if (slot >= arg.in.n_slots) continue;

@@ -162,7 +162,11 @@ class CpuOps : public Ops {
     void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master) override {
         cpu::adamw(context_, param, m, v, grad, options, master);
     }
-    double sum_of_squares(Tensor t) override { return cpu::sum_of_squares(t); }
+    double sum_of_squares(std::span<const Tensor> tensors) override {
+        double sum = 0;
+        for (const Tensor& t : tensors) sum += cpu::sum_of_squares(t);
+        return sum;
+    }
 
   private:
     cpu::Context context_;

@@ -29,9 +29,9 @@ class Block {
         if (!array.empty()) memcpy(bytes_.data() + at, array.data(), array.size() * sizeof(T));
         return at;
     }
-    char* upload(DeviceBuffer& buffer, cudaStream_t stream) const {
+    char* upload(DeviceBuffer& buffer, Transfers& transfers) const {
         char* to = buffer.at_least(bytes_.size() + 16);
-        CUDA_CHECK(cudaMemcpyAsync(to, bytes_.data(), bytes_.size(), cudaMemcpyHostToDevice, stream));
+        transfers.upload(to, bytes_.data(), bytes_.size());
         return to;
     }
 
@@ -71,8 +71,7 @@ IndexMirrors::Mirror& IndexMirrors::mirror_of(const Tensor& t) {
     // made on the device, or a part of what was uploaded: ask for it
     CHECK(t.contiguous() && t.dtype == DType::I32, "indices of type %s", name_of(t.dtype));
     std::vector<int> values(static_cast<size_t>(t.size()));
-    CUDA_CHECK(cudaMemcpyAsync(values.data(), t.data, t.bytes(), cudaMemcpyDeviceToHost, stream_));
-    CUDA_CHECK(cudaStreamSynchronize(stream_));
+    transfers_.download(values.data(), t.data, t.bytes());
     remember(t, values.data());
     return mirrors_[begin];
 }
@@ -84,7 +83,7 @@ DeviceRowGroups IndexMirrors::row_groups(const Tensor& destination) {
     Block block;
     const size_t order = block.add(host.order), groups = block.add(host.groups),
                  joins = block.add(host.joins);
-    const char* at = block.upload(mirror.groups.buffer, stream_);
+    const char* at = block.upload(mirror.groups.buffer, transfers_);
     mirror.groups.device = {.order = reinterpret_cast<const int*>(at + order),
                             .groups = reinterpret_cast<const RowGroups::Group*>(at + groups),
                             .joins = reinterpret_cast<const RowGroups::Join*>(at + joins),
@@ -112,7 +111,7 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
     const size_t query_tiles = block.add(host.query_tiles), keys = block.add(host.keys),
                  queries = block.add(host.queries), first_query = block.add(host.first_query),
                  pieces = block.add(host.pieces), joins = block.add(host.joins);
-    const char* at = block.upload(tiles.buffer, stream_);
+    const char* at = block.upload(tiles.buffer, transfers_);
     tiles.device = {.query_tiles = reinterpret_cast<const AttentionTiles::QueryTile*>(at + query_tiles),
                     .keys = reinterpret_cast<const AttentionTiles::Visit*>(at + keys),
                     .queries = reinterpret_cast<const AttentionTiles::Visit*>(at + queries),

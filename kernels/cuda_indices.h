@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "kernels/cuda_kernels.h"
+#include "kernels/device/transfers.h"
 
 namespace cuda {
 
@@ -27,7 +28,7 @@ class DeviceBuffer {
 
 class IndexMirrors {
   public:
-    explicit IndexMirrors(cudaStream_t stream) : stream_(stream) {}
+    explicit IndexMirrors(Transfers& transfers) : transfers_(transfers) {}
     // A tensor of I32 has been uploaded from `host`.
     void remember(const Tensor& t, const void* host);
     // Something else has been written to, or happened to, this memory.
@@ -53,7 +54,7 @@ class IndexMirrors {
         std::map<std::tuple<int, int, int>, Tiles> tiles;  // by slots, tokens, split
     };
     Mirror& mirror_of(const Tensor& t);
-    cudaStream_t stream_;
+    Transfers& transfers_;
     std::map<const char*, Mirror> mirrors_;  // by device address
 };
 

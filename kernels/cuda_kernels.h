@@ -130,7 +130,7 @@ void value_head_backward(const Context&, Tensor dhidden, Tensor dweight, Tensor 
                          Tensor weight);
 void adamw(const Context&, Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options,
            Tensor master);
-// result: one double on the device
+// t is contiguous; result: one double on the device
 void sum_of_squares(const Context&, double* result, Tensor t);
 
 // ---- lm_head.h, sampling.h ----
@@ -163,8 +163,10 @@ struct Attention {
     int HD() const { return int(q.cols) / heads; }
     int group() const { return heads / kv_heads; }  // query heads that share a key/value head
 };
-// Whether the tensor-core kernels take this: bf16, a head size they are compiled for, aligned rows.
-bool attention_on_tensor_cores(const Attention&);
+// Whether the tensor-core kernels take this: bf16, a head size they are compiled for, rows that can be read 16 bytes at a time
+// and written in pairs.
+bool attention_on_tensor_cores(const Attention&, std::initializer_list<Tensor> read,
+                               std::initializer_list<Tensor> written);
 // Tokens of a query tile of 16 * warps rows, each row one head of a group.
 inline int tile_tokens(const Attention& a, int warps) { return 16 * warps / a.group(); }
 void attention_forward_tiles(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);

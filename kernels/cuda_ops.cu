@@ -1,11 +1,14 @@
 // cuda_ops.cu -- Ops on a CUDA device: every method is its stem's launcher, on one stream.
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "kernels/cuda_indices.h"
 #include "kernels/cuda_kernels.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/device/graph.h"
+#include "kernels/device/transfers.h"
+#include "utils/log.h"
 
 namespace {
 
@@ -18,7 +21,7 @@ constexpr int MOST_GRAPHS = 64;  // that are kept
 class CudaOps : public Ops {
   public:
     CudaOps(int device, size_t workspace_bytes)
-        : stream_(open(device)), indices_(stream_), workspace_(nullptr, 0) {
+        : stream_(open(device)), transfers_(stream_), indices_(transfers_), workspace_(nullptr, 0) {
         cudaDeviceProp properties;
         CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
         name_ = properties.name;
@@ -38,6 +41,7 @@ class CudaOps : public Ops {
     // ---- memory
     void* allocate(size_t bytes) override {
         void* block = nullptr;
+        bytes = std::max<size_t>(bytes, 1);  // an address of its own, even for nothing
         const cudaError_t error = cudaMalloc(&block, bytes);
         if (error != cudaSuccess) {
             cudaGetLastError();  // the next launch is not to report it again
@@ -60,13 +64,13 @@ class CudaOps : public Ops {
     size_t available() const override {
         size_t free_bytes = 0, total = 0;
         CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total));
-        return free_bytes;
+        return free_bytes - std::min(free_bytes, CUDA_RESERVE);
     }
     std::string device_name() const override { return name_; }
     void upload(Tensor device, const void* host) override {
         CHECK(device.contiguous(), "upload into a strided tensor");
         if (device.size() == 0) return;
-        CUDA_CHECK(cudaMemcpyAsync(device.data, host, device.bytes(), cudaMemcpyHostToDevice, stream_));
+        transfers_.upload(device.data, host, device.bytes());
         if (device.dtype == DType::I32)
             indices_.remember(device, host);
         else
@@ -75,8 +79,7 @@ class CudaOps : public Ops {
     void download(void* host, Tensor device) override {
         CHECK(device.contiguous(), "download of a strided tensor");
         if (device.size() == 0) return;
-        CUDA_CHECK(cudaMemcpyAsync(host, device.data, device.bytes(), cudaMemcpyDeviceToHost, stream_));
-        CUDA_CHECK(cudaStreamSynchronize(stream_));
+        transfers_.download(host, device.data, device.bytes());
     }
     void zero(Tensor t) override {
         if (t.size() == 0) return;
@@ -144,7 +147,8 @@ class CudaOps : public Ops {
                            int kv_heads) override {
         if (q.rows == 0) return;
         const cuda::Attention a{q, k, v, see, heads, kv_heads};
-        if (!cuda::attention_on_tensor_cores(a)) return cuda::attention_forward_rows(context(), out, lse, a);
+        if (!cuda::attention_on_tensor_cores(a, {q, k, v}, {out}))
+            return cuda::attention_forward_rows(context(), out, lse, a);
         if (recorded_attention_ &&
             (recorded_attention_->empty() || recorded_attention_->back().see.data != see.data))
             recorded_attention_->push_back(a);
@@ -160,7 +164,7 @@ class CudaOps : public Ops {
         }
         const cuda::Attention a{q, k, v, see, heads, kv_heads};
         cuda::attention_row_sums(context(), scratch, dout, out, heads);
-        if (cuda::attention_on_tensor_cores(a) && packs(dout))
+        if (cuda::attention_on_tensor_cores(a, {q, k, v, dout}, {dq, dk, dv}))
             cuda::attention_backward_tiles(
                 context(), dq, dk, dv, scratch, dout, lse, a,
                 indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 4), 4, 0));
@@ -210,7 +214,13 @@ class CudaOps : public Ops {
         for (const cuda::Attention& a : r->attention) tiles.push_back(forward_tiles(a));
         if (!r->recorded || r->tiles != tiles) {
             graphs_work_ = r->graph.record(stream_, running.as<int>(), step);
-            if (!graphs_work_) return Ops::repeat_while(running, key, step);
+            if (!graphs_work_) {
+                log_info(
+                    "%s repeats no recordings (that takes CUDA 12.4 and a driver as new): every step is "
+                    "started by the host",
+                    name_.c_str());
+                return Ops::repeat_while(running, key, step);
+            }
             r->recorded = true;
             r->tiles = std::move(tiles);
         }
@@ -221,13 +231,14 @@ class CudaOps : public Ops {
     void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master) override {
         cuda::adamw(context(), param, m, v, grad, options, master);
     }
-    double sum_of_squares(Tensor t) override {
+    double sum_of_squares(std::span<const Tensor> tensors) override {
+        if (tensors.empty()) return 0;
         const cuda::Context ctx = context();
-        double *result = ctx.workspace.take<double>(1), host = 0;
-        cuda::sum_of_squares(ctx, result, t);
-        CUDA_CHECK(cudaMemcpyAsync(&host, result, sizeof host, cudaMemcpyDeviceToHost, stream_));
-        CUDA_CHECK(cudaStreamSynchronize(stream_));
-        return host;
+        std::vector<double> host(tensors.size());
+        double* sums = ctx.workspace.take<double>(host.size());
+        for (size_t i = 0; i < tensors.size(); i++) cuda::sum_of_squares(ctx, sums + i, tensors[i]);
+        transfers_.download(host.data(), sums, host.size() * sizeof(double));
+        return std::accumulate(host.begin(), host.end(), 0.0);
     }
 
   private:
@@ -241,7 +252,7 @@ class CudaOps : public Ops {
         if (a.q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16) {
             warps = 1, split = MOST_SPLIT;
         } else if (tiles.n_query_tiles * a.kv_heads < wanted) {
-            split = tiles.n_visits;  // enough blocks otherwise
+            split = std::max(tiles.n_visits, 1);  // enough blocks otherwise
         }
         if (split == 0) return tiles;
         workspace_.reset();
@@ -296,6 +307,7 @@ class CudaOps : public Ops {
     }
 
     cudaStream_t stream_;
+    Transfers transfers_;
     cuda::IndexMirrors indices_;
     std::string name_;
     void* block_ = nullptr;

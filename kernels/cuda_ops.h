@@ -6,6 +6,8 @@
 #include "kernels/ops.h"
 
 constexpr size_t CUDA_WORKSPACE = size_t(512) << 20;
+// What plans leave free: kernels are loaded when they are first used, lists of tiles and recordings are made during a run.
+constexpr size_t CUDA_RESERVE = size_t(512) << 20;
 
 bool built_with_cuda();
 int cuda_device_count();  // 0 where there is no driver, no device, or no CUDA in this build

@@ -230,7 +230,8 @@ class Ops : public Memory {
     // m and v may be BF16. With a master (F32) that is what is updated, and param (F32 or BF16) becomes its copy.
     virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options,
                        Tensor master = {}) = 0;
-    virtual double sum_of_squares(Tensor t) = 0;  // in double, in an order that depends on the shape alone
+    // Of all elements of all tensors, each contiguous: in double, in an order that depends on the shapes alone.
+    virtual double sum_of_squares(std::span<const Tensor> tensors) = 0;
 };
 
 // Every fp32 kernel on the host's cores. Weights may be BF16 where a method reads them (linear_forward, embedding_forward,

@@ -164,8 +164,8 @@ __device__ inline void distribution_statistics(Sampled& out, int V, int token, F
     out.entropy = float(log(z) - weighted / z);
 }
 
-__global__ void sample_kernel(Sampled* out, const SampleRow* rows, const float* logits, int V, int mask_id,
-                              int n_ids) {
+__global__ void __launch_bounds__(MOST_THREADS)
+    sample_kernel(Sampled* out, const SampleRow* rows, const float* logits, int V, int mask_id, int n_ids) {
     const SampleRow options = rows[blockIdx.x];
     const bool greedy = options.temperature == 0;
     SamplerRow row{logits + int64_t(blockIdx.x) * V,   V, n_ids < V ? n_ids : V, mask_id, -INFINITY,

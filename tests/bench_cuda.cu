@@ -310,7 +310,7 @@ void bench_optimizer(Bench& b, int64_t n) {
     b.bytes("adamw, bf16 weights and moments", shape, 22.0 * double(n),
             [&] { ops.adamw(weights, m16, v16, g, o, p); });
     b.bytes("cast of the master weights", shape, 6.0 * double(n), [&] { ops.copy(weights, p); });
-    b.bytes("sum of squares", shape, 4.0 * double(n), [&] { ops.sum_of_squares(g); });
+    b.bytes("sum of squares", shape, 4.0 * double(n), [&] { ops.sum_of_squares({&g, 1}); });
     b.release_all();
 }
 

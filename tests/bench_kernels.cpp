@@ -155,7 +155,9 @@ void bench_adamw(Ops& ops, int64_t n) {
     b.fill();
     for (int64_t i = 0; i < n; i++) v->as<float>()[i] = 0.1f;
     const double update = fastest([&] { ops.adamw(*p, *m, *v, *g, {.lr = 1e-4f, .step = 10}); }),
-                 norm = fastest([&] { ops.sum_of_squares(*g); });
+                 norm = fastest([&] {
+                     ops.sum_of_squares({g, 1});
+                 });
     printf("adamw              %9lld parameters  %9.4f ms  %6.1f GB/s\n", (long long)n, update * 1e3,
            28.0 * double(n) / update * 1e-9);
     printf("sum_of_squares     %9lld parameters  %9.4f ms  %6.1f GB/s\n", (long long)n, norm * 1e3,

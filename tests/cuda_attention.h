@@ -9,6 +9,7 @@ struct CudaAttentionCase {
     DType dtype;
     AttentionShape shape;
     int gap;
+    int written_gap = -1;  // of the outputs, where it is not that of the inputs
 };
 inline void PrintTo(const CudaAttentionCase& c, std::ostream* out) { *out << c.name; }
 inline std::string case_name(const testing::TestParamInfo<CudaAttentionCase>& info) {
@@ -42,6 +43,7 @@ inline void check_cuda_attention(const CudaAttentionCase& c, bool backward) {
         return DeviceMatrix(*ops, rows, cols, c.dtype, random_floats(size_t(rows * cols), seed, scale),
                             c.gap);
     };
+    const int written = c.written_gap < 0 ? c.gap : c.written_gap;
     const DeviceMatrix q = random(T, CQ, 1, 2), k = random(S, CK, 2, 1), v = random(S, CK, 3, 1),
                        d = random(T, CQ, 4, 1);
     const Expected want(c.dtype, [&]<class X>(X) {
@@ -50,10 +52,10 @@ inline void check_cuda_attention(const CudaAttentionCase& c, bool backward) {
     });
     std::vector<double> first;
     for (int run = 0; run < 2; run++) {
-        DeviceMatrix out(*ops, T, CQ, c.dtype, c.gap), lse(*ops, T, NH, DType::F32),
+        DeviceMatrix out(*ops, T, CQ, c.dtype, written), lse(*ops, T, NH, DType::F32),
             sums(*ops, T, NH, DType::F32);
-        DeviceMatrix dq(*ops, T, CQ, c.dtype, c.gap), dk(*ops, S, CK, c.dtype, c.gap),
-            dv(*ops, S, CK, c.dtype, c.gap);
+        DeviceMatrix dq(*ops, T, CQ, c.dtype, written), dk(*ops, S, CK, c.dtype, written),
+            dv(*ops, S, CK, c.dtype, written);
         ops->attention_forward(out, lse, q, k, v, device_see, NH, NKV);
         want.check(out, ATT_OUT, "out");
         expect_lse(lse, want.exact(ATT_LSE));

@@ -113,8 +113,11 @@ TEST(SumOfSquares, IsExactOverManyRanges) {
             x[size_t(i)] = float(i % 7) - 3;
             expected += double(x[size_t(i)]) * double(x[size_t(i)]);
         }
-        for (const auto& ops : cpu_variants())
-            EXPECT_EQ(ops->sum_of_squares(tensor(x.data(), 1, n)), expected);  // integers: no rounding
+        const Tensor t = tensor(x.data(), 1, n), twice[] = {t, t};
+        for (const auto& ops : cpu_variants()) {  // integers: no rounding
+            EXPECT_EQ(ops->sum_of_squares({&t, 1}), expected);
+            EXPECT_EQ(ops->sum_of_squares(twice), 2 * expected);
+        }
     }
 }
 

@@ -89,6 +89,14 @@ __global__ void missing_wait(float* out, const float* inp) {
     out[threadIdx.x] = s[threadIdx.x * 4];
     cp_async_wait<0>();
 }
+__global__ void copies_under_way(float* out, const float* inp) {
+    DYNAMIC_SHARED(float, s);
+    cp_async_16(s + threadIdx.x * 4, inp + threadIdx.x * 4, true);
+    cp_async_wait<0>();  // of no group: none was closed
+    out[threadIdx.x] = 1.0f;
+}
+__global__ void misaligned_pack(float* out) { store_pack(out + 2 * threadIdx.x, Pack<float, 4>{}); }
+__global__ void nothing() {}
 // The pre-Volta idiom: no __syncwarp between the steps.
 __global__ void warp_synchronous(float* out) {
     DYNAMIC_SHARED(float, s);
@@ -165,6 +173,22 @@ TEST_F(CpuDeviceDeathTest, ReportsAShuffleInABranch) {
 }
 TEST_F(CpuDeviceDeathTest, ReportsAMisalignedAddress) {
     EXPECT_DEATH(launch(misaligned, 1, 32, 4096, nullptr, out), "ldmatrix: address not 16-byte aligned");
+}
+TEST_F(CpuDeviceDeathTest, ReportsAMisalignedPack) {
+    alignas(16) float aligned[64] = {};
+    EXPECT_DEATH(launch(misaligned_pack, 1, 8, 0, nullptr, aligned), "none of its multiples");
+}
+TEST_F(CpuDeviceDeathTest, ReportsCopiesThatAThreadLeavesUnderWay) {
+    alignas(16) float inp[4 * 64] = {};
+    EXPECT_DEATH(launch(copies_under_way, 1, 64, sizeof inp, nullptr, out, static_cast<const float*>(inp)),
+                 "returned with copies under way");
+}
+TEST_F(CpuDeviceDeathTest, ReportsALaunchThatNoDeviceTakes) {
+    launch(nothing, dim3(1, 2, 3), dim3(64, 1, 16), 99 << 10, nullptr);
+    EXPECT_DEATH(launch(nothing, 0, 32, 0, nullptr), "no device takes");
+    EXPECT_DEATH(launch(nothing, dim3(1, 65536), 32, 0, nullptr), "no device takes");
+    EXPECT_DEATH(launch(nothing, 1, 1056, 0, nullptr), "no device takes");
+    EXPECT_DEATH(launch(nothing, 1, 32, (99 << 10) + 1, nullptr), "no device takes");
 }
 TEST_F(CpuDevice, UnwrittenSharedMemoryIsNaN) {
     launch(unwritten_shared, 1, 64, 64 * 4, nullptr, out);

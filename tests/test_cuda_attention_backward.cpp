@@ -13,5 +13,6 @@ INSTANTIATE_TEST_SUITE_P(
                     CudaAttentionCase{"group_of_three", DType::BF16, {30, 193, 6, 2, 32, 7}, 0},
                     CudaAttentionCase{"head_64", DType::BF16, {33, 129, 2, 1, 64, 16}, 0},
                     CudaAttentionCase{"head_128", DType::BF16, {18, 100, 2, 1, 128, 9}, 0},
-                    CudaAttentionCase{"after_split_decoding", DType::BF16, {12, 700, 4, 2, 32, 4}, 0}),
+                    CudaAttentionCase{"after_split_decoding", DType::BF16, {12, 700, 4, 2, 32, 4}, 0},
+                    CudaAttentionCase{"written_at_odd_addresses", DType::BF16, {9, 70, 2, 1, 32, 3}, 0, 1}),
     case_name);

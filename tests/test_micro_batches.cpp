@@ -88,8 +88,9 @@ TEST(Rollout, DroppedGroupsAndNothingKept) {
     network.allocate();
     const UpdateReport report = accumulate(rollout, {}, network, nullptr, o);
     EXPECT_EQ(report.loss, 0);
-    network.gradients().for_each_stored(
-        [&](const std::string&, const Tensor& t) { EXPECT_EQ(model.ops->sum_of_squares(t), 0); });
+    network.gradients().for_each_stored([&](const std::string&, const Tensor& t) {
+        EXPECT_EQ(model.ops->sum_of_squares({&t, 1}), 0);
+    });
 }
 
 TEST(Rollout, OldLogProbsAreFilledInWhereMissing) {

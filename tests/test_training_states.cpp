@@ -154,7 +154,7 @@ TEST(Update, AZeroValueHeadChangesNothing) {
     expect_same_gradients(with.gradients(), without.gradients(), c);
     double norm = 0;
     value.gradients().for_each_stored([&](const std::string& name, const Tensor& t) {
-        norm += name == "value_head" ? policy.ops->sum_of_squares(t) : 0;
+        norm += name == "value_head" ? policy.ops->sum_of_squares({&t, 1}) : 0;
     });
     EXPECT_GT(norm, 0);  // and the head learns from the first update on
 }

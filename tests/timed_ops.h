@@ -128,7 +128,7 @@ class TimedOps : public Ops {
     void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master) override {
         other([&] { ops_.adamw(param, m, v, grad, options, master); });
     }
-    double sum_of_squares(Tensor t) override { return ops_.sum_of_squares(t); }
+    double sum_of_squares(std::span<const Tensor> tensors) override { return ops_.sum_of_squares(tensors); }
     void reveal_blocks(const RevealRun& run) override {
         other([&] { ops_.reveal_blocks(run); });
     }

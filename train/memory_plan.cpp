@@ -98,7 +98,7 @@ std::unique_ptr<Ops> training_ops(const MemoryFlags& flags, const Common& common
     if (flags.device_memory == 0) return make_ops(common.device, note);
     if (!common.dry_run)
         fail(Exit::Usage, "--device-memory %g: is for plans; add --dry-run", flags.device_memory);
-    const double bytes = flags.device_memory * (1 << 30) - double(CUDA_WORKSPACE);
+    const double bytes = flags.device_memory * (1 << 30) - double(CUDA_WORKSPACE + CUDA_RESERVE);
     return make_planned_ops(size_t(std::max(bytes, 0.0)));
 }
 

@@ -41,10 +41,9 @@ static std::vector<Tensor> stored(const Parameters& p) {
 }
 
 Optimizer::Report Optimizer::update(const Parameters& gradients, const OptimizerOptions& o) {
-    double squares = 0;
-    gradients.for_each_stored(
-        [&](const std::string&, const Tensor& t) { squares += ops_.sum_of_squares(t); });
-    const double norm = std::sqrt(squares), lr = learning_rate(o, steps_);
+    const std::vector<Tensor> m = stored(m_), v = stored(v_), grad = stored(gradients),
+                              master = master_ ? stored(*master_) : std::vector<Tensor>(m.size());
+    const double norm = std::sqrt(ops_.sum_of_squares(grad)), lr = learning_rate(o, steps_);
     if (!std::isfinite(norm)) return {norm, lr, true};
 
     const bool clip = o.max_grad_norm > 0 && norm > o.max_grad_norm;
@@ -55,8 +54,6 @@ Optimizer::Report Optimizer::update(const Parameters& gradients, const Optimizer
                    .weight_decay = 0,
                    .step = steps_ + 1,
                    .grad_scale = clip ? float(o.max_grad_norm / norm) : 1.0f};
-    const std::vector<Tensor> m = stored(m_), v = stored(v_), grad = stored(gradients),
-                              master = master_ ? stored(*master_) : std::vector<Tensor>(m.size());
     size_t i = 0;
     weights_.for_each_stored([&](const std::string& name, const Tensor& weight) {
         adamw.weight_decay = is_vector(name) ? 0 : float(o.weight_decay);

@@ -203,7 +203,8 @@ static void fiber_main() {
     w.entry(w.closure);
     Fiber* f = w.self;
     if (*reinterpret_cast<uint64_t*>(f->stack) != CANARY) fail("fiber stack overflow", __FILE__, __LINE__);
-    f->copies.drop();
+    if (!f->copies.open.empty() || !f->copies.groups.empty())
+        fail("a thread returned with copies under way", __FILE__, __LINE__);
     f->state = State::Done;
     w.block.alive--;
     w.warps[f->linear / 32].alive--;
@@ -300,13 +301,31 @@ void poison(void* p, size_t bytes) {
     memset(p, 0xFF, bytes);
     if (__tsan_write_range) __tsan_write_range(p, bytes);
 }
+void finish_pending() {
+    for (const CopyQueue::Copy& c : pending()) memcpy(c.dst, c.src, c.bytes);
+    pending().clear();
+}
+
+void check_launch(dim3 grid, dim3 block, size_t smem) {
+    const bool taken = grid.x && grid.y && grid.z && grid.x <= INT32_MAX && grid.y <= MAX_GRID_YZ &&
+                       grid.z <= MAX_GRID_YZ && block.x && block.y && block.z && block.z <= 64 &&
+                       int64_t(block.x) * block.y * block.z <= MAX_BLOCK && smem <= MAX_SHARED;
+    if (taken) return;
+    fprintf(stderr,
+            "cpu_device: no device takes a launch of (%u,%u,%u) blocks of (%u,%u,%u) threads with %zu bytes "
+            "of shared memory\n",
+            grid.x, grid.y, grid.z, block.x, block.y, block.z, smem);
+    fflush(stderr);
+    abort();
+}
+
 void* dynamic_shared() { return worker().smem; }
 int lane_id() { return worker().self->linear % 32; }
 void CopyQueue::wait(size_t pending) {
     while (groups.size() > pending) {
         for (const Copy& c : groups.front()) {
-            memcpy(c.dst, c.src, size_t(c.bytes));
-            memset(static_cast<char*>(c.dst) + c.bytes, 0, size_t(16 - c.bytes));
+            memcpy(c.dst, c.src, c.bytes);
+            memset(static_cast<char*>(c.dst) + c.bytes, 0, 16 - c.bytes);
             if (__tsan_write_range) __tsan_write_range(c.dst, 16);
         }
         groups.erase(groups.begin());

@@ -7,8 +7,10 @@
 // logic, not speed.
 //
 // What it reports (and aborts): a barrier or warp collective that not all threads reach, lanes that wait in
-// different places, a misaligned ldmatrix or cp.async, a write past dynamic shared memory, a stack overflow.
-// Dynamic shared memory starts as NaNs and a cp.async destination is NaN until it is waited for.
+// different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, a write past dynamic
+// shared memory, a launch that no device would take, a stack overflow.
+// Dynamic shared memory starts as NaNs and a cp.async destination is NaN until it is waited for. What is copied from pinned
+// memory is read when the stream's next operation starts, as late as a device may.
 // ThreadSanitizer sees missing barriers (every thread of a block is a fiber with its own clock),
 // AddressSanitizer overruns of every allocation.
 #pragma once
@@ -40,6 +42,9 @@ using cudaStream_t = void*;
 
 namespace cpu_device {
 constexpr int MAX_BLOCK = 1024;
+constexpr unsigned MAX_GRID_YZ = 65535;
+constexpr size_t MAX_SHARED =
+    99 << 10;  // bytes a block may have on every device of compute capability 8.0 and up
 enum class Scope { Warp, Block };
 enum class Schedule { Forward, Reverse, Random };
 extern Schedule schedule;  // order in which the threads of a block are first run
@@ -51,6 +56,7 @@ void collective(Scope, uint32_t mask, void* mine, void (*combine)(void**, uint32
 void* dynamic_shared();
 int lane_id();
 void poison(void* p, size_t bytes);
+void check_launch(dim3 grid, dim3 block, size_t smem);
 
 // cp.async: the destination is poisoned at the issue and filled at the wait, so both a read before the wait
 // and a copy issued while somebody still reads the old tile are visible. `bytes` below 16: the rest is zeros.
@@ -58,7 +64,7 @@ struct CopyQueue {
     struct Copy {
         void* dst;
         const void* src;
-        int bytes;
+        size_t bytes;
     };
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
@@ -67,12 +73,23 @@ struct CopyQueue {
         open.clear();
     }
     void wait(size_t pending);
-    void drop() {
-        open.clear();
-        groups.clear();
-    }
 };
 CopyQueue& copy_queue();
+
+// Host memory that a device may read at any time, and the copies from it that have not happened yet.
+struct Pinned {
+    char* begin;
+    size_t bytes;
+};
+inline std::vector<Pinned>& pinned() {
+    static std::vector<Pinned> blocks;
+    return blocks;
+}
+inline std::vector<CopyQueue::Copy>& pending() {
+    static std::vector<CopyQueue::Copy> copies;
+    return copies;
+}
+void finish_pending();
 
 // Where launches go instead of being run, while a graph is recorded (graph.h).
 inline std::vector<std::function<void()>>*& recording() {
@@ -81,10 +98,9 @@ inline std::vector<std::function<void()>>*& recording() {
 }
 template <class F>
 void run_or_record(F f) {
-    if (recording())
-        recording()->push_back(f);
-    else
-        f();
+    if (recording()) return recording()->push_back(f);
+    finish_pending();
+    f();
 }
 inline void refuse_recording(const char* what) {
     if (!recording()) return;
@@ -167,6 +183,10 @@ inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
     return a.out;
 }
 
+inline void check_aligned(const void* p, size_t bytes, SRC) {
+    if (reinterpret_cast<uintptr_t>(p) % bytes)
+        cpu_device::fail("a pack at an address that is none of its multiples", file, line);
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 // Integers only: the order of additions does not matter to them.
 inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
@@ -204,6 +224,7 @@ struct bf16 {
 // threads.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
+    cpu_device::check_launch(grid, block, smem);
     cpu_device::run_or_record([=] {
         auto body = [=] { kernel(args...); };
         const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
@@ -235,6 +256,18 @@ inline cudaError_t cudaMalloc(void** p, size_t bytes) {
 }
 inline cudaError_t cudaFree(void* p) {
     cpu_device::refuse_recording("cudaFree");
+    cpu_device::finish_pending();
+    free(p);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMallocHost(void** p, size_t bytes) {
+    *p = malloc(bytes);
+    cpu_device::pinned().push_back({static_cast<char*>(*p), bytes});
+    return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFreeHost(void* p) {
+    cpu_device::finish_pending();
+    std::erase_if(cpu_device::pinned(), [p](const cpu_device::Pinned& block) { return block.begin == p; });
     free(p);
     return cudaSuccess;
 }
@@ -258,6 +291,12 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 }
 inline cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {
     cpu_device::refuse_recording("a copy");
+    for (const cpu_device::Pinned& block : cpu_device::pinned())
+        if (src >= block.begin && src < block.begin + block.bytes) {
+            cpu_device::pending().push_back({dst, src, bytes});
+            return cudaSuccess;
+        }
+    cpu_device::finish_pending();
     memcpy(dst, src, bytes);
     return cudaSuccess;
 }
@@ -279,6 +318,7 @@ inline cudaError_t cudaStreamCreate(cudaStream_t* s) {
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
     cpu_device::refuse_recording("a wait for the stream");
+    cpu_device::finish_pending();
     return cudaSuccess;
 }
 struct CpuDeviceEvent {

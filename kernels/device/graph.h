@@ -99,6 +99,7 @@ class LoopGraph {
         return true;
     }
     void launch(cudaStream_t) {
+        cpu_device::finish_pending();
         while (*on_)
             for (const auto& launch : launches_) launch();
     }

@@ -136,7 +136,7 @@ __device__ inline void cp_async_16(void* smem, const void* global, bool valid PT
     if ((reinterpret_cast<uintptr_t>(smem) | reinterpret_cast<uintptr_t>(global)) % 16)
         cpu_device::fail("cp.async: address not 16-byte aligned", PTX_AT);
     cpu_device::poison(smem, 16);
-    cpu_device::copy_queue().open.push_back({smem, global, valid ? 16 : 0});
+    cpu_device::copy_queue().open.push_back({smem, global, valid ? size_t(16) : 0});
 #endif
 }
 __device__ inline void cp_async_commit() {
