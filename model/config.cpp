@@ -113,8 +113,8 @@ class Reader {
             return fallback;
         }
         const double x = value->is_number() ? value->get<double>() : NAN;
-        if (x > 0 && x < 1e30) return x;
-        fault(format("%s is %s, must be a positive number", field, show(*value).c_str()));
+        if (x > 1e-30 && x < 1e30) return x;  // what fp32 holds, too
+        fault(format("%s is %s, must be a positive number that fp32 holds", field, show(*value).c_str()));
         return fallback;
     }
     bool boolean(const char* field, bool required) {

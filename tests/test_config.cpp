@@ -196,6 +196,7 @@ TEST(Config, UnsoundValues) {
         {"intermediate_size", true},
         {"rms_norm_eps", 0},
         {"rms_norm_eps", -1e-6},
+        {"rms_norm_eps", 1e-62},
         {"rms_norm_eps", "1e-6"},
         {"rope_theta", 0},
         {"rope_theta", Json::object()},
