@@ -43,7 +43,7 @@ TEST_P(AttentionShapes, CpuAgainstReference) {
         Matrix q = Matrix::random(T, CQ, 1, gap, 2), k = Matrix::random(S, CK, 2, gap),
                v = Matrix::random(S, CK, 3, gap), d = Matrix::random(T, CQ, 4, gap);
         Matrix out(T, CQ, gap), lse(T, NH), D(T, NH), dq(T, CQ, gap, 9), dk(S, CK, gap, 9), dv(S, CK, gap, 9);
-        const auto run = [&]<class X>(X) {
+        const auto run = [&, shape = shape]<class X>(X) {
             Vectors<X> all = attention_reference<X>(shape, see, q.values<X>(), k.values<X>(), v.values<X>(),
                                                     d.values<X>());
             for (X& x : all[ATT_LSE])
