@@ -69,10 +69,11 @@ __global__ void __launch_bounds__(TILE_WARPS* WARP) attention_forward_tiles_kern
         const int t = tile.begin + row[half] / arg.in.group;
         see[half] = t < tile.end ? arg.in.see[t] : AttentionSpans{};
     }
-    if (piece.first_visit < piece.end_visit) {
-        copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
+    copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
+    if (piece.first_visit < piece.end_visit)
         copy_visit<HD>(k_smem, v_smem, 0, arg.in, piece.first_visit, kv_head);
-    }
+    else
+        cp_async_commit();
 
     float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
     for (int visit = piece.first_visit, stage = 0; visit < piece.end_visit; visit++, stage ^= 1) {
@@ -90,6 +91,7 @@ __global__ void __launch_bounds__(TILE_WARPS* WARP) attention_forward_tiles_kern
         add_product<HD>(o, s, v_smem + stage * KEYS, 0);
         __syncthreads();  // everybody is done with this stage before it is overwritten
     }
+    cp_async_wait<0>();  // a tile that sees nothing leaves its queries under way
 
     for (int half = 0; half < 2; half++) {
         for (int x = 1; x < 4; x *= 2) l[half] += __shfl_xor_sync(FULL_WARP, l[half], x);

@@ -50,7 +50,7 @@ class Workspace {
 };
 
 // The state of the matrix-product library: cuBLASLt's handle and the algorithm found for every shape so far
-// (matmul_cublaslt.cu); nothing where our own kernel multiplies (matmul.cu). Which of the two a program has
+// (matmul_cublaslt.cu); nothing where our own kernel multiplies (cublaslt_absent.cu). Which of the two a program has
 // is the Makefile's choice.
 struct MatmulState;
 MatmulState* create_matmul_state();
@@ -73,6 +73,7 @@ struct Matmul {
     Tensor bias = {}, residual = {};
 };
 void matmul(const Context&, const Matmul&);
+void matmul_tiles(const Context&, const Matmul&);  // by our own kernel: any shape and alignment, not fast
 int checked_inner_size(const Matmul&);  // K, after checking shapes and types
 // linear.h
 void linear_forward(const Context&, Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual);

@@ -1,4 +1,4 @@
-// matmul.cu -- matrix products by a kernel of our own, where there is no cuBLASLt: under the emulation.
+// matmul.cu -- matrix products by a kernel of our own: under the emulation, and of shapes for which cuBLASLt has no algorithm.
 //
 // A block computes a TILE x TILE tile of out, thread (i, j) a 4 x 4 part of it; both operands pass through
 // shared memory in slices of SLICE along K. Strides make transposition a matter of two numbers. Any shape:
@@ -6,10 +6,6 @@
 #include "kernels/cuda_kernels.h"
 
 namespace cuda {
-
-struct MatmulState {};
-MatmulState* create_matmul_state() { return new MatmulState; }
-void destroy_matmul_state(MatmulState* state) { delete state; }
 
 constexpr int TILE = 32, SLICE = 16, PART = 4, THREADS = (TILE / PART) * (TILE / PART);
 
@@ -73,7 +69,7 @@ static void launch_matmul(const Context& ctx, const Matmul& p, int M, int N, int
            optional<const float>(p.bias), residual, p.accumulate, M, N, K);
 }
 
-void matmul(const Context& ctx, const Matmul& p) {
+void matmul_tiles(const Context& ctx, const Matmul& p) {
     const int M = int(p.out.rows), N = int(p.out.cols), K = checked_inner_size(p);
     if (M == 0 || N == 0) return;
     with_type(p.a.dtype, "an operand", [&](auto x) {

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "kernels/cuda_kernels.h"
+#include "utils/log.h"
 
 namespace cuda {
 
@@ -71,6 +72,7 @@ cublasLtMatrixLayout_t layout_of(const Tensor& t) {  // as stored: the column-ma
     return layout;
 }
 
+// No operation where cuBLASLt has no algorithm.
 Plan make_plan(cublasLtHandle_t handle, const Matmul& p, const Tensor& c, const Shape& s) {
     Plan plan;
     CUBLAS_CHECK(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -96,13 +98,19 @@ Plan make_plan(cublasLtHandle_t handle, const Matmul& p, const Tensor& c, const 
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.a, plan.b,
                                                                  plan.c, plan.out, wish, 1, &found, &n_found);
     cublasLtMatmulPreferenceDestroy(wish);
-    if (status != CUBLAS_STATUS_SUCCESS || n_found == 0) {
-        destroy(plan);
-        fail(Exit::Runtime, "cuBLASLt has no algorithm for a matrix product of M %lld, N %lld, K %lld (%s)",
-             (long long)s.M, (long long)s.N, (long long)s.K, cublasLtGetStatusString(status));
+    if (status == CUBLAS_STATUS_SUCCESS && n_found) {
+        plan.algorithm = found.algo;
+        return plan;
     }
-    plan.algorithm = found.algo;
-    return plan;
+    destroy(plan);
+    const std::string what =
+        format("a matrix product of M %lld, N %lld, K %lld, rows of %lld, %lld and %lld", (long long)s.M,
+               (long long)s.N, (long long)s.K, (long long)s.lda, (long long)s.ldb, (long long)s.ldout);
+    if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED)
+        fail(Exit::Runtime, "cuBLASLt chooses no algorithm for %s: %s", what.c_str(),
+             cublasLtGetStatusString(status));
+    log_info("cuBLASLt has no algorithm for %s: it is computed by a slower kernel", what.c_str());
+    return {};
 }
 
 }  // namespace
@@ -153,6 +161,7 @@ void matmul(const Context& ctx, const Matmul& given) {
     auto at = state.plans.find(shape);
     if (at == state.plans.end()) at = state.plans.emplace(shape, make_plan(state.handle, p, c, shape)).first;
     const Plan& plan = at->second;
+    if (!plan.operation) return matmul_tiles(ctx, given);
     if (p.bias) {
         const void* bias = p.bias.data;
         set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);

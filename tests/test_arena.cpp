@@ -10,11 +10,11 @@ TEST(Arena, PlansThenAllocatesZeros) {
     arena.add(&a, "a", 3, 5);
     arena.add(&b, "b", 1, 7, DType::BF16);
     arena.add(&c, "c", 2, 2, DType::I32);
-    EXPECT_EQ(arena.bytes(), 3u * 128);  // each starts on a multiple of 128 bytes
+    EXPECT_EQ(arena.bytes(), 3u * 256);  // each starts on a multiple of 256 bytes
     EXPECT_EQ(a.data, nullptr);
     arena.allocate();
     for (const Tensor* t : {&a, &b, &c}) {
-        EXPECT_EQ(reinterpret_cast<uintptr_t>(t->data) % 128, 0u);
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(t->data) % 256, 0u);
         for (size_t i = 0; i < t->bytes(); i++) ASSERT_EQ(static_cast<char*>(t->data)[i], 0);
     }
     memset(a.data, 1, a.bytes());
@@ -81,7 +81,7 @@ TEST(SharedMemory, LiesInOneBlockAndSaysWhoLostIt) {
     EXPECT_FALSE(alone.claim());
     Arena larger("larger", shared);
     Tensor c;
-    larger.add(&c, "c", 101, 8);
+    larger.add(&c, "c", 200, 8);
     EXPECT_THROW(larger.allocate(), Error);  // planned after the block
 }
 

@@ -16,7 +16,7 @@ class Arena;
 class Memory {
   public:
     virtual ~Memory() = default;
-    virtual void* allocate(size_t bytes) = 0;  // zero-filled, aligned to 128 bytes; throws Error(NoMemory)
+    virtual void* allocate(size_t bytes) = 0;  // zero-filled, aligned to 256 bytes; throws Error(NoMemory)
     virtual void release(void* block, size_t bytes) = 0;
     virtual size_t available() const = 0;  // bytes that can still be allocated
     // `arena` is used from now on. True where another has used its block since, and what was in it is lost.

@@ -4,6 +4,7 @@ KERNELS_CU := $(wildcard kernels/*.cu)
 TESTS_CU   := $(wildcard tests/test_*.cu)
 
 # ---- the emulation: .cu as C++, one fiber per CUDA thread. Matrix products by matmul.cu in place of cuBLASLt ----
+# (cublaslt_absent.cu)
 EMULATED_CU   := $(filter-out kernels/matmul_cublaslt.cu,$(KERNELS_CU)) $(TESTS_CU)
 EMULATION_OBJ := $(EMULATED_CU:%.cu=$(BUILD)/emulation/%.o) $(BUILD)/kernels/device/cpu_device.o
 $(BUILD)/emulation/%.o: %.cu
@@ -21,7 +22,7 @@ NVCCFLAGS = -std=c++20 -O3 -lineinfo -I. --expt-relaxed-constexpr -Xcompiler -Wa
     arch=compute_$(a),code=$(if $(filter $(firstword $(CUDA_ARCH)),$(a)),[sm_$(a)$(comma)compute_$(a)],sm_$(a)))
 ifeq ($(CUDA),1)
   CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-  CUDA_OBJ  := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(filter-out kernels/matmul.cu,$(KERNELS_CU)))
+  CUDA_OBJ  := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(filter-out kernels/cublaslt_absent.cu,$(KERNELS_CU)))
   CUDA_LIBS := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread
 endif
 $(BUILD)/cuda/%.o: %.cu
