@@ -60,7 +60,7 @@ template <int HD>
 __device__ inline void load_b_columns(uint32_t (&b)[2][2], const bf16* tile, int k0, int n0) {
     const int lane = int(threadIdx.x) % WARP;
     uint32_t r[4];
-    ldmatrix_x4_trans(r, tile + swizzle<HD>(k0 + lane % 16, n0 + lane / 16 * 8));
+    ldmatrix_x4<TRANSPOSED>(r, tile + swizzle<HD>(k0 + lane % 16, n0 + lane / 16 * 8));
     b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
 }
 // Accumulators of two neighbouring 16x8 tiles as the A operand of the next product.

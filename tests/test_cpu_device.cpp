@@ -2,6 +2,7 @@
 // per kernel.
 #include <gtest/gtest.h>
 
+#include "kernels/device/graph.h"
 #include "kernels/device/ptx.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -199,6 +200,16 @@ TEST_F(CpuDevice, ACopyThatIsNotWaitedForIsNaN) {
     alignas(16) float inp[4 * 64] = {};
     launch(missing_wait, 1, 64, sizeof inp, nullptr, out, static_cast<const float*>(inp));
     for (float x : out) EXPECT_TRUE(std::isnan(x));
+}
+// What a real recording cannot hold ends the program here, too.
+TEST_F(CpuDeviceDeathTest, ReportsWhatNeedsTheHostInAGraph) {
+    const int on = 1;
+    LoopGraph graph;
+    EXPECT_DEATH(graph.record(nullptr, &on, [] { (void)cudaStreamSynchronize(nullptr); }),
+                 "a wait for the stream while a graph is recorded");
+    EXPECT_DEATH(graph.record(nullptr, &on,
+                              [&] { (void)cudaMemcpyAsync(out, out, 4, cudaMemcpyHostToDevice, nullptr); }),
+                 "a copy while a graph is recorded");
 }
 TEST_F(CpuDeviceDeathTest, ThreadSanitizerSeesAMissingBarrier) {
     if (!THREAD_SANITIZER) GTEST_SKIP() << "needs SAN=thread";

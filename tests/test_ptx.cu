@@ -19,7 +19,7 @@ __global__ void multiply(float* D, const bf16* A, const bf16* B) {
     __syncthreads();  // every lane's copies are visible to all
     uint32_t a[4], b[4];
     ldmatrix_x4(a, a_smem + lane % 16 * 16 + lane / 16 * 8);
-    ldmatrix_x4_trans(b, b_smem + lane % 16 * 8);  // matrices 2 and 3 repeat 0 and 1
+    ldmatrix_x4<TRANSPOSED>(b, b_smem + lane % 16 * 8);  // matrices 2 and 3 repeat 0 and 1
     float d[4] = {};
     const uint32_t b_regs[2] = {b[0], b[1]};
     mma_m16n8k16(d, a, b_regs);

@@ -55,11 +55,24 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const
 #endif
 }
 
-#ifndef __CUDACC__
-// ldmatrix on the host: element(l, i) says which element of each matrix lane l receives in its half i.
-template <class Element>
-inline void ldmatrix_on_host(uint32_t (&r)[4], const void* row, Element, const char* op, const char* file,
-                             int line) {
+// Four 8x8 bf16 matrices from shared memory. Lane l supplies the address of row l%8 of matrix l/8; it receives in r[m] the pair at
+// row l/4, columns 2*(l%4).. of matrix m, or of its transpose.
+constexpr bool TRANSPOSED = true;
+template <bool TRANS = false>
+__device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
+#ifdef __CUDACC__
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    if constexpr (TRANS)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(address)
+                     : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(address)
+                     : "memory");
+#else
     if (reinterpret_cast<uintptr_t>(row) % 16)
         cpu_device::fail("ldmatrix: address not 16-byte aligned", PTX_AT);
     struct Args {
@@ -72,7 +85,8 @@ inline void ldmatrix_on_host(uint32_t (&r)[4], const void* row, Element, const c
                 for (int m = 0; m < 4; m++) {
                     uint16_t pair[2];
                     for (int i = 0; i < 2; i++) {
-                        const auto [at_row, at_col] = Element()(l, i);
+                        const int at_row = TRANS ? l % 4 * 2 + i : l / 4,
+                                  at_col = TRANS ? l / 4 : l % 4 * 2 + i;
                         memcpy(&pair[i], static_cast<const uint16_t*>(lanes[m * 8 + at_row]->row) + at_col,
                                2);
                     }
@@ -80,46 +94,7 @@ inline void ldmatrix_on_host(uint32_t (&r)[4], const void* row, Element, const c
                 }
         }
     };
-    cpu_device::warp_collective(FULL_WARP, mine, Op(), op, PTX_AT);
-}
-struct MatrixElement {
-    int row, col;
-};
-#endif
-
-// Four 8x8 bf16 matrices from shared memory. Lane l supplies the address of row l%8 of matrix l/8; it
-// receives in r[m] the pair at row l/4, columns 2*(l%4).. of matrix m.
-__device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
-                 : "memory");
-#else
-    ldmatrix_on_host(
-        r, row,
-        [](int l, int i) {
-            return MatrixElement{l / 4, l % 4 * 2 + i};
-        },
-        "ldmatrix.x4", PTX_AT);
-#endif
-}
-
-// The same four matrices, each transposed: lane l receives in r[m] the pair at rows 2*(l%4).., column l/4 of
-// matrix m.
-__device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row PTX_SRC) {
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
-                 : "memory");
-#else
-    ldmatrix_on_host(
-        r, row,
-        [](int l, int i) {
-            return MatrixElement{l % 4 * 2 + i, l / 4};
-        },
-        "ldmatrix.x4.trans", PTX_AT);
+    cpu_device::warp_collective(FULL_WARP, mine, Op(), TRANS ? "ldmatrix.x4.trans" : "ldmatrix.x4", PTX_AT);
 #endif
 }
 
