@@ -50,6 +50,7 @@ Generation::Generation(const Request& request, const ModelConfig& config)
     token_.resize(n, NEVER);
     revealed_.resize(n, NEVER);
     logprob_.resize(n, 0.0f);
+    entropy_.resize(n, 0.0f);
     open_block(geometry_ == Geometry::Blocks ? shared_ : prompt_length_);
     if (geometry_ == Geometry::Autoregressive) commit_ = lo_ - 1;
 }
@@ -107,6 +108,7 @@ void Generation::reveal(std::span<const RevealTarget> targets, int steps) {
             const size_t position = size_t(masked_[i]);
             token_[position] = targets[i].token;
             logprob_[position] = targets[i].logprob;
+            entropy_[position] = targets[i].entropy;
             revealed_[position] = step_;
         }
         check_end();
@@ -162,5 +164,7 @@ Trajectory Generation::trajectory() const {
     t.finish_reason = finish_reason_ ? finish_reason_ : "interrupted";
     t.denoise_steps = step_;
     t.forward_passes = forward_passes;
+    for (size_t i = 0; i < n; i++) t.entropy += double(entropy_[size_t(prompt_length_) + i]);
+    t.entropy /= double(std::max<int64_t>(generated_tokens(t), 1));
     return t;
 }

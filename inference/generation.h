@@ -71,6 +71,6 @@ class Generation {
     int block_step_ = 0, step_ = 0;
     const char* finish_reason_ = nullptr;
     std::vector<int> token_, revealed_;  // by position: id, reveal step (0: prompt)
-    std::vector<float> logprob_;
+    std::vector<float> logprob_, entropy_;
     std::vector<int> masked_;
 };

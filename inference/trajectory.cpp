@@ -16,11 +16,12 @@ Json to_json(const Trajectory& t) {
     return {{"prompt_ids", t.prompt_ids},
             {"output_ids", t.output_ids},
             {"step_map", t.step_map},
-            {"logprobs", t.logprobs},
+            {"logprobs", json_floats(t.logprobs)},
             {"tail_ids", t.tail_ids},
             {"tail_steps", t.tail_steps},
             {"finish_reason", t.finish_reason},
             {"denoise_steps", t.denoise_steps},
             {"forward_passes", t.forward_passes},
-            {"tokens_per_forward", tokens_per_forward(t)}};
+            {"tokens_per_forward", tokens_per_forward(t)},
+            {"entropy", t.entropy}};
 }

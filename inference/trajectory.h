@@ -18,8 +18,9 @@ struct Trajectory {
     std::string finish_reason;    // "stop", "length", "interrupted"
     int denoise_steps = 0;        // reveal steps
     int forward_passes = 0;       // every forward pass this sequence took part in
-    double prefill_s = 0;         // from its start to the end of its first reveal step
-    double generate_s = 0;        // from there to its end
+    double entropy = 0;  // mean over generated tokens of the distribution their confidence is read from, nats
+    double prefill_s = 0;   // from its start to the end of its first reveal step
+    double generate_s = 0;  // from there to its end
 };
 
 // Output tokens that were generated: all, except where gaps of a given text were filled in (step 0: given).
@@ -28,5 +29,5 @@ int64_t generated_tokens(const Trajectory& trajectory);
 double tokens_per_forward(const Trajectory& trajectory);
 
 // prompt_ids, output_ids, step_map, logprobs, tail_ids, tail_steps, finish_reason, denoise_steps,
-// forward_passes, tokens_per_forward: a line of `infer --json` without text and timings.
+// forward_passes, tokens_per_forward, entropy: a line of `infer --json` without text and timings.
 Json to_json(const Trajectory& trajectory);

@@ -76,7 +76,7 @@ struct RevealTarget {
     int ends = 0;  // 1: once it and everything before it in the block is revealed, the sequence is at its end
     int step = 0;  // of the run, from 1, in which it was revealed; 0: it is still masked
     int token = 0;
-    float logprob = 0;
+    float logprob = 0, entropy = 0;
 };
 
 // A sequence's block: targets [first, first + count), by position.

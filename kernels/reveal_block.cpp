@@ -109,7 +109,8 @@ void reveal_blocks(const RevealRun& run) {
         for (const int i : ref::reveal_step(masked, confidence, entropy, block.step++, block.rule)) {
             const Sampled& drawn = sampled[block.first + i];
             RevealTarget& t = mine[size_t(i)];
-            t.step = status[STEPS], t.token = drawn.token, t.logprob = drawn.logprob;
+            t.step = status[STEPS], t.token = drawn.token;
+            t.logprob = drawn.logprob, t.entropy = drawn.entropy;
             if (token) token[t.row] = drawn.token;
         }
         const std::span<const int> stops(run.stops.as<int>() + block.first_stop, size_t(block.n_stops));

@@ -122,6 +122,7 @@ __global__ void reveal_blocks_kernel(RevealArguments arg) {
             targets[i].step = step;
             targets[i].token = sampled[i].token;
             targets[i].logprob = sampled[i].logprob;
+            targets[i].entropy = sampled[i].entropy;
             if (arg.token) arg.token[targets[i].row] = sampled[i].token;
         }
         __syncwarp();  // all are revealed before the end is looked for

@@ -1,4 +1,4 @@
-// temporary_folder.h -- a folder for one test's files, gone afterwards.
+// temporary_folder.h -- folders for files of tests, of this process alone, gone afterwards.
 #pragma once
 #include <unistd.h>
 
@@ -31,3 +31,17 @@ class TemporaryFolder {
   private:
     std::string path_;
 };
+
+// A file or folder of this name in a folder that all tests of this process share: what a test finds there may be what the one
+// before it wrote.
+inline std::string temporary(const std::string& name) {
+    static const TemporaryFolder folder;
+    return folder.file(name);
+}
+
+// The same with nothing in its place.
+inline std::string fresh(const std::string& name) {
+    const std::string path = temporary(name);
+    std::filesystem::remove_all(path);
+    return path;
+}

@@ -73,6 +73,7 @@ void expect_same(const Trajectory& got, const Trajectory& want, double error, co
     ASSERT_EQ(got.logprobs.size(), want.logprobs.size()) << what;
     for (size_t i = 0; i < want.logprobs.size(); i++)
         EXPECT_NEAR(got.logprobs[i], want.logprobs[i], error) << what;
+    EXPECT_NEAR(got.entropy, want.entropy, error) << what;
 }
 
 Callbacks step_by_step() {

@@ -81,6 +81,7 @@ void expect_same(const OnDevice& got, const OnDevice& want) {
         ASSERT_EQ(g[i].step, w[i].step) << "target " << i;
         ASSERT_EQ(g[i].token, w[i].token) << "target " << i;
         ASSERT_EQ(g[i].logprob, w[i].logprob) << "target " << i;
+        ASSERT_EQ(g[i].entropy, w[i].entropy) << "target " << i;
         ASSERT_EQ(got.rows.read()[i].step, want.rows.read()[i].step);
     }
     for (size_t b = 0; b < want.blocks.read().size(); b++)

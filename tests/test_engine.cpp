@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "inference/engine.h"
 #include "kernels/reveal_block.h"
@@ -61,6 +62,7 @@ void expect_same(const Trajectory& a, const Trajectory& b, const std::string& wh
     expect_same_tokens(a, b, what);
     if (bits) {
         EXPECT_EQ(a.logprobs, b.logprobs) << what;
+        EXPECT_EQ(a.entropy, b.entropy) << what;
     }
 }
 
@@ -103,6 +105,7 @@ class Recomputed {
         token.resize(size_t(n), NEVER);
         step.resize(size_t(n), NEVER);
         std::vector<float> logprob(size_t(n), 0.0f);
+        std::vector<double> nats(size_t(n), 0.0);
         Trajectory t;
         int now = 0, end = limit, hi = 0;
         for (int lo = blocks ? P / B * B : P; t.finish_reason.empty(); lo = hi) {
@@ -128,6 +131,7 @@ class Recomputed {
                     const size_t at = size_t(masked[size_t(i)]);
                     token[at] = drawn[size_t(i)].token;
                     logprob[at] = drawn[size_t(i)].logprob;
+                    nats[at] = double(drawn[size_t(i)].entropy);
                     step[at] = now;
                 }
                 for (int i = P; i < limit && step[size_t(i)] != NEVER; i++) {
@@ -148,6 +152,7 @@ class Recomputed {
         t.tail_ids.assign(token.begin() + end, token.begin() + tail_end);
         t.tail_steps.assign(step.begin() + end, step.begin() + tail_end);
         t.denoise_steps = now;
+        t.entropy = std::accumulate(nats.begin() + P, nats.begin() + end, 0.0) / (end - P);
         return t;
     }
 
@@ -207,6 +212,7 @@ TEST_P(EngineOn, EqualsARecomputationWithoutCache) {
         ASSERT_EQ(got[i].logprobs.size(), want.logprobs.size());
         for (size_t k = 0; k < want.logprobs.size(); k++)
             EXPECT_NEAR(got[i].logprobs[k], want.logprobs[k], 1e-4);
+        EXPECT_NEAR(got[i].entropy, want.entropy, 1e-4);
         stopped += want.finish_reason == "stop";
         with_tail += !want.tail_ids.empty();
     }

@@ -36,7 +36,7 @@ Request request_of(const Case& c) {
 // Candidate of position p: the id p (prompt ids are 50..59); confidence as `sure` says, by position.
 std::vector<Sampled> candidates(const Generation& s, float (*sure)(int)) {
     std::vector<Sampled> out;
-    for (const int p : s.masked()) out.push_back({p, sure(p), -float(p), 1});
+    for (const int p : s.masked()) out.push_back({p, sure(p), -float(p), float(p) / 4});
     return out;
 }
 float left_first(int p) { return 1 - 0.001f * float(p); }
@@ -84,6 +84,7 @@ TEST(Generation, TheLimitIsExactInsideABlock) {
     EXPECT_EQ(t.output_ids, (Ids{3, 4, 5, 6, 7, 8}));
     EXPECT_EQ(t.tail_ids, (Ids{NEVER, NEVER, NEVER}));
     EXPECT_EQ(t.denoise_steps, 6);
+    EXPECT_DOUBLE_EQ(t.entropy, 5.5 / 4);  // of positions 3 to 8, tail left out
     // The same from the right: everything behind the limit is revealed before it.
     t = run({3, 6, 4, 4, {}}, block_model(), right_first);
     EXPECT_EQ(t.step_map, (Ids{1, 5, 4, 3, 2, 9}));

@@ -41,7 +41,7 @@ TEST(InferOutput, AJsonLineHasEveryField) {
     EXPECT_EQ(fields,
               (std::vector<std::string>{"id", "sample", "prompt_ids", "output_ids", "step_map", "logprobs",
                                         "tail_ids", "tail_steps", "text", "finish_reason", "denoise_steps",
-                                        "forward_passes", "tokens_per_forward", "timings"}));
+                                        "forward_passes", "tokens_per_forward", "entropy", "timings"}));
     EXPECT_EQ(line["id"], "x7");
     EXPECT_EQ(line["sample"], 3);
     EXPECT_EQ(line["text"], "ok");

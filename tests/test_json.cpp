@@ -1,20 +1,18 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
 #include "utils/json.h"
+#include "utils/philox.h"
 
 // The message of the Error that parsing this text throws; "" where it parses.
 static std::string fault(const std::string& text) {
-    try {
-        parse_json(text, "in");
-    } catch (const Error& e) {
-        EXPECT_EQ(e.code, Exit::BadFile);
-        return e.what();
-    }
-    return "";
+    return fault_of(Exit::BadFile, [&] { parse_json(text, "in"); });
 }
 
 TEST(Json, KeepsOrderAndValues) {
@@ -131,8 +129,18 @@ TEST(Json, Fields) {
 
 TEST(Json, DumpReplacesInvalidUtf8) { EXPECT_EQ(dump(Json("a\xff")), "\"a\xef\xbf\xbd\""); }
 
+TEST(Json, FloatsAreWrittenAsShortAsTheyReadBack) {
+    const std::vector<float> floats = {-0.1f, 1.0f, -16777217.0f, 1e-45f, 3.4028235e38f, -0.30103f};
+    EXPECT_EQ(dump(json_floats(floats)), "[-0.1,1.0,-16777216.0,1e-45,3.4028235e+38,-0.30103]");
+    Rng rng(1, Stream::Noise);
+    std::vector<float> random;
+    for (int i = 0; i < 1000; i++) random.push_back(float(std::log(1 - rng.uniform())));
+    EXPECT_EQ(parse_json(dump(json_floats(random)), "in").get<std::vector<float>>(), random);
+    EXPECT_EQ(dump(json_floats(std::vector<float>{NAN, -INFINITY})), "[null,null]");
+}
+
 TEST(Json, LinesOfAFile) {
-    const std::string path = testing::TempDir() + "lines.jsonl";
+    const std::string path = temporary("lines.jsonl");
     write_file_atomic(path, "{\"a\":1}\r\n\n  \n{\"a\":2}");
     std::string seen;
     read_jsonl(path,

@@ -177,7 +177,7 @@ struct SequentialRun {
     }
     bool step(const Positions& ids) {
         std::vector<Sampled> sampled;
-        for (const int id : ids) sampled.push_back({id, 0.5f, -float(id), 1});
+        for (const int id : ids) sampled.push_back({id, 0.5f, -float(id), float(id) / 2});
         std::vector<SampleRow> rows(ids.size());
         const int64_t n = int64_t(ids.size());
         make_cpu_ops()->reveal_blocks({.targets = records(targets.data(), n),
@@ -203,6 +203,7 @@ TEST(RevealBlocks, ARunGoesOnUntilABlockIsFinished) {
     EXPECT_EQ(run.targets[0].step, 1);
     EXPECT_EQ(run.targets[1].token, 12);
     EXPECT_EQ(run.targets[1].logprob, -12.0f);
+    EXPECT_EQ(run.targets[1].entropy, 6.0f);
     EXPECT_EQ(run.targets[1].step, 2);
     EXPECT_EQ(run.targets[2].step, 0);
     EXPECT_EQ(run.blocks[0].step, 2);

@@ -26,7 +26,7 @@ Response response(int problem, double reward, int tokens, int passes) {
     r.problem = problem;
     r.reward = reward;
     r.trajectory.output_ids.assign(size_t(tokens), 1);
-    r.trajectory.logprobs.assign(size_t(tokens), -0.5f);
+    r.trajectory.entropy = 1.0 / tokens;
     r.trajectory.forward_passes = r.trajectory.denoise_steps = passes;
     r.trajectory.finish_reason = "stop";
     return r;
@@ -69,6 +69,7 @@ TEST(Scores, MeansAreOverProblems) {
     EXPECT_DOUBLE_EQ(s.stats.reward, 3.5 / 8);
     EXPECT_DOUBLE_EQ(s.stats.truncated, 1.0 / 8);
     EXPECT_DOUBLE_EQ(s.stats.length, 6);
+    EXPECT_DOUBLE_EQ(s.stats.entropy, 1.0 / 6);  // over tokens, of which each response has its own number
     EXPECT_DOUBLE_EQ(s.stats.tokens_per_forward, 3);
     ASSERT_EQ(s.pass_at.size(), 3u);  // pass@8 of four samples there is not
     EXPECT_DOUBLE_EQ(s.pass_at[0].second, (1.0 / 4 + 2.0 / 4) / 2);

@@ -57,8 +57,7 @@ Trajectory trajectory_of(const Json& line, const std::string& where) {
     if (has(line, "output_ids"))
         t.output_ids = get_ints(line, "output_ids", where, 0, INT32_MAX, "a token id");
     if (has(line, "step_map")) t.step_map = get_ints(line, "step_map", where, 0, INT32_MAX, "a reveal step");
-    if (has(line, "logprobs"))
-        for (const double x : get_numbers(line, "logprobs", where)) t.logprobs.push_back(float(x));
+    if (has(line, "entropy")) t.entropy = get_finite(line, "entropy", where);
     if (has(line, "finish_reason")) t.finish_reason = get_string(line, "finish_reason", where);
     if (has(line, "denoise_steps"))
         t.denoise_steps = int(get_int(line, "denoise_steps", where, 0, INT32_MAX));

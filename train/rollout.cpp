@@ -18,7 +18,7 @@ constexpr NamedStat STATS[] = {{"accuracy", &RolloutStats::accuracy},
                                {"tokens_per_forward", &RolloutStats::tokens_per_forward},
                                {"tokens_per_step_right", &RolloutStats::tokens_per_step_right},
                                {"tokens_per_step_wrong", &RolloutStats::tokens_per_step_wrong},
-                               {"surprise", &RolloutStats::surprise}};
+                               {"entropy", &RolloutStats::entropy}};
 
 }  // namespace
 
@@ -46,7 +46,7 @@ RolloutStats RolloutBatch::stats() const {
         passes += r.trajectory.forward_passes;
         tokens[r.right()] += n;
         steps[r.right()] += r.trajectory.denoise_steps;
-        for (const float logprob : r.trajectory.logprobs) s.surprise -= logprob;
+        s.entropy += r.trajectory.entropy * double(n);
     }
     const double n = double(std::max<size_t>(responses.size(), 1));
     const auto ratio = [](int64_t a, int64_t b) { return b ? double(a) / double(b) : 0.0; };
@@ -54,7 +54,7 @@ RolloutStats RolloutBatch::stats() const {
     s.accuracy /= n;
     s.truncated /= n;
     s.length = double(s.tokens) / n;
-    s.surprise /= double(std::max<int64_t>(s.tokens, 1));
+    s.entropy /= double(std::max<int64_t>(s.tokens, 1));
     s.tokens_per_forward = ratio(s.tokens, passes);
     s.tokens_per_step_wrong = ratio(tokens[0], steps[0]);
     s.tokens_per_step_right = ratio(tokens[1], steps[1]);

@@ -33,7 +33,7 @@ struct RolloutStats {
     double length = 0, truncated = 0;  // mean tokens; share that met the limit
     double tokens_per_forward = 0;     // all output tokens over all passes their sequences took part in
     double tokens_per_step_right = 0, tokens_per_step_wrong = 0;  // per denoising step; 0 where there is none
-    double surprise = 0;  // mean -log p of the sampled tokens, nats: an estimate of the entropy
+    double entropy = 0;  // nats, mean over tokens of the distribution each was drawn from (trajectory.h)
     int64_t tokens = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "utils/json.h"
 
+#include <charconv>
 #include <cmath>
 #include <unordered_set>
 #include <utility>
@@ -207,6 +208,18 @@ bool has(const Json& object, const char* field) {
     if (!object.is_object()) return false;
     const auto it = object.find(field);
     return it != object.end() && !it->is_null();
+}
+
+Json json_floats(std::span<const float> values) {
+    Json out = Json::array();
+    for (const float value : values) {
+        char text[32];
+        double number = double(value);
+        if (std::isfinite(value))
+            std::from_chars(text, std::to_chars(text, text + sizeof text, value).ptr, number);
+        out.push_back(number);
+    }
+    return out;
 }
 
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -23,6 +24,9 @@ double get_number(const Json& object, const char* field, const std::string& wher
 bool get_bool(const Json& object, const char* field, const std::string& where);
 std::string get_string(const Json& object, const char* field, const std::string& where);
 bool has(const Json& object, const char* field);  // present and not null
+
+// An array of the shortest decimals that read back as these floats: half as long as when they are written as doubles.
+Json json_floats(std::span<const float> values);
 
 // One line for stdout; invalid UTF-8 is replaced, never thrown over.
 std::string dump(const Json& json);
