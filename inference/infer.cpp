@@ -50,8 +50,8 @@ void check_cache(Cache cache, const ModelConfig& config) {
 }
 
 Exit encode(const InferOptions& o) {
-    const auto tokenizer = load_tokenizer(o.tokenizer.empty() ? o.model : o.tokenizer);
-    encode_jsonl(o.encode, *tokenizer, choose_chat_template(o.chat_template, "", *tokenizer), stdout);
+    const auto tokenizer = load_tokenizer(o.text.tokenizer.empty() ? o.model : o.text.tokenizer);
+    encode_jsonl(o.encode, *tokenizer, choose_chat_template(o.text.chat_template, "", *tokenizer), stdout);
     return Exit::Ok;
 }
 
@@ -72,7 +72,7 @@ struct Run {
           path(o.model.empty() ? default_model_folder() : o.model),
           ops(make_ops(common.device)),
           model(path, *ops, common.dtype),
-          text(load_text_model(o.tokenizer, o.chat_template, path, model.config())),
+          text(load_text_model(o.text.tokenizer, o.text.chat_template, path, model.config())),
           options(o.decoding.resolve(flags, model.config(), text.eos_ids, common.seed)) {
         check_cache(o.cache, model.config());
     }
@@ -114,7 +114,7 @@ Exit Run::chat() {
     Arena arena("engine", *ops);
     Engine engine(*ops, config(), model.weights, limits, text.n_ids, arena);
     if (!ready(arena, limits)) return Exit::Ok;
-    Chat chat(engine, text, config(), options, o.system, o.thinking, stdout);
+    Chat chat(engine, text, config(), options, o.system, o.text.thinking, stdout);
     chat.should_stop = [] { return take_interrupt() || interrupted(); };
     const bool terminal = isatty(STDIN_FILENO);
     if (terminal) log_info("%s; /help lists the commands, /bye ends", path.c_str());

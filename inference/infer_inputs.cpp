@@ -20,7 +20,7 @@ Prompt from_text(const InferOptions& o, const TextModel& text, const std::string
     need_tokenizer(text, where);
     // A text with gaps is a text, not a question.
     if (o.decoding.options.infill) return {Json(), text.tokenizer->encode(words, true), words};
-    return {Json(), text.encode_prompt(words, o.system, o.thinking), words};
+    return {Json(), text.encode_prompt(words, o.system, o.text.thinking), words};
 }
 
 std::vector<int> ids_of(const Json& value, const std::string& where) {
@@ -48,7 +48,7 @@ Prompt from_line(const InferOptions& o, const TextModel& text, const Json& line,
     } else {
         need_tokenizer(text, where);
         const std::vector<Message> messages = parse_messages(line["messages"], where);
-        out.ids = text.encode_messages(messages, o.thinking);
+        out.ids = text.encode_messages(messages, o.text.thinking);
         if (!messages.empty()) out.shown = messages.back().content;
     }
     if (line.contains("id")) out.id = line["id"];

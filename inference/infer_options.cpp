@@ -14,8 +14,7 @@ Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 bad file, 4 not enough memory, 1
 void InferOptions::declare(Options& flags, const Common& common) {
     flags.section("Model");
     flags.add("--model,-m DIR", &model, "a Hugging Face folder (default: the small model that comes along)");
-    flags.add("--tokenizer DIR", &tokenizer,
-              "a folder with a tokenizer, or `bytes` (default: the model's own)");
+    text.declare(flags);
     flags.section("Input (none of them: standard input where it is piped and not empty)");
     flags.add("--prompt,-p TEXT", &prompt, "what to answer, or with --chat-template raw to continue");
     flags.add("--file,-f FILE", &file, "the same from a file");
@@ -24,10 +23,6 @@ void InferOptions::declare(Options& flags, const Common& common) {
               "JSON lines with prompt, messages or prompt_ids, and an optional id; - is standard input");
     flags.add("--chat,-i", &chat, "talk; /help lists the commands");
     flags.add("--system,-s TEXT", &system, "system message in front of a prompt");
-    flags.add("--chat-template NAME", &chat_template, "how a prompt is put to the model")
-        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
-    flags.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}},
-                     "let a Qwen3 model think first");
     flags.add("--infill", &decoding.options.infill,
               "fill in the mask tokens of the prompt instead of going on after it (full attention)");
     flags.add("--encode FILE", &encode,
@@ -55,7 +50,7 @@ void InferOptions::declare(Options& flags, const Common& common) {
             prompt_given + !file.empty() + prompt_ids_given + !input.empty() + chat + !encode.empty();
         if (sources > 1)
             faults.add("--prompt, --file, --prompt-ids, --input, --chat and --encode exclude each other");
-        if (!encode.empty() && tokenizer.empty() && model.empty())
+        if (!encode.empty() && text.tokenizer.empty() && model.empty())
             faults.add("--encode: say which --tokenizer");
         if (!logits.empty() && (chat || !input.empty()))
             faults.add("--logits takes one prompt: --prompt, --file or --prompt-ids");

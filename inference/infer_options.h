@@ -1,21 +1,20 @@
 // infer_options.h -- every option of the `infer` program.
 #pragma once
 #include "inference/decoding_flags.h"
+#include "inference/text_flags.h"
 
 enum class Cache { Auto, Exact, None };
 
 struct InferOptions {
     // Model
-    std::string model;      // "": the one in inference/default_model
-    std::string tokenizer;  // "bytes" or a folder; "": the model's
+    std::string model;  // "": the one in inference/default_model
+    TextFlags text{.thinking = true};
     // Input
     std::string prompt, file, input, encode;
     std::vector<int> prompt_ids;
     bool prompt_given = false, prompt_ids_given = false;  // even where empty
     bool chat = false;
     std::string system;
-    std::string chat_template = "auto";
-    bool thinking = true;
     // Decoding
     DecodingFlags decoding;
     Cache cache = Cache::Auto;

@@ -3,19 +3,14 @@
 
 #include <set>
 
+#include "tests/fault_of.h"
 #include "train/task.h"
 #include "utils/error.h"
 
 namespace {
 
 std::string error_of(const std::string& spec) {
-    try {
-        make_task(spec, 0);
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code, Exit::Usage);
-        return error.what();
-    }
-    return "";
+    return fault_of(Exit::Usage, [&] { make_task(spec, 0); });
 }
 
 class GeneratedTask : public testing::TestWithParam<const char*> {};

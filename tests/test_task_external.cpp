@@ -1,6 +1,8 @@
 // Rewards by a command: every form of answer, and a command that is slow, dies, or talks nonsense.
 #include <gtest/gtest.h>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "train/task.h"
 #include "utils/error.h"
 #include "utils/files.h"
@@ -14,15 +16,14 @@ struct Judged {
 };
 
 std::string problems_file() {
-    const std::string path = testing::TempDir() + "external.jsonl";
+    const std::string path = temporary("external.jsonl");
     write_file_atomic(
         path, "{\"question\": \"one?\", \"level\": 3}\n{\"question\": \"two?\", \"solution\": \"2\"}\n");
     return path;
 }
 
 Task task_of(const std::string& command, const std::string& timeout = "20") {
-    const std::string script =
-        testing::TempDir() + "external_" + std::to_string(std::hash<std::string>()(command));
+    const std::string script = temporary("external_" + std::to_string(std::hash<std::string>()(command)));
     write_file_atomic(script, command);
     return make_task(
         "external:problems=" + problems_file() + ",held_out=0,timeout=" + timeout + ",command=sh " + script,
@@ -44,13 +45,7 @@ std::vector<Verdict> ask(const Task& task, const std::vector<Judged>& judged) {
 const std::string EACH_LINE = "while read -r line; do id=${line#*\\\"id\\\":}; id=${id%%,*}; ";
 
 std::string error_of(const std::string& spec, Exit code) {
-    try {
-        make_task(spec, 0);
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code, code) << error.what();
-        return error.what();
-    }
-    return "no error";
+    return fault_of(code, [&] { make_task(spec, 0); });
 }
 
 }  // namespace
@@ -111,7 +106,7 @@ TEST(TaskExternal, OneResponseItFailsAtCostsNoOther) {
 }
 
 TEST(TaskExternal, ACommandThatNeverWorksEndsTheWait) {
-    const std::string count = testing::TempDir() + "external_starts";
+    const std::string count = temporary("external_starts");
     write_file_atomic(count, "");
     const Task task = task_of("echo x >>" + count + "; exit 1");
     const std::vector<Verdict> v = ask(task, std::vector<Judged>(20, {"a", {"a"}}));

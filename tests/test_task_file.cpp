@@ -3,6 +3,8 @@
 
 #include <set>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "train/task.h"
 #include "utils/error.h"
 #include "utils/files.h"
@@ -11,19 +13,13 @@
 namespace {
 
 std::string file_with(const std::string& content, const std::string& name = "task.jsonl") {
-    const std::string path = testing::TempDir() + name;
+    const std::string path = temporary(name);
     write_file_atomic(path, content);
     return path;
 }
 
 std::string error_of(const std::string& spec, Exit code = Exit::BadFile) {
-    try {
-        make_task(spec, 0);
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code, code) << error.what();
-        return error.what();
-    }
-    return "no error";
+    return fault_of(code, [&] { make_task(spec, 0); });
 }
 
 const char* GSM = R"({"question": "2+3?", "answer": "We add 2+3 = <<2+3=5>>5.\n#### 1,005"})";
@@ -89,7 +85,7 @@ TEST(TaskFile, FaultsAreListedWithTheirPlace) {
     EXPECT_NE(error_of(file_with("[7]")).find("not an object"), std::string::npos);
     EXPECT_NE(error_of(file_with("")).find("no record"), std::string::npos);
     EXPECT_NE(error_of("nowhere.jsonl").find("nowhere.jsonl"), std::string::npos);
-    EXPECT_NE(error_of(file_with(GSM) + ":answer=xml", Exit::Usage).find("any, boxed or hash"),
+    EXPECT_NE(error_of(file_with(GSM) + ":answer=xml", Exit::Usage).find("any, boxed, hash"),
               std::string::npos);
     EXPECT_NE(error_of(file_with(GSM) + ":hold_out=0.1", Exit::Usage).find("no option 'hold_out'"),
               std::string::npos);

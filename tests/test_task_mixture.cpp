@@ -4,6 +4,8 @@
 #include <map>
 #include <set>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "train/task.h"
 #include "utils/error.h"
 #include "utils/files.h"
@@ -12,17 +14,8 @@ namespace {
 
 Task mixture(const std::vector<std::string>& specs) { return make_tasks(specs, 5); }
 
-std::string error_of(const std::vector<std::string>& specs) {
-    try {
-        mixture(specs);
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "no error";
-}
-
 std::string data_file(int n) {
-    const std::string path = testing::TempDir() + "mixture.jsonl";
+    const std::string path = temporary("mixture.jsonl");
     std::string lines;
     for (int i = 0; i < n; i++)
         lines += "{\"question\": \"q" + std::to_string(i) + "\", \"ground_truth_answer\": \"1\"}\n";
@@ -103,7 +96,9 @@ TEST(TaskMixture, OneSpecIsThatTaskAndEqualNamesAreToldApart) {
 }
 
 TEST(TaskMixture, AllFaultsAreListed) {
-    const std::string all = error_of({"chess", "arithmetic@0", "sudoku4:holes=99", "countdown@x"});
+    const std::string all = fault_of(Exit::Usage, [] {
+        mixture({"chess", "arithmetic@0", "sudoku4:holes=99", "countdown@x"});
+    });
     for (const char* part : {"'chess'", "from 1 to 1000", "holes", "'x'"})
         EXPECT_NE(all.find(part), std::string::npos) << all;
 }

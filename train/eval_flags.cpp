@@ -28,11 +28,7 @@ void EvalFlags::declare(Options& f) {
     f.add("--model,-m DIR", &models,
           "a Hugging Face folder, or a run's folder (its newest checkpoint); several make a table (default: "
           "the small model that comes along)");
-    f.add("--tokenizer DIR", &tokenizer, "a folder with a tokenizer, or `bytes` (default: the model's own)");
-    f.add("--chat-template NAME", &chat_template, "how a problem is put to the model")
-        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
-    f.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}},
-                 "let a Qwen3 model think first");
+    text.declare(f);
     f.add("--prompt-template NAME", &prompt_template, "the words around a problem")
         .choices(prompt_template_names());
     f.section("What is measured");
@@ -105,11 +101,11 @@ void adopt_run_options(EvalFlags& f, const Options& given) {
             for (const std::string& spec : f.task) adopted += " --task " + spec;
         }
         text("prompt-template", f.prompt_template);
-        text("chat-template", f.chat_template);
-        text("tokenizer", f.tokenizer);
+        text("chat-template", f.text.chat_template);
+        text("tokenizer", f.text.tokenizer);
         number("gen-length", f.decoding.options.gen_length);
         number("block", f.decoding.options.block);
-        if (name == "thinking" && !given.given("--thinking")) f.thinking = item.value.text == "on";
+        if (name == "thinking" && !given.given("--thinking")) f.text.thinking = item.value.text == "on";
     }
     if (!faults.empty()) fail(Exit::BadFile, "%s", faults[0].c_str());
     if (!adopted.empty()) log_info("as the run:%s", adopted.c_str());

@@ -4,13 +4,14 @@
 #include <vector>
 
 #include "inference/decoding_flags.h"
+#include "inference/text_flags.h"
 #include "train/task.h"
 
 struct EvalFlags {
     // Models
     std::vector<std::string> models;  // folders or runs; none: the small model that comes along
-    std::string tokenizer, chat_template = "auto", prompt_template = "chat";
-    bool thinking = false;
+    TextFlags text;
+    std::string prompt_template = "chat";
     // What is measured
     std::vector<std::string> task = {"arithmetic:working=totals"};
     Split split = Split::HeldOut;

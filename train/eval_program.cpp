@@ -35,8 +35,8 @@ struct Subject {
           folder(open_model_folder(given.empty() ? default_model_folder() : resolve_model_path(given),
                                    Head::Policy)),
           arena("weights", ops),
-          text(load_text_model(f.tokenizer, f.chat_template, folder.path, folder.config)),
-          codec(make_codec(text, prompt_template(f.prompt_template), f.thinking)) {
+          text(load_text_model(f.text.tokenizer, f.text.chat_template, folder.path, folder.config)),
+          codec(make_codec(text, prompt_template(f.prompt_template), f.text.thinking)) {
         const bool bf16 = dtype == "auto" ? folder.dtype == DType::BF16 : dtype == "bf16";
         weights.plan(arena, config(), Head::Policy, bf16 ? DType::BF16 : DType::F32);
     }

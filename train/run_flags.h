@@ -3,6 +3,7 @@
 #include <string>
 
 #include "inference/decoding_flags.h"
+#include "inference/text_flags.h"
 #include "train/memory_plan.h"
 #include "train/options.h"
 #include "train/tracerl_run.h"
@@ -12,9 +13,8 @@ std::vector<TraceRlRunOptions::Limit> parse_length_schedule(const std::string& t
 
 struct RunFlags {
     std::string name = "tracerl";
-    std::string preset = "tiny", tokenizer;  // of a model made here, where there is no --model
-    std::string chat_template = "auto";
-    bool thinking = false;
+    std::string preset = "tiny";  // of a model made here, where there is no --model
+    TextFlags text;
     std::string prompt_template = "chat";
     std::vector<std::string> task = {"arithmetic"};
     std::vector<std::string> eval_task;  // empty: the same

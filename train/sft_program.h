@@ -2,13 +2,15 @@
 #pragma once
 #include <string>
 
+#include "inference/text_flags.h"
 #include "train/memory_plan.h"
 #include "train/options.h"
 #include "train/sft_data.h"
 #include "train/sft_run.h"
 
 struct SftFlags {
-    std::string model, tokenizer, chat_template = "auto";
+    std::string model;
+    TextFlags text;
     std::string data, eval_data;
     double eval_split = 0;
     SftDataOptions reading;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <memory>
 
 #include "utils/error.h"
 #include "utils/philox.h"
@@ -178,6 +179,29 @@ Split split_of(std::string_view key, double share) {
     hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53;
     hash ^= hash >> 33;
     return double(hash >> 11) * 0x1p-53 < share ? Split::HeldOut : Split::Train;
+}
+
+void Problems::add(Problem problem, double share) {
+    (split_of(problem.prompt, share) == Split::HeldOut ? held_out : train).push_back(std::move(problem));
+}
+
+Task task_of(Problems problems, const std::string& path) {
+    if (problems.train.empty() && problems.held_out.empty())
+        fail(Exit::BadFile, "%s: holds no record", path.c_str());
+    Task task;
+    task.train_size = int64_t(problems.train.size());
+    task.held_out_size = int64_t(problems.held_out.size());
+    for (const auto* side : {&problems.train, &problems.held_out})
+        for (const Problem& problem : *side)
+            task.longest_solution = std::max(task.longest_solution, int(problem.solution.size()));
+    const auto shared = std::make_shared<const Problems>(std::move(problems));
+    task.problem = [shared](Split split, int64_t index) {
+        const auto& side = split == Split::Train ? shared->train : shared->held_out;
+        CHECK(index >= 0 && index < int64_t(side.size()), "problem %lld of %zu", (long long)index,
+              side.size());
+        return side[size_t(index)];
+    };
+    return task;
 }
 
 std::string_view final_answer(std::string_view response) {

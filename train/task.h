@@ -101,6 +101,15 @@ Task make_sudoku4(TaskOptions& options, uint64_t seed);
 Task make_external(TaskOptions& options, uint64_t seed);
 Task make_file_task(TaskOptions& options, uint64_t seed);  // options.name() is the path
 
+// The problems of a data file.
+struct Problems {
+    std::vector<Problem> train, held_out;
+    // By the hash of its prompt, so that `share` of all are held out.
+    void add(Problem problem, double share);
+};
+// The task of going through them; what rewards a response is yet to be said. Throws Error(BadFile) where there are none.
+Task task_of(Problems problems, const std::string& path);
+
 // The split of a problem: `key` is what must not be shared, e.g. the operands in sorted order. `share` of all
 // keys are held out.
 Split split_of(std::string_view key, double share);

@@ -121,10 +121,6 @@ class Judge {
     std::unique_ptr<LineProcess> process_;
 };
 
-struct Problems {
-    std::vector<Problem> train, held_out;
-};
-
 Problems read(const std::string& path, double held_out_share) {
     Problems out;
     read_data_file(path, [&](const Json& record, const std::string& where) {
@@ -132,10 +128,8 @@ Problems read(const std::string& path, double held_out_share) {
         problem.prompt = get_string(record, "question", where);
         if (has(record, "solution")) problem.solution = get_string(record, "solution", where);
         problem.answer = dump(record);
-        auto& side = split_of(problem.prompt, held_out_share) == Split::HeldOut ? out.held_out : out.train;
-        side.push_back(std::move(problem));
+        out.add(std::move(problem), held_out_share);
     });
-    if (out.train.empty() && out.held_out.empty()) fail(Exit::BadFile, "%s: holds no record", path.c_str());
     return out;
 }
 
@@ -149,23 +143,10 @@ Task make_external(TaskOptions& options, uint64_t) {
     if (path.empty()) fail(Exit::Usage, "task 'external': problems=FILE is missing");
     if (command.empty())
         fail(Exit::Usage, "task 'external': command=COMMAND is missing, the program that gives the rewards");
-    const auto problems = std::make_shared<const Problems>(read(path, held_out));
+    Task task = task_of(read(path, held_out), path);
     const auto judge = std::make_shared<Judge>(command, timeout_s);
-
-    Task task;
-    task.train_size = int64_t(problems->train.size());
-    task.held_out_size = int64_t(problems->held_out.size());
-    task.problem = [problems](Split split, int64_t index) {
-        const auto& side = split == Split::Train ? problems->train : problems->held_out;
-        CHECK(index >= 0 && index < int64_t(side.size()), "problem %lld of %zu", (long long)index,
-              side.size());
-        return side[size_t(index)];
-    };
     task.judge = [judge](std::span<const Answer> answers, const std::function<bool()>& should_stop) {
         return judge->grade(answers, should_stop);
     };
-    for (const auto* side : {&problems->train, &problems->held_out})
-        for (const Problem& problem : *side)
-            task.longest_solution = std::max(task.longest_solution, int(problem.solution.size()));
     return task;
 }

@@ -8,7 +8,6 @@
 //   either format=0            share of the reward for having an answer there at all, right or wrong
 //   calculator=off      keep GSM8K's <<48/2=24>> in the reference solutions
 #include <algorithm>
-#include <memory>
 
 #include "train/json_fields.h"
 #include "train/task.h"
@@ -22,10 +21,6 @@ struct Options {
     AnswerForm form;
     double format_share, held_out;
     bool calculator;
-};
-
-struct Problems {
-    std::vector<Problem> train, held_out;
 };
 
 std::string without_calculator(const std::string& text) {
@@ -76,9 +71,7 @@ Problems read(const std::string& path, const Options& o) {
     const auto visit = [&](const Json& record, const std::string& where) {
         n++;
         try {
-            Problem problem = problem_of(record, where, o);
-            auto& side = split_of(problem.prompt, o.held_out) == Split::HeldOut ? out.held_out : out.train;
-            side.push_back(std::move(problem));
+            out.add(problem_of(record, where, o), o.held_out);
         } catch (const Error& error) {
             faults.push_back(error.what());
         }
@@ -89,7 +82,6 @@ Problems read(const std::string& path, const Options& o) {
         for (size_t i = 0; i < std::min<size_t>(faults.size(), 5); i++) all += "\n  " + faults[i];
         fail(Exit::BadFile, "%s: %s", path.c_str(), all.c_str());
     }
-    if (n == 0) fail(Exit::BadFile, "%s: holds no record", path.c_str());
     return out;
 }
 
@@ -100,32 +92,14 @@ Task make_file_task(TaskOptions& options, uint64_t) {
     o.held_out = options.number("held_out", 0.1, 0, 1);
     o.format_share = options.number("format", 0, 0, 1);
     o.calculator = options.flag("calculator", false);
-    const std::string form = options.text("answer", "any");
-    if (form != "any" && form != "boxed" && form != "hash") {
-        fail(Exit::Usage, "task '%s': answer is '%s', it must be any, boxed or hash", options.name().c_str(),
-             form.c_str());
-    }
+    const std::string form = options.choice("answer", {"any", "boxed", "hash"});
     o.form = form == "boxed" ? AnswerForm::Boxed : form == "hash" ? AnswerForm::Hash : AnswerForm::Any;
     options.reject_unknown();  // before a large file is read
-    const auto problems = std::make_shared<const Problems>(read(options.name(), o));
-
-    Task task;
-    task.train_size = int64_t(problems->train.size());
-    task.held_out_size = int64_t(problems->held_out.size());
-    task.problem = [problems](Split split, int64_t index) {
-        const auto& side = split == Split::Train ? problems->train : problems->held_out;
-        CHECK(index >= 0 && index < int64_t(side.size()), "problem %lld of %zu", (long long)index,
-              side.size());
-        return side[size_t(index)];
-    };
+    Task task = task_of(read(options.name(), o), options.name());
     task.reward = [o](const Problem& problem, std::string_view response) {
         const auto answer = extract_answer(response, o.form);
         if (!answer) return 0.0;
         return same_answer(*answer, problem.answer) ? 1.0 : o.format_share;
     };
-    for (const auto* side : {&problems->train, &problems->held_out}) {
-        for (const Problem& problem : *side)
-            task.longest_solution = std::max(task.longest_solution, int(problem.solution.size()));
-    }
     return task;
 }
