@@ -33,7 +33,7 @@ static const char* STYLE = R"css(
   --c0: #1f5fbf; --c1: #c2570c; --c2: #0f7a55; --c3: #8a3ffc; --c4: #b8336a; --c5: #7a6a00; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ee; --paper: #14171f; --line: #333947; --soft: #98a1b3; --mask: #454c5c; --new: #8ab4ff;
   --c0: #79aefc; --c1: #f5a05a; --c2: #52c79a; --c3: #c3a1ff; --c4: #f58ab4; --c5: #d8c44c; } }
-body { margin: 0 auto; max-width: 60rem; padding: 1.5rem; color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
+body { margin: 0 auto; max-width: 60rem; padding: 1.5rem; color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.1rem; margin: 0 0 .3rem; }
 button, select { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line); border-radius: 4px; padding: .1rem .6rem; }
 )css";

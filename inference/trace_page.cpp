@@ -43,7 +43,7 @@ static const char* STYLE = R"css(#facts, .note { color: var(--soft); font-size: 
 .t { border-radius: 3px; padding: .1em 0; cursor: default; }
 .first { border-left: 1px solid var(--soft); padding-left: 2px; margin-left: 1px; }
 .masked { color: var(--mask); }
-.fresh { outline: 1.5px solid var(--new); outline-offset: -1px; }
+.fresh { box-shadow: inset 0 -2px var(--new); }
 .special { opacity: .55; font-size: .85em; }
 .tail { opacity: .5; }
 #tip { position: fixed; display: none; background: var(--ink); color: var(--paper); padding: .3rem .6rem; border-radius: 4px; font: 12px/1.4 ui-monospace, monospace; pointer-events: none; white-space: pre; }
@@ -59,7 +59,7 @@ static const char* BODY = R"html(<div id="facts"></div><div id="prompt"></div>
 <label><input id="hide" type="checkbox"> hide special</label>
 </div>
 <div id="text"></div>
-<p class="note">A line marks the beginning of a block; the frame marks what this step revealed; ░ is still masked; pale text after the end is the rest
+<p class="note">A line marks the beginning of a block; underlined is what this step revealed; ░ is still masked; pale text after the end is the rest
 of the last block, which its neighbours saw. Keys: ← → one step, Home End, space plays.</p>
 <div id="tip"></div>
 <script>

@@ -6,6 +6,7 @@
 
 #include "inference/engine.h"
 #include "inference/logits.h"
+#include "tests/temporary_folder.h"
 #include "utils/files.h"
 #include "utils/json.h"
 #include "weights_tools/model_folder.h"
@@ -97,13 +98,12 @@ inline std::vector<float> read_floats(const FileTensor& t) {
 inline std::vector<float> logits_of(Ops& ops, const LoadedModel& model, const FileTensor& ids, int block) {
     std::vector<int> prompt(size_t(ids.size()));
     load_tensors({{&ids, tensor(prompt.data(), 1, ids.size(), DType::I32)}});
-    const std::string path = testing::TempDir() + "golden_logits.safetensors";
+    const std::string path = temporary("golden_logits.safetensors");
     write_logits(path, prompt, block ? block : model.config().B, ops, model.config(), model.parameters);
     std::vector<float> got;
     {
         const SafetensorsFile written(path);
         got = read_floats(written.get("logits"));
     }
-    std::remove(path.c_str());
     return got;
 }

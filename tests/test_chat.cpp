@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "inference/chat.h"
+#include "tests/temporary_folder.h"
 #include "tests/text_engine.h"
 #include "utils/files.h"
 #include "utils/json.h"
@@ -81,7 +82,7 @@ TEST(Chat, WhatDoesNotFitTheCacheIsNotSaid) {
 }
 
 TEST(Chat, SavesAndLoads) {
-    const std::string path = testing::TempDir() + "chat.json";
+    const std::string path = temporary("chat.json");
     TestChat a, b;
     a.chat.take("/system be brief");
     a.chat.take("hi \"there\"");
@@ -93,7 +94,6 @@ TEST(Chat, SavesAndLoads) {
     write_file_atomic(path, "{}");
     b.chat.take("/load " + path);
     EXPECT_EQ(b.chat.messages().size(), 2u);
-    remove(path.c_str());
 }
 
 TEST(Chat, AnInterruptEndsTheAnswerOnly) {

@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "tokenizer/byte_tokenizer.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/encode_file.h"
@@ -75,20 +77,13 @@ TEST(ChatTemplate, IsChosenByFamilyThenByTokens) {
 
 TEST(ChatTemplate, FaultsAreNamed) {
     const Tokenizer bytes(byte_tokenizer_definition());
-    const auto message_of = [](const auto& call) -> std::string {
-        try {
-            call();
-        } catch (const Error& error) {
-            return error.what();
-        }
-        return "";
-    };
-    EXPECT_NE(message_of([&] { choose_chat_template("chatml", "", bytes); }).find("'chatml'"),
+    EXPECT_NE(fault_of(Exit::Usage, [&] { choose_chat_template("chatml", "", bytes); }).find("'chatml'"),
               std::string::npos);
-    EXPECT_NE(message_of([&] { choose_chat_template("llada", "", bytes); }).find("<|start_header_id|>"),
-              std::string::npos);
+    EXPECT_NE(
+        fault_of(Exit::Usage, [&] { choose_chat_template("llada", "", bytes); }).find("<|start_header_id|>"),
+        std::string::npos);
     const auto parse = [&](const char* text) {
-        return message_of([&] { parse_messages(Json::parse(text), "f.jsonl:3"); });
+        return fault_of(Exit::BadFile, [&] { parse_messages(Json::parse(text), "f.jsonl:3"); });
     };
     EXPECT_NE(parse("5").find("f.jsonl:3: messages is not an array"), std::string::npos);
     EXPECT_NE(parse(R"([{"role": "user", "content": "a"}, 7])").find("messages[1]"), std::string::npos);
@@ -131,7 +126,7 @@ TEST(EncodeChat, IsTheEncodingOfTheWholeText) {
 }
 
 std::string encode_file(const std::string& content, const Tokenizer& tokenizer, const ChatTemplate& chat) {
-    const std::string path = testing::TempDir() + "encode.jsonl";
+    const std::string path = temporary("encode.jsonl");
     write_file_atomic(path, content);
     char* text = nullptr;
     size_t size = 0;

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <fstream>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "utils/cli.h"
 #include "utils/files.h"
 #include "utils/log.h"
@@ -48,18 +50,12 @@ struct Demo {
         options.add_common(common);
     }
     std::string fault(const std::vector<std::string>& arguments) {
-        try {
-            options.parse(arguments);
-        } catch (const Error& e) {
-            EXPECT_EQ(e.code, Exit::Usage);
-            return e.what();
-        }
-        return "";
+        return fault_of(Exit::Usage, [&] { options.parse(arguments); });
     }
 };
 
 static std::string config_file(const std::string& text) {
-    const std::string path = testing::TempDir() + "cli-test.toml";
+    const std::string path = temporary("cli-test.toml");
     write_file_atomic(path, text);
     return path;
 }
@@ -245,7 +241,7 @@ TEST(Cli, HostileConfig) {
 }
 
 TEST(Cli, DumpedConfigReadsBack) {
-    const std::string path = testing::TempDir() + "cli-dump.toml";
+    const std::string path = temporary("cli-dump.toml");
     Demo a;
     EXPECT_FALSE(a.options.parse({"--model", "we\"ird\\ # \n\x01\xc3\xa9", "--lr", "0.1", "--temperature",
                                   "0.3333333", "--stop-ids", "4,5", "--task", "x,y", "--no-shuffle", "--seed",

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "model/config.h"
+#include "tests/fault_of.h"
 #include "utils/error.h"
 #include "utils/files.h"
 #include "utils/json.h"
@@ -48,13 +49,7 @@ static Json without(Json j, const char* field) {
 
 // What is wrong with a config; "" where it parses.
 static std::string fault(const Json& j) {
-    try {
-        parse_config(j, "m/config.json");
-    } catch (const Error& e) {
-        EXPECT_EQ(e.code, Exit::BadFile);
-        return e.what();
-    }
-    return "";
+    return fault_of(Exit::BadFile, [&] { parse_config(j, "m/config.json"); });
 }
 
 #define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)

@@ -15,34 +15,19 @@
 
 namespace {
 
-struct Result {
-    int code;
-    std::string out, err;
-};
-
 class EvalProgram : public testing::Test {
   protected:
     void SetUp() override {
         if (!file_exists(program("eval"))) GTEST_SKIP() << program("eval") + " is not built";
     }
-    Result run(const std::string& arguments) {
-        const std::string out = folder_.file("out"), err = folder_.file("err");
-        const int status = system((program("eval") + " --threads 1 --device cpu --progress none " +
-                                   arguments + " </dev/null >" + out + " 2>" + err)
-                                      .c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    Outcome run(const std::string& arguments) {
+        return run_command(program("eval") + " --threads 1 --device cpu --progress none " + arguments);
     }
     // The lines of --json, or of a file.
     std::vector<Json> json(const std::string& arguments) {
-        const Result r = run("--json " + arguments);
+        const Outcome r = run("--json " + arguments);
         EXPECT_EQ(r.code, 0) << r.err;
-        return lines(r.out);
-    }
-    static std::vector<Json> lines(const std::string& text) {
-        std::vector<Json> all;
-        std::istringstream in(text);
-        for (std::string line; std::getline(in, line);) all.push_back(Json::parse(line));
-        return all;
+        return json_lines(r.out);
     }
     TemporaryFolder folder_;
 };
@@ -65,7 +50,7 @@ TEST_F(EvalProgram, StaticAndDynamicOfTheModelThatComesAlong) {
     EXPECT_LE(rows[0]["tokens_per_forward"], 1);
     EXPECT_GT(rows[1]["tokens_per_forward"], 2);
     // One rule that was asked for is the only one; and it is a table for people.
-    const Result table = run("--problems 4 --block 8 --remasking sequential");
+    const Outcome table = run("--problems 4 --block 8 --remasking sequential");
     EXPECT_NE(table.out.find("sequential"), std::string::npos) << table.out;
     EXPECT_EQ(table.out.find("dynamic"), std::string::npos) << table.out;
 }
@@ -79,7 +64,7 @@ TEST_F(EvalProgram, SamplesAreSavedAndGradedAgain) {
     EXPECT_EQ(rows[0]["samples"], 3);
     EXPECT_DOUBLE_EQ(rows[0]["pass_at"]["1"], rows[0]["accuracy"]);
     EXPECT_GE(rows[0]["pass_at"]["3"], rows[0]["pass_at"]["2"]);
-    const std::vector<Json> saved = lines(read_text(items));
+    const std::vector<Json> saved = json_lines(read_text(items));
     ASSERT_EQ(saved.size(), 2u * 6 * 3);
     std::set<std::string> distinct;
     for (size_t i = 0; i < 18; i++) {
@@ -93,7 +78,7 @@ TEST_F(EvalProgram, SamplesAreSavedAndGradedAgain) {
     ASSERT_EQ(again.size(), 2u);
     for (size_t i = 0; i < 2; i++) {
         for (const char* key :
-             {"accuracy", "accuracy_low", "pass_at", "length", "tokens_per_forward", "surprise"})
+             {"accuracy", "accuracy_low", "pass_at", "length", "tokens_per_forward", "entropy"})
             EXPECT_EQ(again[i][key], rows[i][key]) << key;
         EXPECT_EQ(again[i]["changed_rewards"], 0);
     }
@@ -127,7 +112,7 @@ TEST_F(EvalProgram, GradesLinesOfInfer) {
     for (const char* bad : {R"({"text": "4"})", R"({"id": 2, "text": "4"})", R"({"id": 0})", R"([1])", "{",
                             R"({"prompt": "unknown", "text": "4"})"}) {
         write_file_atomic(answers, std::string(bad) + "\n");
-        const Result r = run(command);
+        const Outcome r = run(command);
         EXPECT_EQ(r.code, 3) << bad;
         EXPECT_NE(r.err.find("answers.jsonl"), std::string::npos) << r.err;
     }
@@ -158,7 +143,7 @@ TEST_F(EvalProgram, MultipleChoiceByLikelihood) {
     ASSERT_EQ(rows.size(), 1u);
     EXPECT_EQ(rows[0]["questions"], 2);
     EXPECT_EQ(rows[0]["accuracy"], 1);
-    const std::vector<Json> saved = lines(read_text(items));
+    const std::vector<Json> saved = json_lines(read_text(items));
     ASSERT_EQ(saved.size(), 2u);
     EXPECT_EQ(saved[0]["chosen"], 1);
     EXPECT_GT(saved[0]["log_likelihoods"][1], saved[0]["log_likelihoods"][0]);
@@ -169,7 +154,7 @@ TEST_F(EvalProgram, MultipleChoiceByLikelihood) {
           R"({"question": "q", "choices": ["a", 1], "answer": 0})",
           R"({"question": "q", "choices": ["a", "b"]})", R"({"choices": ["a", "b"], "answer": 0})"}) {
         write_file_atomic(data, std::string(bad) + "\n");
-        const Result r = run("--choices " + data);
+        const Outcome r = run("--choices " + data);
         EXPECT_EQ(r.code, 3) << bad;
         EXPECT_NE(r.err.find("choices.jsonl:1"), std::string::npos) << r.err;
     }
@@ -185,10 +170,10 @@ TEST_F(EvalProgram, ARunsFolderIsItsNewestCheckpointOnItsTask) {
                       "gen_length = 20\nblock = 8\n");
     const std::string items = folder_.file("items.jsonl");
     EXPECT_EQ(json("--problems 2 --model " + run_folder + " --items " + items).size(), 2u);
-    EXPECT_EQ(lines(read_text(items))[0]["prompt"].get<std::string>().size(), 6u);  // 12+34=
+    EXPECT_EQ(json_lines(read_text(items))[0]["prompt"].get<std::string>().size(), 6u);  // 12+34=
     // What is typed beats the run's, and two models are a table of two.
-    const Result two = run("--problems 2 --task arithmetic:working=totals --model " + run_folder +
-                           " --model inference/default_model");
+    const Outcome two = run("--problems 2 --task arithmetic:working=totals --model " + run_folder +
+                            " --model inference/default_model");
     EXPECT_EQ(two.code, 0) << two.err;
     EXPECT_NE(two.out.find(run_folder), std::string::npos) << two.out;
     EXPECT_NE(two.out.find("inference/default_model"), std::string::npos) << two.out;
@@ -204,15 +189,15 @@ TEST_F(EvalProgram, ASignalEndsItWithWhatIsThere) {
          " && break; sleep 0.05; done; sleep 0.2; kill -TERM $p; wait $p")
             .c_str());
     EXPECT_EQ(WEXITSTATUS(status), 143) << read_text(err);
-    const std::vector<Json> rows = lines(read_text(out));
+    const std::vector<Json> rows = json_lines(read_text(out));
     ASSERT_EQ(rows.size(), 1u);
     EXPECT_TRUE(rows[0]["interrupted"]);
     EXPECT_LT(rows[0]["problems"], 20000);
-    EXPECT_EQ(lines(read_text(items)).size(), rows[0]["problems"].get<size_t>());
+    EXPECT_EQ(json_lines(read_text(items)).size(), rows[0]["problems"].get<size_t>());
 }
 
 TEST_F(EvalProgram, FaultsAndPlans) {
-    const Result r = run("--num-samples 4 --pass-at 8 --likelihood --choices x --split nowhere");
+    const Outcome r = run("--num-samples 4 --pass-at 8 --likelihood --choices x --split nowhere");
     EXPECT_EQ(r.code, 2);
     for (const char* word : {"--num-samples 4", "--pass-at 8", "exclude each other", "nowhere"})
         EXPECT_NE(r.err.find(word), std::string::npos) << r.err;
@@ -220,7 +205,7 @@ TEST_F(EvalProgram, FaultsAndPlans) {
     EXPECT_EQ(run("--choices no_such_file.jsonl").code, 3);
     EXPECT_EQ(run("--task nonsense").code, 2);
     EXPECT_EQ(run("--gen-length 0").code, 2);
-    const Result plan = run("--dry-run --items " + folder_.file("none"));
+    const Outcome plan = run("--dry-run --items " + folder_.file("none"));
     EXPECT_EQ(plan.code, 0) << plan.err;
     EXPECT_NE(plan.out.find("MiB"), std::string::npos) << plan.out;
     EXPECT_FALSE(file_exists(folder_.file("none")));

@@ -7,6 +7,8 @@
 #include <csignal>
 #include <filesystem>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
 
@@ -14,29 +16,13 @@ namespace fs = std::filesystem;
 
 class Files : public testing::Test {
   protected:
-    void SetUp() override {
-        folder = testing::TempDir() + "files-" + std::to_string(getpid());
-        fs::remove_all(folder);
-        fs::create_directories(folder);
-    }
-    void TearDown() override { fs::remove_all(folder); }
-    std::string at(const std::string& name) const { return folder + "/" + name; }
+    std::string at(const std::string& name) const { return own.file(name); }
     size_t entries() const {
         return size_t(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
     }
-    std::string folder;
+    const TemporaryFolder own;
+    const std::string folder = own.path();
 };
-
-template <class F>
-static std::string message(Exit code, F f) {
-    try {
-        f();
-    } catch (const Error& e) {
-        EXPECT_EQ(e.code, code) << e.what();
-        return e.what();
-    }
-    return "";
-}
 
 TEST_F(Files, WritesAndReads) {
     const std::string content("a\0b\n", 4);
@@ -52,25 +38,25 @@ TEST_F(Files, WritesAndReads) {
 }
 
 TEST_F(Files, ReadingFaultsNameThePath) {
-    EXPECT_EQ(message(Exit::BadFile, [&] { MappedFile f(at("none")); }),
+    EXPECT_EQ(fault_of(Exit::BadFile, [&] { MappedFile f(at("none")); }),
               at("none") + ": cannot read: No such file or directory");
-    EXPECT_EQ(message(Exit::BadFile, [&] { read_text(at("none")); }),
+    EXPECT_EQ(fault_of(Exit::BadFile, [&] { read_text(at("none")); }),
               at("none") + ": cannot read: No such file or directory");
-    EXPECT_EQ(message(Exit::BadFile, [&] { MappedFile f(folder); }), folder + ": is a folder, not a file");
-    EXPECT_EQ(message(Exit::BadFile, [&] { read_text(folder); }), folder + ": is a folder, not a file");
+    EXPECT_EQ(fault_of(Exit::BadFile, [&] { MappedFile f(folder); }), folder + ": is a folder, not a file");
+    EXPECT_EQ(fault_of(Exit::BadFile, [&] { read_text(folder); }), folder + ": is a folder, not a file");
     ASSERT_EQ(mkfifo(at("pipe").c_str(), 0600), 0);
-    EXPECT_EQ(message(Exit::BadFile, [&] { MappedFile f(at("pipe")); }),
+    EXPECT_EQ(fault_of(Exit::BadFile, [&] { MappedFile f(at("pipe")); }),
               at("pipe") + ": is not a regular file");
 }
 
 TEST_F(Files, WritingFaultsNameThePath) {
-    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic(at("no/x"), "a"); }).find(at("no/x")),
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { write_file_atomic(at("no/x"), "a"); }).find(at("no/x")),
               std::string::npos);
-    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic(folder, "a"); }).find("is a folder"),
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { write_file_atomic(folder, "a"); }).find("is a folder"),
               std::string::npos);
-    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic("/dev/full", "a"); }).find("No space left"),
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { write_file_atomic("/dev/full", "a"); }).find("No space left"),
               std::string::npos);
-    EXPECT_NE(message(Exit::Runtime, [&] { write_file_atomic("/proc/x", "a"); }).find("/proc/x"),
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { write_file_atomic("/proc/x", "a"); }).find("/proc/x"),
               std::string::npos);
 }
 
@@ -90,7 +76,7 @@ TEST_F(Files, AFailedWriteLeavesTheOldFile) {
     const auto old_handler = signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &small);
     const std::string fault =
-        message(Exit::Runtime, [&] { write_file_atomic(at("x"), std::string(3 << 20, 'b')); });
+        fault_of(Exit::Runtime, [&] { write_file_atomic(at("x"), std::string(3 << 20, 'b')); });
     setrlimit(RLIMIT_FSIZE, &before);
     signal(SIGXFSZ, old_handler);
     EXPECT_NE(fault, "");
@@ -163,7 +149,7 @@ TEST_F(Files, FoldersInTheWay) {
 
     fs::create_directory(at("full"));
     write_file_atomic(at("full/old"), "x");
-    EXPECT_NE(message(Exit::Runtime, [&] { AtomicFolder out(at("full")); }).find("not empty"),
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { AtomicFolder out(at("full")); }).find("not empty"),
               std::string::npos);
     EXPECT_TRUE(file_exists(at("full/old")));
     {
@@ -176,7 +162,7 @@ TEST_F(Files, FoldersInTheWay) {
     EXPECT_EQ(read_text(at("full/new")), "y");
 
     write_file_atomic(at("file"), "x");
-    EXPECT_NE(message(Exit::Runtime, [&] { AtomicFolder out(at("file"), true); }).find("is a file"),
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { AtomicFolder out(at("file"), true); }).find("is a file"),
               std::string::npos);
     EXPECT_EQ(entries(), 3u);
 }

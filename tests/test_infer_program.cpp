@@ -9,27 +9,13 @@
 #include <sstream>
 
 #include "tests/programs.h"
+#include "tests/temporary_folder.h"
 #include "tests/text_engine.h"
 #include "utils/files.h"
 #include "utils/json.h"
 #include "weights_tools/model_folder.h"
 
 namespace {
-
-struct Result {
-    int code;
-    std::string out, err;
-    std::vector<Json> lines() const {
-        std::vector<Json> all;
-        std::istringstream in(out);
-        for (std::string line; std::getline(in, line);) all.push_back(Json::parse(line));
-        return all;
-    }
-};
-
-std::string temporary(const std::string& name) {
-    return testing::TempDir() + format("infer_%d_", int(getpid())) + name;
-}
 
 class InferProgram : public testing::Test {
   protected:
@@ -40,19 +26,14 @@ class InferProgram : public testing::Test {
         const RandomModel model(byte_model_config());
         save_model_folder(folder_, model.weights, model.config, "", DType::F32, *model.ops);
     }
-    static void TearDownTestSuite() { (void)!system(("rm -rf " + temporary("*")).c_str()); }
     void SetUp() override {
         if (!file_exists(program("infer"))) GTEST_SKIP() << program("infer") << " is not built";
     }
 
-    static Result run(const std::string& arguments, const std::string& input = "") {
-        const std::string out = temporary("out"), err = temporary("err"), in = temporary("in");
-        write_file_atomic(in, input);
-        const int status = system(
-            (program("infer") + " --threads 1 " + arguments + " <" + in + " >" + out + " 2>" + err).c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    static Outcome run(const std::string& arguments, const std::string& input = "") {
+        return run_command(program("infer") + " --threads 1 " + arguments, input);
     }
-    static Result with_model(const std::string& arguments, const std::string& input = "") {
+    static Outcome with_model(const std::string& arguments, const std::string& input = "") {
         return run("--model " + folder_ + " " + arguments, input);
     }
     static std::string folder_;
@@ -66,12 +47,12 @@ bool contains(const std::string& text, const std::string& part) {
 }  // namespace
 
 TEST_F(InferProgram, TextGoesToStdoutAndEverythingElseToStderr) {
-    const Result text = with_model("--prompt abc --gen-length 12"),
-                 json = with_model("--prompt abc --gen-length 12 --json");
+    const Outcome text = with_model("--prompt abc --gen-length 12"),
+                  json = with_model("--prompt abc --gen-length 12 --json");
     EXPECT_EQ(text.code, 0);
-    ASSERT_EQ(json.lines().size(), 1u);
-    EXPECT_EQ(text.out, json.lines()[0]["text"].get<std::string>() + "\n");
-    EXPECT_EQ(json.lines()[0]["prompt_ids"], Json({97, 98, 99}));
+    ASSERT_EQ(json_lines(json.out).size(), 1u);
+    EXPECT_EQ(text.out, json_lines(json.out)[0]["text"].get<std::string>() + "\n");
+    EXPECT_EQ(json_lines(json.out)[0]["prompt_ids"], Json({97, 98, 99}));
     EXPECT_TRUE(contains(text.err, "tokens per forward"));
     EXPECT_EQ(with_model("--prompt abc --gen-length 12 --quiet").err, "");
     // The same prompt from a file, from a pipe, and as ids.
@@ -88,9 +69,9 @@ TEST_F(InferProgram, JsonLinesAreAnsweredInTheirOrder) {
         "{\"prompt_ids\": [97, 98, 99]}\n{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}], \"id\": "
         "[3]}\n";
     const std::string flags = "--input - --json --gen-length 9 --temperature 1 --num-samples 2 --max-active ";
-    const Result wide = with_model(flags + "8", input), narrow = with_model(flags + "1", input);
+    const Outcome wide = with_model(flags + "8", input), narrow = with_model(flags + "1", input);
     ASSERT_EQ(wide.code, 0) << wide.err;
-    const std::vector<Json> a = wide.lines(), b = narrow.lines();
+    const std::vector<Json> a = json_lines(wide.out), b = json_lines(narrow.out);
     ASSERT_EQ(a.size(), 6u);
     ASSERT_EQ(b.size(), 6u);
     for (size_t i = 0; i < 6; i++) {
@@ -105,7 +86,7 @@ TEST_F(InferProgram, JsonLinesAreAnsweredInTheirOrder) {
 }
 
 TEST_F(InferProgram, MistakesAreNamedTogether) {
-    Result r = with_model("--prompt a --threshold 2 --top-p 0 --steps 9");
+    Outcome r = with_model("--prompt a --threshold 2 --top-p 0 --steps 9");
     EXPECT_EQ(r.code, 2);
     for (const char* part : {"--threshold 2", "--top-p 0", "--steps 9"})
         EXPECT_TRUE(contains(r.err, part)) << r.err;
@@ -128,9 +109,9 @@ TEST_F(InferProgram, MistakesAreNamedTogether) {
 }
 
 TEST_F(InferProgram, DryRunPrintsThePlan) {
-    const Result r = with_model("--prompt abc --dry-run --json --num-samples 3 --gen-length 12");
+    const Outcome r = with_model("--prompt abc --dry-run --json --num-samples 3 --gen-length 12");
     ASSERT_EQ(r.code, 0) << r.err;
-    const Json plan = r.lines()[0];
+    const Json plan = json_lines(r.out)[0];
     EXPECT_EQ(plan["max_active"], 3);
     EXPECT_EQ(plan["kv_slots"], 3 * 16);
     EXPECT_GT(plan["bytes"]["weights"], 0);
@@ -141,7 +122,7 @@ TEST_F(InferProgram, DryRunPrintsThePlan) {
 TEST_F(InferProgram, PresetsAndFlagsOverThem) {
     const std::string flags = "--prompt abc --gen-length 16 --json --seed 5 ";
     const auto ids = [&](const std::string& more) {
-        return with_model(flags + more).lines()[0]["output_ids"];
+        return json_lines(with_model(flags + more).out)[0]["output_ids"];
     };
     EXPECT_EQ(ids("--preset sdar"), ids("--temperature 1 --confidence filtered --threshold 0.85"));
     EXPECT_EQ(ids("--preset sdar --temperature 0"), ids("--threshold 0.85"));
@@ -173,10 +154,11 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
     waitpid(child, &status, 0);
     ASSERT_TRUE(WIFEXITED(status));
     EXPECT_EQ(WEXITSTATUS(status), 130);
-    std::istringstream lines(read_text(out));
     int n = 0, cut = 0;
-    for (std::string line; std::getline(lines, line); n++)
-        cut += Json::parse(line)["finish_reason"] == "interrupted";
+    for (const Json& line : json_lines(read_text(out))) {
+        n++;
+        cut += line["finish_reason"] == "interrupted";
+    }
     EXPECT_GT(n, 0);
     EXPECT_LT(n, 20000);
     EXPECT_GT(cut, 0);  // those in flight, 16 at most; those that never began are left out
@@ -186,7 +168,7 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
 // What a newcomer types first: the model that comes along answers its sample prompt, and says what it is.
 TEST_F(InferProgram, TheModelThatComesAlongAnswersItsSamplePrompt) {
     if (!file_exists("inference/default_model/model.safetensors")) GTEST_SKIP() << "it is not here";
-    const Result r = run("--block 8");
+    const Outcome r = run("--block 8");
     ASSERT_EQ(r.code, 0) << r.err;
     EXPECT_TRUE(contains(r.err, "inference/default_model")) << r.err;
     EXPECT_TRUE(contains(r.err, "347+586=")) << r.err;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "model/parameters.h"
+#include "tests/fault_of.h"
 #include "tests/temporary_folder.h"
 #include "tokenizer/byte_tokenizer.h"
 #include "utils/error.h"
@@ -21,13 +22,7 @@ static const std::vector<std::string> SMALLER = {
     "num_key_value_heads=1", "head_dim=6",     "intermediate_size=10"};
 
 static std::string usage_fault(const std::string& preset, const std::vector<std::string>& set) {
-    try {
-        init_config(preset, BYTES, set);
-    } catch (const Error& e) {
-        EXPECT_EQ(e.code, Exit::Usage) << e.what();
-        return e.what();
-    }
-    return "";
+    return fault_of(Exit::Usage, [&] { init_config(preset, BYTES, set); });
 }
 
 #define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)

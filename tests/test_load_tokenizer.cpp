@@ -4,6 +4,8 @@
 
 #include <filesystem>
 
+#include "tests/fault_of.h"
+#include "tests/temporary_folder.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 #include "utils/error.h"
@@ -33,12 +35,6 @@ std::string alphabet_spelling(int rank) {  // GPT-2's order of the bytes
 
 class LoadTokenizer : public testing::Test {
   protected:
-    void SetUp() override {
-        folder = testing::TempDir() + "tokenizer";
-        std::filesystem::remove_all(folder);
-        make_folders(folder);
-    }
-    void TearDown() override { std::filesystem::remove_all(folder); }
     void write(const std::string& name, const std::string& content) {
         write_file_atomic(folder + "/" + name, content);
     }
@@ -79,13 +75,7 @@ class LoadTokenizer : public testing::Test {
     }
 
     std::string error() {
-        try {
-            load_tokenizer(folder);
-        } catch (const Error& error) {
-            EXPECT_EQ(error.code, Exit::BadFile) << error.what();
-            return error.what();
-        }
-        return "no error";
+        return fault_of(Exit::BadFile, [&] { load_tokenizer(folder); });
     }
     void expect_error(const std::string& part) {
         EXPECT_NE(error().find(part), std::string::npos) << error() << "\nlacks " << part;
@@ -98,7 +88,8 @@ class LoadTokenizer : public testing::Test {
         expect_error(part);
     }
 
-    std::string folder;
+    const TemporaryFolder own;
+    std::string folder = own.path();
 };
 
 // "the" in this vocabulary: bytes are their rank ('!' = 0), merges follow from 256

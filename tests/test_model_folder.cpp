@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "tests/fault_of.h"
 #include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
@@ -62,13 +63,7 @@ void expect_equal(const Parameters& a, const Parameters& b, const ModelConfig& c
 }
 
 std::string fault(const std::string& path, Head head) {
-    try {
-        open_model_folder(path, head);
-    } catch (const Error& e) {
-        EXPECT_EQ(e.code, Exit::BadFile) << e.what();
-        return e.what();
-    }
-    return "";
+    return fault_of(Exit::BadFile, [&] { open_model_folder(path, head); });
 }
 
 #define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)

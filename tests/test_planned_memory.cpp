@@ -18,11 +18,7 @@
 #include "utils/json.h"
 #include "weights_tools/init_folder.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool SANITIZED = true;
-#else
-constexpr bool SANITIZED = false;
-
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // ---- every allocation of this program, watched while `watching`: the heap's by operator new, an arena's by mmap
 
 namespace {
@@ -65,19 +61,6 @@ std::vector<Record> records_of(const ModelConfig& c, int block, int n, uint64_t 
         out.back().reward = double(i % 2);
     }
     return out;
-}
-
-struct Outcome {
-    std::string out;
-    int code;
-};
-Outcome run(const std::string& command) {
-    Outcome outcome;
-    FILE* pipe = popen((command + " 2>/dev/null").c_str(), "r");
-    char buffer[4096];
-    while (const size_t n = fread(buffer, 1, sizeof(buffer), pipe)) outcome.out.append(buffer, n);
-    outcome.code = pclose(pipe);
-    return outcome;
 }
 
 }  // namespace
@@ -125,17 +108,17 @@ TEST(PlannedMemory, PeakOfAnUpdateIsWhatDryRunSays) {
         init_config("tiny", {BYTE_VOCABULARY, BYTE_MASK, {BYTE_IM_END, BYTE_END_OF_TEXT}}, {});
     make_folders(folder.file("policy"));
     init_folder(folder.file("policy"), c, 1, DType::F32, [](uint64_t) {});
-    ASSERT_EQ(
-        run(program("convert") + " value-init " + folder.file("policy") + " --out " + folder.file("critic"))
-            .code,
-        0);
+    ASSERT_EQ(run_command(program("convert") + " value-init " + folder.file("policy") + " --out " +
+                          folder.file("critic"))
+                  .code,
+              0);
     std::string lines;
     for (const Record& r : records_of(c, 4, 30, 3)) lines += dump(to_json(r)) + "\n";
     write_file_atomic(folder.file("records.jsonl"), lines);
     const std::string base = program("train_tracerl") + " --device cpu --threads 1 --progress none --model " +
                              folder.file("policy") + " --replay " + folder.file("records.jsonl") +
                              " --keep-accuracy all --value-model " + folder.file("critic");
-    const Outcome plan = run(base + " --dry-run"), real = run(base);
+    const Outcome plan = run_command(base + " --dry-run"), real = run_command(base);
     ASSERT_EQ(plan.code, 0);
     ASSERT_EQ(real.code, 0);
     const size_t sum = plan.out.rfind("sum");

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
 #include "utils/log.h"
@@ -46,7 +47,7 @@ TEST(Progress, StylesByName) {
 }
 
 TEST(Log, AlsoToAFile) {
-    const std::string path = testing::TempDir() + "main.log";
+    const std::string path = temporary("main.log");
     write_file_atomic(path, "before\n");
     log_to_file(path);
     testing::internal::CaptureStderr();

@@ -94,6 +94,26 @@ TEST(Report, OfOneRun) {
     EXPECT_EQ(read_text(run + "/report.html"), page);
 }
 
+TEST(Report, OfARunOfWeeksStaysShort) {
+    TemporaryFolder folder;
+    const std::string run = folder.path();
+    write_run(run, 50, 0.5, "");
+    const std::string sample = read_text(run + "/samples/eval-0003.jsonl");
+    const auto rows = [&] { return count(run_report(read_run(run)), "<tr><th>RL step"); };
+    const auto examples = [&] { return count(run_report(read_run(run)), "\"label\":"); };
+    std::string metrics = read_text(run + "/metrics.jsonl");
+    for (int i = 1; i <= 40; i++) {
+        metrics += dump(evaluation(52 + i, format("RL step %d", 50 + i).c_str(), 0.5, 0.5)) + "\n";
+        write_file_atomic(run + "/metrics.jsonl", metrics);
+        write_file_atomic(run + format("/samples/eval-%04d.jsonl", 3 + i), sample);
+        if (i > 5) continue;
+        EXPECT_EQ(rows(), i);
+        EXPECT_EQ(examples(), 1 + i);
+    }
+    EXPECT_EQ(rows(), 0) << "the curves have them";
+    EXPECT_EQ(examples(), 8) << "the first and the newest";
+}
+
 TEST(Report, OfARunThatHasJustBegun) {
     TemporaryFolder folder;
     write_file_atomic(folder.file("metrics.jsonl"), "");
@@ -127,7 +147,7 @@ TEST(Report, SeedsOfOneKindAreOneCurveWithItsSpread) {
     ASSERT_NE(chart, std::string::npos);
     const std::string figure = page.substr(chart, page.find("</figure>", chart) - chart);
     EXPECT_EQ(count(figure, "class=\"band\""), 1);
-    EXPECT_EQ(count(figure, "class=\"curve\""), 2);
+    EXPECT_EQ(count(figure, "class=\"curve "), 2);
     EXPECT_NE(figure.find("&quot;0.31&quot;"), std::string::npos)
         << "the mean of 0.21 and 0.41 in the first step";
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/cuda_ops.h"
+#include "tests/fault_of.h"
 #include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
@@ -178,13 +179,7 @@ TEST(Safetensors, HostilePlaces) {
 TEST(Safetensors, HostileFiles) {
     const TemporaryFolder folder;
     const auto open_fault = [&](const std::string& name) -> std::string {
-        try {
-            const SafetensorsFile file(folder.file(name));
-        } catch (const Error& e) {
-            EXPECT_EQ(e.code, Exit::BadFile);
-            return e.what();
-        }
-        return "";
+        return fault_of(Exit::BadFile, [&] { const SafetensorsFile file(folder.file(name)); });
     };
     EXPECT_HAS(open_fault("missing"), "No such file");
     EXPECT_HAS(open_fault("."), "not a regular file");

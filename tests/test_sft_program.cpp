@@ -13,27 +13,17 @@
 
 namespace {
 
-struct Outcome {
-    int code;
-    std::string out, err;
-};
-
 class SftProgram : public testing::Test {
   protected:
     TemporaryFolder folder_;
 
-    Outcome run(const std::string& command) const {
-        const std::string out = folder_.file("out"), err = folder_.file("err");
-        const int status = system((command + " </dev/null >" + out + " 2>" + err).c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
-    }
     // A byte-level model of width 16 in folder `name`, and a file of 24 examples.
     void SetUp() override {
-        const Outcome made =
-            run(program("convert") + " init --preset tiny --tokenizer bytes --out " + folder_.file("model") +
-                " --set hidden_size=16 --set num_hidden_layers=2 --set num_attention_heads=2 --set "
-                "num_key_value_heads=1 --set head_dim=8 --set intermediate_size=24 --set "
-                "max_position_embeddings=64");
+        const Outcome made = run_command(
+            program("convert") + " init --preset tiny --tokenizer bytes --out " + folder_.file("model") +
+            " --set hidden_size=16 --set num_hidden_layers=2 --set num_attention_heads=2 --set "
+            "num_key_value_heads=1 --set head_dim=8 --set intermediate_size=24 --set "
+            "max_position_embeddings=64");
         ASSERT_EQ(made.code, 0) << made.err;
         std::string lines;
         for (int i = 0; i < 24; i++)
@@ -59,8 +49,11 @@ class SftProgram : public testing::Test {
 }  // namespace
 
 TEST_F(SftProgram, LearnsEvaluatesAndSavesAFolderThatIsAModel) {
-    const Outcome o = run(training("run"));
+    const Outcome o = run_command(training("run") + " --json");
     ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(parse_json(o.out, "stdout"), Json({{"model", newest("run")}}));
+    EXPECT_TRUE(
+        json_lines(run_command(training("plan") + " --dry-run --json").out)[0].contains("bytes_total"));
     std::vector<Json> lines;
     read_jsonl(folder_.file("run/metrics.jsonl"),
                [&](const Json& line, const std::string&) { lines.push_back(line); });
@@ -70,15 +63,15 @@ TEST_F(SftProgram, LearnsEvaluatesAndSavesAFolderThatIsAModel) {
     EXPECT_FALSE(lines[6].contains("eval_nll"));
     EXPECT_LT(lines[0]["lr"].get<double>(), lines[2]["lr"].get<double>());  // warm-up
     EXPECT_NEAR(lines.back()["lr"].get<double>(), 1e-3, 2e-4);              // the cosine's floor
-    EXPECT_EQ(run(program("convert") + " check " + newest("run")).code, 0);
-    EXPECT_EQ(run(program("infer") + " --device cpu --model " + newest("run") +
-                  " --prompt 1+2= --gen-length 4 --json")
+    EXPECT_EQ(run_command(program("convert") + " check " + newest("run")).code, 0);
+    EXPECT_EQ(run_command(program("infer") + " --device cpu --model " + newest("run") +
+                          " --prompt 1+2= --gen-length 4 --json")
                   .code,
               0);
 }
 
 TEST_F(SftProgram, AStoppedRunGoesOnBitForBit) {
-    ASSERT_EQ(run(training("whole")).code, 0);
+    ASSERT_EQ(run_command(training("whole")).code, 0);
     const pid_t pid = fork();
     if (pid == 0) {
         const std::string command = "exec " + training("cut") + " >/dev/null 2>&1";
@@ -97,7 +90,7 @@ TEST_F(SftProgram, AStoppedRunGoesOnBitForBit) {
     ASSERT_TRUE(WIFEXITED(status));
     EXPECT_TRUE(WEXITSTATUS(status) == 143 || WEXITSTATUS(status) == 0) << WEXITSTATUS(status);
     const Outcome o =
-        run(program("train_sft") + " --device cpu --progress none --resume " + folder_.file("cut"));
+        run_command(program("train_sft") + " --device cpu --progress none --resume " + folder_.file("cut"));
     ASSERT_EQ(o.code, 0) << o.err;
     for (const char* file : {"/model.safetensors", "/optimizer.safetensors", "/config.json"})
         EXPECT_EQ(read_text(newest("whole") + file), read_text(newest("cut") + file)) << file;
@@ -150,7 +143,8 @@ TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
     const std::string file = folder_.file("bad.jsonl");
     for (const Case& c : cases) {
         write_file_atomic(file, c.good + "\n" + c.bad + "\n");
-        const Outcome o = run(program(c.program) + file + " --device cpu --model " + folder_.file("model"));
+        const Outcome o =
+            run_command(program(c.program) + file + " --device cpu --model " + folder_.file("model"));
         EXPECT_EQ(o.code, 3) << c.bad << o.err;
         EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << c.bad << o.err;
         EXPECT_NE(o.err.find(file + ":2:"), std::string::npos) << c.bad << o.err;
@@ -159,7 +153,7 @@ TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
     }
     for (const char* of : {replay, sft_replay, sft}) {
         write_file_atomic(file, "");
-        const Outcome o = run(program(of) + file + " --device cpu --model " + folder_.file("model"));
+        const Outcome o = run_command(program(of) + file + " --device cpu --model " + folder_.file("model"));
         EXPECT_EQ(o.code, 3) << of;
         EXPECT_NE(o.err.find(file), std::string::npos) << o.err;
         EXPECT_NE(o.err.find("empty"), std::string::npos) << o.err;

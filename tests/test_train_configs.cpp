@@ -7,6 +7,7 @@
 #include <map>
 
 #include "tests/programs.h"
+#include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
 
@@ -14,19 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Outcome {
-    int code;
-    std::string out, err;
-};
-
-std::string temporary(const std::string& name) { return testing::TempDir() + "train_configs_" + name; }
-
 Outcome run(const std::string& arguments) {
-    const std::string out = temporary("out"), err = temporary("err");
-    const int status =
-        system((program("train_tracerl") + " --device cpu " + arguments + " </dev/null >" + out + " 2>" + err)
-                   .c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    return run_command(program("train_tracerl") + " --device cpu " + arguments);
 }
 
 // What a plan says of `what`, in MiB.
@@ -116,10 +106,8 @@ TEST_P(HostileConfig, IsRefusedWithAllItsFaults) {
     make_folders(taken);
     write_file_atomic(taken + "/config.toml", "");
     if (!file_exists(other + "/config.json")) {
-        ASSERT_EQ(system((program("convert") + " init --preset tiny --set vocab_size=300 --out " + other +
-                          " >/dev/null 2>&1")
-                             .c_str()),
-                  0);
+        const std::string init = " init --preset tiny --set vocab_size=300 --out ";
+        ASSERT_EQ(run_command(program("convert") + init + other).code, 0);
     }
     const std::string data = temporary("data.jsonl");
     write_file_atomic(data, "{\"question\": \"1+1\", \"ground_truth_answer\": \"2\"}\n");

@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
 #include "tests/programs.h"
+#include "tests/temporary_folder.h"
 #include "train/run_folder.h"
 #include "utils/files.h"
 #include "utils/json.h"
@@ -14,19 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Outcome {
-    int code;
-    std::string out, err;
-};
-
-std::string temporary(const std::string& name) { return testing::TempDir() + "train_program_" + name; }
-
 Outcome run(const std::string& arguments) {
-    const std::string out = temporary("out"), err = temporary("err");
-    const int status = system((program("train_tracerl") + " --progress none --device cpu " + arguments +
-                               " </dev/null >" + out + " 2>" + err)
-                                  .c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    return run_command(program("train_tracerl") + " --progress none --device cpu " + arguments);
 }
 
 // A run of some seconds, of which every checkpoint is kept.
@@ -41,18 +32,11 @@ std::string latest_weights(const std::string& folder) {
     return read_text(folder + "/" + latest + "/model.safetensors");
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool SANITIZED = true;
-#else
-constexpr bool SANITIZED = false;
-#endif
-
 }  // namespace
 
 TEST(TrainProgram, TheDefaultRunInAMinute) {
     if (SANITIZED) GTEST_SKIP() << "takes a minute without a sanitizer, ten with one";
-    const std::string folder = temporary("quick");
-    fs::remove_all(folder);
+    const std::string folder = fresh("quick");
     const Outcome o = run("--config train/configs/quick.toml --out " + folder);
     ASSERT_EQ(o.code, 0) << o.err;
     EXPECT_NE(o.out.find("./infer --model " + folder + "/ckpt/step-"), std::string::npos) << o.out;
@@ -84,18 +68,14 @@ TEST(TrainProgram, TheDefaultRunInAMinute) {
 // Stopped at 30 random moments by SIGINT, SIGTERM and kill -9; `make soak` does it 100 times.
 TEST(TrainProgram, KilledAndResumedIsExact) {
     if (SANITIZED) GTEST_SKIP() << "takes ten seconds without a sanitizer, minutes with one";
-    EXPECT_EQ(system(("tests/soak.sh " + program("train_tracerl") + " 30").c_str()), 0);
+    const Outcome o = run_command("tests/soak.sh " + program("train_tracerl") + " 30");
+    EXPECT_EQ(o.code, 0) << o.out << o.err;
 }
 
 TEST(TrainProgram, EnlargedBlocksAreTheModelsOwn) {
-    const std::string model = temporary("b4"), folder = temporary("enlarged");
-    fs::remove_all(model);
-    fs::remove_all(folder);
-    ASSERT_EQ(
-        system((program("convert") +
-                " init --preset tiny --tokenizer bytes --set num_hidden_layers=1 --quiet --out " + model)
-                   .c_str()),
-        0);
+    const std::string model = fresh("b4"), folder = fresh("enlarged");
+    const std::string init = " init --preset tiny --tokenizer bytes --set num_hidden_layers=1 --out ";
+    ASSERT_EQ(run_command(program("convert") + init + model).code, 0);
     const std::string small =
         "--task arithmetic:digits=1,working=off --gen-length 6 --sft-steps 1 --sft-batch 2 --sft-eval-every "
         "0 --total-steps 2 "
@@ -113,17 +93,12 @@ TEST(TrainProgram, EnlargedBlocksAreTheModelsOwn) {
 
 // Rewards of single tokens come from a command, beside another task, and train policy and value model.
 TEST(TrainProgram, AnExternalTaskInAMixture) {
-    const std::string folder = temporary("external"), model = temporary("external_model"),
+    const std::string folder = fresh("external"), model = fresh("external_model"),
                       problems = temporary("problems.jsonl"), judge = temporary("judge.sh");
-    fs::remove_all(folder);
-    fs::remove_all(model);
-    ASSERT_EQ(system((program("convert") +
-                      " init --preset tiny --tokenizer bytes --set hidden_size=16 --set intermediate_size=24 "
-                      "--set num_hidden_layers=2 --set head_dim=8 --set num_attention_heads=2 "
-                      "--set num_key_value_heads=1 --out " +
-                      model + " >/dev/null 2>&1")
-                         .c_str()),
-              0);
+    const std::string init =
+        " init --preset tiny --tokenizer bytes --set hidden_size=16 --set intermediate_size=24 --set "
+        "num_hidden_layers=2 --set head_dim=8 --set num_attention_heads=2 --set num_key_value_heads=1 --out ";
+    ASSERT_EQ(run_command(program("convert") + init + model).code, 0);
     write_file_atomic(problems, "{\"question\": \"a\"}\n{\"question\": \"b\"}\n{\"question\": \"c\"}\n");
     // The first token of every other response is worth 1, the rest nothing.
     write_file_atomic(judge,
@@ -162,23 +137,17 @@ TEST(TrainProgram, AnExternalTaskInAMixture) {
 // A disk that is full, played by a limit on the size of files: the run ends with one line that names the file, the checkpoint
 // before stays whole, and with room again the run goes on to the same weights.
 TEST(TrainProgram, AFullDisk) {
-    const std::string whole = temporary("disk_whole"), full = temporary("disk_full");
-    fs::remove_all(whole);
-    fs::remove_all(full);
+    const std::string whole = fresh("disk_whole"), full = fresh("disk_full");
     ASSERT_EQ(run(SMALL + " --out " + whole).code, 0);
     fs::copy(whole, full, fs::copy_options::recursive);  // as it was after two of four steps
     write_file_atomic(full + "/latest", "ckpt/step-000008\n");
     const std::string before = latest_weights(full);
-    const std::string err = temporary("err");
     // ulimit counts blocks of 512 or 1024 bytes: enough for the metrics, not for the weights
-    const int status =
-        system(("trap '' XFSZ; ulimit -f 500; exec " + program("train_tracerl") +
-                " --progress none --device cpu --resume " + full + " </dev/null >/dev/null 2>" + err)
-                   .c_str());
-    EXPECT_EQ(WEXITSTATUS(status), 1);
-    const std::string said = read_text(err);
-    EXPECT_NE(said.find("error: " + full), std::string::npos) << said;
-    EXPECT_NE(said.find("File too large"), std::string::npos) << said;
+    const Outcome o = run_command("trap '' XFSZ; ulimit -f 500; exec " + program("train_tracerl") +
+                                  " --progress none --device cpu --resume " + full);
+    EXPECT_EQ(o.code, 1);
+    EXPECT_NE(o.err.find("error: " + full), std::string::npos) << o.err;
+    EXPECT_NE(o.err.find("File too large"), std::string::npos) << o.err;
     EXPECT_TRUE(latest_weights(full) == before);
     EXPECT_EQ(read_text(full + "/latest"), "ckpt/step-000008\n");
     for (const auto& entry : fs::recursive_directory_iterator(full))
@@ -189,14 +158,13 @@ TEST(TrainProgram, AFullDisk) {
 }
 
 TEST(TrainProgram, FoldersThatCannotBeUsed) {
-    const std::string file = temporary("a_file"), taken = temporary("locked");
+    const std::string file = temporary("a_file"), taken = fresh("locked");
     write_file_atomic(file, "x");
     const Outcome under_a_file = run(SMALL + " --out " + file + "/run");
     EXPECT_EQ(under_a_file.code, 1);
     EXPECT_NE(under_a_file.err.find(file), std::string::npos) << under_a_file.err;
     EXPECT_EQ(run(SMALL + " --out /proc/run").code, 1);
     // Another process has the folder.
-    fs::remove_all(taken);
     const RunFolder mine = RunFolder::create(taken, "x", "");
     const Outcome second = run("--resume " + taken);
     EXPECT_EQ(second.code, 2);
@@ -204,23 +172,40 @@ TEST(TrainProgram, FoldersThatCannotBeUsed) {
 }
 
 TEST(TrainProgram, PlotsRuns) {
-    const std::string a = temporary("plot_a"), page = temporary("comparison.html");
-    fs::remove_all(a);
-    ASSERT_EQ(run(SMALL + " --out " + a).code, 0);
+    const std::string a = fresh("plot_a"), page = temporary("comparison.html");
+    const Outcome trained = run(SMALL + " --json --out " + a);
+    ASSERT_EQ(trained.code, 0) << trained.err;
+    const std::vector<Json> evaluations = json_lines(trained.out);
+    ASSERT_EQ(evaluations.size(), 3u);
+    EXPECT_EQ(evaluations[2]["name"], "after RL");
+    EXPECT_TRUE(evaluations[2]["dynamic"]["accuracy"].is_number());
     EXPECT_NE(read_text(a + "/main.log").find("evaluating (after RL)"), std::string::npos);
     const std::string report = read_text(a + "/report.html");
     fs::remove(a + "/report.html");
     const auto plot = [&](const std::string& arguments) {
-        return system((program("train_tracerl") + " plot " + arguments + " >" + temporary("out") + " 2>" +
-                       temporary("err"))
-                          .c_str());
+        return run_command(program("train_tracerl") + " plot " + arguments).code;
     };
-    EXPECT_EQ(plot(a), 0) << read_text(temporary("err"));
+    EXPECT_EQ(plot(a), 0);
     EXPECT_EQ(read_text(a + "/report.html"), report);
-    EXPECT_EQ(plot(a + " " + a + " --out " + page), 0) << read_text(temporary("err"));
+    EXPECT_EQ(plot(a + " " + a + " --out " + page), 0);
     EXPECT_NE(read_text(page).find("2 runs compared"), std::string::npos);
-    EXPECT_EQ(WEXITSTATUS(plot("no_such_run")), 3);
-    EXPECT_EQ(WEXITSTATUS(plot("")), 2);
+    EXPECT_EQ(plot("no_such_run"), 3);
+    EXPECT_EQ(plot(""), 2);
+}
+
+TEST(TrainProgram, APlanAsJson) {
+    const Outcome o = run(SMALL + " --value-model init --dry-run --json");
+    ASSERT_EQ(o.code, 0) << o.err;
+    const Json plan = parse_json(o.out, "stdout");
+    size_t held = 0, block = 0;
+    for (const auto& [name, bytes] : plan["bytes"].items()) held += bytes.get<size_t>();
+    for (const auto& [name, bytes] : plan["bytes_in_turn"].items())
+        block = std::max(block, bytes.get<size_t>());
+    EXPECT_GT(plan["bytes"]["value model weights"], 1 << 20);
+    EXPECT_EQ(plan["bytes_total"], held + block);
+    EXPECT_EQ(plan["bytes_with_recompute"][plan["recompute"].get<std::string>()], plan["bytes_total"]);
+    EXPECT_EQ(plan["step"]["generated_tokens_most"], 2 * 4 * 6);
+    EXPECT_GE(plan["step"]["seconds_most"], plan["step"]["seconds_least"]);
 }
 
 TEST(TrainProgram, FaultsAreListedTogether) {
@@ -237,7 +222,7 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     EXPECT_EQ(run("--block 4 --train-block 6 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --enlarge-at 2 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --train-block 8 --enlarge-at 2 --dry-run").code, 0);
-    const std::string taken = temporary("taken");
+    const std::string taken = fresh("taken");
     make_folders(taken);
     write_file_atomic(taken + "/config.toml", "");
     EXPECT_EQ(run("--out " + taken).code, 2);

@@ -1,6 +1,7 @@
 // Sharded folders: the index is as untrusted as the shards.
 #include <gtest/gtest.h>
 
+#include "tests/fault_of.h"
 #include "tests/temporary_folder.h"
 #include "utils/error.h"
 #include "utils/files.h"
@@ -68,13 +69,7 @@ TEST(WeightFiles, OneFileNeedsNoIndexAndWinsOverIt) {
 TEST(WeightFiles, FoldersWithoutWeights) {
     const TemporaryFolder folder;
     const auto fault = [](const std::string& path) -> std::string {
-        try {
-            const WeightFiles files(path);
-        } catch (const Error& e) {
-            EXPECT_EQ(e.code, Exit::BadFile);
-            return e.what();
-        }
-        return "";
+        return fault_of(Exit::BadFile, [&] { const WeightFiles files(path); });
     };
     EXPECT_HAS(fault(folder.path()), "has neither model.safetensors nor model.safetensors.index.json");
     EXPECT_HAS(fault(folder.file("nowhere")), "No such file");

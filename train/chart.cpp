@@ -95,8 +95,8 @@ std::string curve(const Series& s, const Axis& ax, const Axis& ay) {
     std::string out;
     const bool many = s.x.size() > MANY_POINTS && !s.dots && s.low.empty();
     const auto line = [&](const std::vector<double>& y, const char* kind) {
-        out += format("<path class=\"%s\" style=\"stroke: var(--c%d)\" d=\"%s\"/>", kind, s.colour,
-                      path(s.x, y, ax, ay).c_str());
+        out += format("<path class=\"%s c%d\" style=\"stroke: var(--c%d)\" d=\"%s\"/>", kind, s.colour,
+                      s.colour, path(s.x, y, ax, ay).c_str());
     };
     if (!s.low.empty()) out += band(s, ax, ay);
     if (many) line(s.y, "pale");
@@ -209,6 +209,8 @@ svg { width: 100%; height: auto; display: block; touch-action: pan-y; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .tick { fill: var(--soft); font: 10px system-ui, sans-serif; }
 svg .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+svg .curve.c1, svg .curve.c4 { stroke-dasharray: 7 3; } /* so that curves which lie on each other are both seen */
+svg .curve.c2, svg .curve.c5 { stroke-dasharray: 2 2.5; }
 svg .pale { fill: none; stroke-width: 1; opacity: .3; }
 svg .band { opacity: .16; }
 svg .at { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 2; }

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda_ops.h"
 #include "kernels/device_select.h"
+#include "utils/json.h"
 
 static double mib(size_t bytes) { return double(bytes) / (1 << 20); }
 static double gib(size_t bytes) { return double(bytes) / (1 << 30); }
@@ -33,6 +34,19 @@ void MemoryPlan::print(FILE* out) const {
         fprintf(out, "  %-34s %12.1f MiB%s\n", name_of(r), mib(bytes), r == recompute ? "  <- taken" : "");
     fprintf(out, "total %31s%12.1f MiB (%.1f GiB) of %.1f GiB free\n", "", mib(total()), gib(total()),
             gib(available));
+}
+
+Json MemoryPlan::json() const {
+    Json out = {{"bytes", Json::object()},
+                {"bytes_in_turn", Json::object()},
+                {"bytes_with_recompute", Json::object()}};
+    for (const Part& p : held) out["bytes"][p.name] = p.bytes;
+    for (const Part& p : in_turn) out["bytes_in_turn"][p.name] = p.bytes;
+    for (const auto& [r, bytes] : totals) out["bytes_with_recompute"][name_of(r)] = bytes;
+    out["recompute"] = name_of(recompute);
+    out["bytes_total"] = total();
+    out["bytes_available"] = available;
+    return out;
 }
 
 void MemoryPlan::check() const {

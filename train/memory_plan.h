@@ -9,6 +9,7 @@
 
 #include "train/learner.h"
 #include "utils/cli.h"
+#include "utils/json_forward.h"
 
 struct MemoryPlan {
     struct Part {
@@ -24,6 +25,7 @@ struct MemoryPlan {
     size_t block_bytes() const;  // of the block that is used in turn: its largest user's
     size_t total() const;
     void print(FILE* out) const;
+    Json json() const;
     void check() const;  // throws Error(NoMemory) with the numbers where it does not fit
 };
 

@@ -52,11 +52,11 @@ const std::vector<ChartSpec>& chart_specs() {
         {"rl", "Truncated responses", {{"/rollout/truncated", ""}}, true},
         {"rl", "Groups kept", {{"/kept_groups", "kept"}, {"/groups", "all"}}},
         {"rl",
-         "Entropy of the sampler",
-         {{"/rollout/surprise", ""}},
+         "Entropy",
+         {{"/rollout/entropy", ""}},
          false,
          true,
-         "mean -log p of the sampled tokens, nats"},
+         "of the distributions that tokens were drawn from, nats"},
         {"rl", "Divergence from the old policy", {{"/kl", ""}}, false, true, "k3, nats per token"},
         {"rl", "Clipped tokens", {{"/clip_fraction", ""}}, true},
         {"rl", "Largest ratio", {{"/max_ratio", ""}}, false, false},
@@ -76,9 +76,9 @@ const std::vector<ChartSpec>& chart_specs() {
          "Tokens forwarded",
          {{"/trained_tokens", "trained"}, {"/forwarded_tokens", "update"}, {"/rollout_rows", "rollout"}}},
         {"rl", "Memory", {{"/memory_mib", ""}}, false, true, "largest so far, MiB"},
-        {"sft", "SFT loss", {{"/loss", ""}}, false, true, "nats per trained token"},
+        {"sft", "SFT loss", {{"/loss", ""}}},
+        {"sft", "Nats per trained token", {{"/nll", "trained"}, {"/eval_nll", "held out"}}},
         {"sft", "SFT accuracy", {{"/accuracy", ""}}, true},
-        {"sft", "Held-out SFT loss", {{"/eval_nll", ""}}},
         {"sft", "SFT gradient norm", {{"/grad_norm", ""}}},
     };
     return SPECS;
@@ -133,10 +133,18 @@ std::vector<Milestone> milestones(const RunRecord& run) {
     return out;
 }
 
+// One of those that --eval-every makes: they are in the curves.
+bool is_between(const Milestone& m) { return m.name.starts_with("RL step"); }
+
 const char* TABLE_HEAD =
     "<table><thead><tr><th></th><th colspan=2>accuracy</th><th colspan=2>tokens per forward pass</th>"
     "<th>length</th><th>truncated</th></tr><tr><th></th><th>static</th><th>dynamic</th><th>static</th>"
     "<th>dynamic</th><th>dynamic</th><th>dynamic</th></tr></thead><tbody>\n";
+
+std::string table(const std::string& rows) {
+    if (rows.empty()) return "";
+    return "<div class=\"wide\">" + std::string(TABLE_HEAD) + rows + "</tbody></table></div>\n";
+}
 
 std::string table_row(const std::string& name, const std::vector<std::string>& cells) {
     std::string row = "<tr><th>" + html_text(name) + "</th>";
@@ -146,11 +154,14 @@ std::string table_row(const std::string& name, const std::vector<std::string>& c
 
 std::string before_after(const RunRecord& run) {
     std::string rows;
-    for (const Milestone& m : milestones(run))
+    std::vector<Milestone> all = milestones(run);
+    constexpr size_t MOST_ROWS = 12;
+    if (all.size() > MOST_ROWS) std::erase_if(all, is_between);
+    for (const Milestone& m : all)
         rows += table_row(m.name, {format("%.1f%%", 100 * m.fixed), format("%.1f%%", 100 * m.dynamic),
                                    format("%.2f", m.fixed_speed), format("%.2f", m.dynamic_speed),
                                    format("%.1f", m.length), format("%.1f%%", 100 * m.truncated)});
-    return rows.empty() ? "" : TABLE_HEAD + rows + "</tbody></table>\n";
+    return table(rows);
 }
 
 // ---- configurations
@@ -260,8 +271,8 @@ struct Group {
 
 // What may differ between the runs of a group, or says nothing of what was learned.
 bool is_incidental(const std::string& key) {
-    return std::set<std::string>{"seed",   "name", "threads",    "progress", "quiet",
-                                 "device", "keep", "save-every", "json"}
+    return std::set<std::string>{"seed",   "name", "threads",    "progress",      "quiet",
+                                 "device", "keep", "save-every", "samples-every", "json"}
         .contains(key);
 }
 
@@ -340,8 +351,8 @@ std::string compared_table(const std::vector<Group>& groups) {
                 by_name[m.name].push_back(m);
             }
         for (const std::string& name : names) {
-            if (name.starts_with("RL step")) continue;  // those are in the curves
             const std::vector<Milestone>& all = by_name[name];
+            if (is_between(all[0])) continue;
             const auto cell = [&](double Milestone::*field, double scale, const char* one) {
                 std::vector<double> x;
                 for (const Milestone& m : all) x.push_back(m.*field);
@@ -354,9 +365,7 @@ std::string compared_table(const std::vector<Group>& groups) {
                  cell(&Milestone::length, 1, "%.1f"), cell(&Milestone::truncated, 100, "%.1f%%")});
         }
     }
-    return rows.empty()
-               ? ""
-               : "<div class=\"wide\">" + std::string(TABLE_HEAD) + rows + "</tbody></table></div>\n";
+    return table(rows);
 }
 
 }  // namespace
@@ -375,6 +384,9 @@ RunRecord read_run(const std::string& folder) {
         for (const auto& entry : fs::directory_iterator(folder + "/samples"))
             if (entry.path().filename().string().starts_with("eval-")) files.push_back(entry.path().string());
     std::sort(files.begin(), files.end());
+    // A run of weeks has thousands of them: where it came from, and where it is.
+    constexpr std::ptrdiff_t FIRST = 2, NEWEST = 6;
+    if (std::ssize(files) > FIRST + NEWEST) files.erase(files.begin() + FIRST, files.end() - NEWEST);
     for (const std::string& file : files)
         read_jsonl(file, [&](const Json& line, const std::string& where) {
             for (const char* field :

@@ -37,12 +37,7 @@ void RunFlags::declare(Options& f) {
     f.section("Model and task");
     f.add("--init PRESET", &preset, "shape of the byte-level model that is made where there is no --model")
         .choices({"tiny", "mini", "small"});
-    f.add("--tokenizer DIR", &tokenizer,
-          "a folder with a tokenizer, or `bytes` (default: the model's own, else bytes)");
-    f.add("--chat-template NAME", &chat_template, "how a problem is put to the model")
-        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
-    f.add_choice("--thinking SWITCH", &thinking, {{"on", true}, {"off", false}},
-                 "let a Qwen3 model think first");
+    text.declare(f);
     f.add("--prompt-template NAME", &prompt_template, "the words around a problem")
         .choices(prompt_template_names());
     f.add("--task SPEC[@WEIGHT]", &task,
@@ -102,6 +97,9 @@ void RunFlags::declare(Options& f) {
         .range(0, 1e9);
     f.add("--save-every N", &run.save_every, "steps between checkpoints; 0: at the end only").range(0, 1e9);
     f.add("--keep N", &run.keep, "checkpoints that are kept; 0: all").range(0, 1e6);
+    f.add("--samples-every N", &run.samples_every,
+          "steps between files of samples/, some 30 bytes per generated token; 0: none but of evaluations")
+        .range(0, 1e9);
     f.add("--name NAME", &name, "of the run's folder, runs/NAME-DATE");
     f.add("--out RUN", &out, "the run's folder").not_in_config();
     f.add("--resume RUN", &resume, "goes on with a run that was stopped").not_in_config();

@@ -3,7 +3,7 @@
 //   config.toml       every option as resolved; `--config` takes it again
 //   metrics.jsonl     one JSON object per step; after a resume, what is done again replaces its old lines
 //   main.log          everything that was said
-//   samples/          trajectories, as --replay takes them: of every step, and some of every evaluation (eval-*)
+//   samples/          trajectories, as --replay takes them: of every step (or --samples-every), and some of every evaluation (eval-*)
 //   report.html       curves and samples, made anew at every checkpoint
 //   ckpt/step-N/      a Hugging Face folder + optimizer.safetensors + state.json, under a temporary name until whole
 //   latest            the name of the newest checkpoint, "ckpt/step-N"

@@ -3,18 +3,27 @@
 #include <algorithm>
 
 #include "utils/arena.h"
+#include "utils/json.h"
 #include "utils/log.h"
 #include "utils/signals.h"
 #include "weights_tools/model_folder.h"
 
+static const char* EXAMPLES = R"(Examples:
+  ./train_sft --model DIR --data data.jsonl --out runs/sft
+      lines of prompt and response, or of messages
+  ./train_sft --model DIR --data gsm8k_train.jsonl --prompt-field question --response-field answer --eval-split 0.05
+      other names, a twentieth held out
+  ./train_sft --model DIR --data responses.jsonl --method trace
+      lines of infer --json: every response in the order in which it was revealed
+  ./train_sft --resume runs/sft
+      goes on where it was stopped, bit for bit
+
+Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 bad file, 4 not enough memory, 130 and 143 interrupted, after saving.)";
+
 void SftFlags::declare(Options& f) {
     f.section("Model and data");
     f.add("--model DIR", &model, "a Hugging Face folder");
-    f.add("--tokenizer DIR", &tokenizer, "a folder with a tokenizer, or `bytes` (default: the model's own)");
-    f.add("--chat-template NAME", &chat_template, "how a prompt is put to the model")
-        .choices({"auto", "qwen3", "qwen2.5", "llada", "raw"});
-    f.add_choice("--thinking SWITCH", &reading.thinking, {{"on", true}, {"off", false}},
-                 "off: a Qwen3 prompt ends with an empty thought");
+    text.declare(f);
     f.add("--data FILE", &data, "JSONL of prompt and response, messages, or prompt_ids and response_ids");
     f.add("--prompt-field NAME", &reading.prompt_field, "what the prompt is called");
     f.add("--response-field NAME", &reading.response_field, "what the response is called");
@@ -43,6 +52,7 @@ void SftFlags::declare(Options& f) {
     f.add("--out RUN", &out, "the run's folder").not_in_config();
     f.add("--resume RUN", &resume, "goes on with a run that was stopped, with its options").not_in_config();
     replay.declare(f, false);
+    f.epilog(EXAMPLES);
     f.check([this](Faults& faults) {
         if (model.empty()) faults.add("--model: name a model folder (`convert init` makes one)");
         if (replay.file.empty() && data.empty())
@@ -103,9 +113,10 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
     check_method(f.run.masks, model.config, source);
     if (f.block && !model.config.full_attention) model.config.B = f.block;  // and the saved model says so
     const int block = model.config.full_attention ? 0 : model.config.B;
-    const TextModel text = load_text_model(f.tokenizer, f.chat_template, source, model.config);
+    const TextModel text = load_text_model(f.text.tokenizer, f.text.chat_template, source, model.config);
     f.run.seed = common.seed;
     f.run.progress = progress_style(common.progress);
+    f.reading.thinking = f.text.thinking;
     f.reading.needs_step_map = f.run.masks.method == SftMethod::Trace;
     auto [train, held_out] = read_data(f, text, record_limits(model.config, block, false));
     f.optimizer.total_steps = steps_of(f.run, train.size());
@@ -116,7 +127,10 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
     Learner learner(ops, model.config, Head::Policy, block, micro_batch_limits(f, need), f.optimizer,
                     {.weights = training_dtype(common.dtype, ops), .moments = f.memory.moments});
     const MemoryPlan plan = plan_memory({{"model", &learner}}, nullptr, f.memory.recompute, ops.available());
-    if (common.dry_run) plan.print(stdout);
+    if (common.dry_run && common.json)
+        printf("%s\n", dump(plan.json()).c_str());
+    else if (common.dry_run)
+        plan.print(stdout);
     plan.check();
     if (common.dry_run) return Exit::Ok;
     learner.allocate();
@@ -141,5 +155,6 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
         log_info("memory: %.1f MiB at most, %.1f MiB planned", double(peak_host_memory()) / (1 << 20),
                  double(plan.total()) / (1 << 20));
     log_info("the model is in %s", folder->latest().c_str());
+    if (common.json) printf("%s\n", dump({{"model", folder->latest()}}).c_str());
     return Exit::Ok;
 }

@@ -147,6 +147,7 @@ bool SftRun::run(const std::function<bool()>& should_stop) {
                      {"seconds", seconds}};
         if (!held_out_.empty() && (step_ % eval_every == 0 || step_ == n_steps_))
             line["eval_nll"] = held_out = evaluate();
+        if (s.update.skipped) line["skipped_updates"] = 1;
         folder_.metrics(line);
         bad_updates_ = s.update.skipped ? bad_updates_ + 1 : 0;
         if (s.update.skipped)

@@ -6,6 +6,7 @@
 
 #include "utils/arena.h"
 #include "utils/error.h"
+#include "utils/json.h"
 #include "utils/timer.h"
 
 StepCost step_cost(const ModelConfig& config, const TraceRlOptions& o, int prompt, int train_block,
@@ -94,4 +95,19 @@ void print_step_plan(FILE* out, const StepCost& c, const TraceRlOptions& o, int 
         "  time                     %s to %s at %.1f GFLOP/s, which a matrix product reached here just now\n",
         duration(c.flop_least / flop_rate).c_str(), duration(c.flop_most / flop_rate).c_str(),
         flop_rate / 1e9);
+}
+
+Json step_plan_json(const StepCost& c, double flop_rate) {
+    Json out = {{"generated_tokens_most", c.generated},
+                {"rollout_tokens_least", c.rollout_least},
+                {"rollout_tokens_most", c.rollout_most},
+                {"update_tokens_least", c.update_least},
+                {"update_tokens_most", c.update_most},
+                {"flop_least", c.flop_least},
+                {"flop_most", c.flop_most}};
+    if (flop_rate > 0) {
+        out["seconds_least"] = c.flop_least / flop_rate;
+        out["seconds_most"] = c.flop_most / flop_rate;
+    }
+    return out;
 }

@@ -5,6 +5,7 @@
 
 #include "model/config.h"
 #include "train/tracerl.h"
+#include "utils/json_forward.h"
 
 struct StepCost {
     double generated = 0;                        // tokens of the responses, all at the limit
@@ -25,3 +26,4 @@ double measured_flop_rate(Ops& ops, const ModelConfig& config);
 // flop_rate: 0 where nobody knows it.
 void print_step_plan(FILE* out, const StepCost& cost, const TraceRlOptions& options, int prompt,
                      double flop_rate);
+Json step_plan_json(const StepCost& cost, double flop_rate);

@@ -8,6 +8,7 @@
 #include "train/codec.h"
 #include "train/step_plan.h"
 #include "utils/arena.h"
+#include "utils/json.h"
 #include "utils/log.h"
 #include "utils/signals.h"
 #include "weights_tools/init_folder.h"
@@ -112,15 +113,23 @@ MicroBatchLimits micro_batch_limits(const RunFlags& f, const RlOptions& rl, cons
     return {tokens, tokens};
 }
 
-void print_plan(const TracerlPlan& plan, const MemoryPlan& memory, Ops& ops, bool has_value_model) {
-    printf("policy, %.2f million parameters\n", double(plan.config.n_parameters()) / 1e6);
-    memory.print(stdout);
+void print_plan(const TracerlPlan& plan, const MemoryPlan& memory, Ops& ops, bool has_value_model,
+                bool json) {
     const RunFlags& f = plan.request.flags;
     const TraceRlOptions& o = f.run.rl;
     const int block = plan.config.full_attention ? 0 : o.rollout.block;
     const StepCost cost = step_cost(plan.config, o, plan.longest_prompt, block, has_value_model);
-    print_step_plan(stdout, cost, o, plan.longest_prompt,
-                    f.memory.device_memory > 0 ? 0 : measured_flop_rate(ops, plan.config));
+    const double flop_rate = f.memory.device_memory > 0 ? 0 : measured_flop_rate(ops, plan.config);
+    if (json) {
+        Json out = memory.json();
+        out["parameters"] = plan.config.n_parameters();
+        out["step"] = step_plan_json(cost, flop_rate);
+        printf("%s\n", dump(out).c_str());
+        return;
+    }
+    printf("policy, %.2f million parameters\n", double(plan.config.n_parameters()) / 1e6);
+    memory.print(stdout);
+    print_step_plan(stdout, cost, o, plan.longest_prompt, flop_rate);
 }
 
 // The run's options as far as they follow from others.
@@ -196,8 +205,8 @@ TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Opt
     const bool has_text =
         has_config && good([&] {
             plan.text = std::make_unique<TextModel>(load_text_model(
-                made ? "bytes" : f.tokenizer, f.chat_template, plan.policy_folder, plan.config));
-            plan.codec = make_codec(*plan.text, prompt_template(f.prompt_template), f.thinking);
+                made ? "bytes" : f.text.tokenizer, f.text.chat_template, plan.policy_folder, plan.config));
+            plan.codec = make_codec(*plan.text, prompt_template(f.prompt_template), f.text.thinking);
         });
     const bool has_train_task = good([&] { plan.task = make_tasks(f.task, common.seed); });
     const bool has_task = good([&] {
@@ -243,7 +252,7 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
     std::vector<std::pair<std::string, Learner*>> learners = {{"policy", &policy}};
     if (value) learners.push_back({"value model", &*value});
     const MemoryPlan needs = plan_memory(learners, &engine_arena, f.memory.recompute, ops.available());
-    if (common.dry_run) print_plan(plan, needs, ops, value.has_value());
+    if (common.dry_run) print_plan(plan, needs, ops, value.has_value(), common.json);
     needs.check();
     if (common.dry_run) return Exit::Ok;
     turns.reserve(needs.block_bytes());
@@ -285,6 +294,10 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
     if (ops.on_host())
         log_info("memory: %.1f MiB at most, %.1f MiB planned", double(peak_host_memory()) / (1 << 20),
                  double(needs.total()) / (1 << 20));
+    if (common.json) {
+        for (const Json& evaluation : run->evaluations()) printf("%s\n", dump(evaluation).c_str());
+        return Exit::Ok;
+    }
     printf("%s\nTry it: ./infer --model %s --block %d --prompt \"%s\"\n", run->summary().c_str(),
            folder->latest().c_str(), run->final_block(),
            plan.eval_task().problem(Split::HeldOut, 0).prompt.c_str());

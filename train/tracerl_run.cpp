@@ -237,6 +237,7 @@ void TraceRlRun::record_step(const TraceRlStep& s, int gen_length) {
                      {"rollout_s", s.rollout_s},
                      {"reward_s", s.reward_s},
                      {"update_s", s.update_s}});
+    if (!options_.samples_every || rl_step_ % options_.samples_every) return;
     std::string lines;
     for (const Response& r : s.batch.responses)
         lines += dump(sample_json(r, s.batch.problems[size_t(r.problem)])) + "\n";
@@ -300,6 +301,16 @@ bool TraceRlRun::run(const std::function<bool()>& should_stop) {
     return finished;
 }
 
+std::vector<Json> TraceRlRun::evaluations() const {
+    std::vector<Json> out;
+    for (const Milestone& m : milestones_)
+        out.push_back({{"name", m.name},
+                       {"step", m.step},
+                       {"static", to_json(m.fixed)},
+                       {"dynamic", to_json(m.dynamic)}});
+    return out;
+}
+
 void TraceRlRun::save_checkpoint() {
     folder_.checkpoint(sft_step_ + rl_step_, options_.keep, [&](const std::string& path) {
         save_(path);
@@ -313,12 +324,7 @@ void TraceRlRun::save_checkpoint() {
                       {"draws", draws_},
                       {"bad_updates", bad_updates_},
                       {"metrics_lines", folder_.metrics_lines()},
-                      {"milestones", Json::array()}};
-        for (const Milestone& m : milestones_)
-            state["milestones"].push_back({{"name", m.name},
-                                           {"step", m.step},
-                                           {"static", to_json(m.fixed)},
-                                           {"dynamic", to_json(m.dynamic)}});
+                      {"milestones", evaluations()}};
         write_file_atomic(path + "/state.json", state.dump(1) + "\n");
     });
     write_report(folder_.path());

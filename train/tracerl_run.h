@@ -8,6 +8,7 @@
 #include "train/run_folder.h"
 #include "train/tracerl.h"
 #include "train/warm_start.h"
+#include "utils/json_forward.h"
 #include "utils/progress.h"
 
 struct TraceRlRunOptions {
@@ -39,9 +40,10 @@ struct TraceRlRunOptions {
     int eval_samples = 1;        // responses to each
     float eval_temperature = 0;  // of them
     int sft_eval_problems = 128;
-    int64_t eval_every = 0;  // RL steps between evaluations; 0: only before and after
-    int64_t save_every = 0;  // RL steps between checkpoints; 0: only at the end and when stopped
-    int keep = 2;            // checkpoints that are kept
+    int64_t eval_every = 0;     // RL steps between evaluations; 0: only before and after
+    int64_t save_every = 0;     // RL steps between checkpoints; 0: only at the end and when stopped
+    int keep = 2;               // checkpoints that are kept
+    int64_t samples_every = 1;  // RL steps between files of samples/; 0: only those of evaluations
     ProgressStyle progress = ProgressStyle::Auto;
 };
 
@@ -62,6 +64,8 @@ class TraceRlRun {
 
     // The table before / after SFT / after RL, and sample problems with their reveal order.
     std::string summary();
+    // Its figures: name, step, static and dynamic of every evaluation.
+    std::vector<Json> evaluations() const;
 
     // The block length that is generated with by now, and at the end.
     int rollout_block() const;

@@ -8,6 +8,22 @@
 
 namespace {
 
+const char* EXAMPLES = R"(Examples:
+  ./train_tracerl
+      train/configs/default.toml: a small model learns to add, first from solutions, then by RL
+  ./train_tracerl --config train/configs/countdown.toml --seed 1 --out runs/countdown-1
+      another of those that come along, each with what it measured
+  ./train_tracerl --model DIR --task questions.jsonl --value-model init
+      a model of your own on a data file, with a value model
+  ./train_tracerl --resume runs/countdown-1
+      goes on where it was stopped, bit for bit
+  ./train_tracerl --model DIR --replay records.jsonl --dump-grads grads.safetensors
+      loss and gradients of given responses, nothing is trained
+  ./train_tracerl plot runs/*
+      one page of curves from the folders of several runs
+
+Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 bad file, 4 not enough memory, 130 and 143 interrupted, after saving.)";
+
 struct TracerlFlags {
     std::string model, value_model;
     RlFlags rl;
@@ -24,7 +40,7 @@ struct TracerlFlags {
         run.declare(flags);
         rl.declare(flags);
         replay.declare(flags, true);
-        flags.epilog("One page of curves from the folders of several runs: ./train_tracerl plot RUN...");
+        flags.epilog(EXAMPLES);
         flags.check([this, &flags, &common](Faults& faults) {
             if (!replay.dump_value_grads.empty() && value_model.empty())
                 faults.add("--dump-value-grads: needs --value-model");

@@ -1,0 +1,41 @@
+// A run's folder: one process at a time, checkpoints that are whole or not there.
+#include <gtest/gtest.h>
+
+#include "tests/temporary_folder.h"
+#include "train/run_folder.h"
+#include "utils/files.h"
+#include "utils/json.h"
+
+TEST(RunFolder, OneProcessAndOneRunPerFolder) {
+    const std::string path = fresh("folder");
+    {
+        const RunFolder a = RunFolder::create(path, "x", "k = 1\n");
+        EXPECT_THROW(RunFolder::open(path), Error);  // locked
+    }
+    EXPECT_THROW(RunFolder::create(path, "x", ""), Error);  // there is a run
+    EXPECT_THROW(RunFolder::open(path), Error);             // without a checkpoint
+    EXPECT_THROW(RunFolder::open(path + "_none"), Error);
+    EXPECT_EQ(read_text(path + "/config.toml"), "k = 1\n");
+}
+
+TEST(RunFolder, OldCheckpointsGoAndMetricsAreCut) {
+    const std::string path = fresh("prune");
+    RunFolder run = RunFolder::create(path, "x", "");
+    for (int step = 1; step <= 5; step++) {
+        run.metrics({{"step", step}});
+        run.checkpoint(step, 2, [&](const std::string& at) {
+            write_file_atomic(at + "/state.json", std::to_string(step));
+        });
+    }
+    EXPECT_EQ(run.latest(), path + "/ckpt/step-000005");
+    EXPECT_TRUE(file_exists(path + "/ckpt/step-000004"));
+    EXPECT_FALSE(file_exists(path + "/ckpt/step-000003"));
+    run.truncate_metrics(3);
+    EXPECT_EQ(read_text(path + "/metrics.jsonl"), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+    EXPECT_EQ(run.metrics_lines(), 3);
+    EXPECT_THROW(run.truncate_metrics(4), Error);
+    // A checkpoint that fails leaves the last one.
+    EXPECT_THROW(run.checkpoint(6, 2, [](const std::string&) { fail(Exit::Runtime, "disk full"); }), Error);
+    EXPECT_EQ(run.latest(), path + "/ckpt/step-000005");
+    EXPECT_FALSE(file_exists(path + "/ckpt/step-000006"));
+}
