@@ -14,8 +14,8 @@ constexpr int DEPTH = 256;  // of a block: a panel of so many rows stays in the 
 template <class W>
 void matmul_block(const Simd& simd, float* out, int64_t out_row, const float* inp, int64_t inp_row,
                   const W* weight, int64_t weight_row, int M, int N, int K) {
-    constexpr int NARROW = 8;
-    if (M <= NARROW) return simd.narrow(out, out_row, inp, inp_row, weight, weight_row, sizeof(W), M, N, K);
+    if (M <= simd.narrow_rows)
+        return simd.narrow(out, out_row, inp, inp_row, weight, weight_row, sizeof(W), M, N, K);
     alignas(64) float packed[DEPTH * PANEL];
     for (int n = 0; n < N; n += PANEL) {
         const int width = std::min(PANEL, N - n);

@@ -14,7 +14,8 @@ constexpr int PANEL = 64;  // columns of a packed panel
 
 struct Simd {
     const char* name;
-    int lanes;  // floats of one vector
+    int lanes;        // floats of one vector
+    int narrow_rows;  // up to so many rows `narrow` is faster than packing
 
     // ---- matrix products
     // out (M, N) = a (M, D) b (D, N), or += ; a's element (m, d) is a[m * a_row + d * a_depth]. Every element

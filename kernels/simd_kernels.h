@@ -234,28 +234,52 @@ SIMD_INLINE Vec high_halves(Vec a, Vec b) { return __builtin_shufflevector(a, b,
 SIMD_INLINE void transpose_lanes(Vec* out, int, const Vec* v, int) { out[0] = v[0]; }
 #endif
 
-// LANES rows of LANES 32-bit elements (the first `width` of each) to as many columns: 4 by 4 inside the
-// 128-bit lanes, then the lanes. Whole cache lines are read at once: rows a power of two apart fall into one
-// cache set. The rows `ahead` bytes on are prefetched: where rows are short, as in a head of C = 256, the
-// hardware does not recognise the streams.
+// A tile is LANES rows of LANES 32-bit elements, transposed in two steps. First the 128-bit lanes: of rows `part`,
+// part + 4, part + 8, ... (four elements each) lane l comes to row `part` of a block v[4 l ...]. Whole cache lines
+// are read at once: rows a power of two apart fall into one cache set. The rows `ahead` bytes on are prefetched:
+// where rows are short, as in a head of C = 256, the hardware does not recognise the streams.
+constexpr int PARTS = 4, BLOCKS = LANES / PARTS;
+template <class Width>
+SIMD_INLINE void load_part(Vec* v, int part, const char* const* row, int64_t offset, Width width,
+                           int64_t ahead) {
+    Vec lines[BLOCKS];
+    for (int l = 0; l < BLOCKS; l++) {
+        const char* p = row[part + PARTS * l] + offset;
+        lines[l] = load(reinterpret_cast<const float*>(p), width);
+        __builtin_prefetch(p + ahead, 0, 2);
+        if (LANES == 16) __builtin_prefetch(p + 256, 0, 3);  // from the second cache to the first
+    }
+    transpose_lanes(v + part, PARTS, lines, 1);
+}
+// Then 4 by 4 inside the lanes: block b holds columns 4 b to 4 b + 3.
+SIMD_INLINE void columns_of(Vec* column, const Vec* block) {
+    const Vec a = low_pairs(block[0], block[1]), b = low_pairs(block[2], block[3]);
+    const Vec c = high_pairs(block[0], block[1]), d = high_pairs(block[2], block[3]);
+    column[0] = low_halves(a, b);
+    column[1] = high_halves(a, b);
+    column[2] = low_halves(c, d);
+    column[3] = high_halves(c, d);
+}
 template <class Width>
 SIMD_INLINE void transpose_tile(Vec* column, const char* const* row, int64_t offset, Width width,
                                 int64_t ahead) {
     Vec v[LANES];
-    for (int i = 0; i < LANES; i += 4) {
-        Vec t[4];
-        for (int j = 0; j < 4; j++) {
-            t[j] = load(reinterpret_cast<const float*>(row[i + j] + offset), width);
-            __builtin_prefetch(row[i + j] + offset + ahead, 0, 2);
-        }
-        const Vec a = low_pairs(t[0], t[1]), b = low_pairs(t[2], t[3]), c = high_pairs(t[0], t[1]),
-                  d = high_pairs(t[2], t[3]);
-        v[i] = low_halves(a, b);
-        v[i + 1] = high_halves(a, b);
-        v[i + 2] = low_halves(c, d);
-        v[i + 3] = high_halves(c, d);
-    }
-    for (int j = 0; j < 4; j++) transpose_lanes(column + j, 4, v + j, 4);
+    for (int part = 0; part < PARTS; part++) load_part(v, part, row, offset, width, ahead);
+    for (int b = 0; b < BLOCKS; b++) columns_of(column + PARTS * b, v + PARTS * b);
+}
+
+// How many of n 32-bit elements lie before the first whole vector of memory: matrices in a mapped file begin
+// anywhere, and lines that are met half take two accesses.
+SIMD_INLINE int before_aligned(const void* data, int n) {
+    const uintptr_t place = reinterpret_cast<uintptr_t>(data);
+    const int lead = place % 4 ? 0 : int(-(place / 4) % LANES);
+    return lead < n ? lead : n;
+}
+// for_vectors, beginning with a partial vector of `lead`.
+template <class F>
+SIMD_INLINE void for_vectors_after(int lead, int n, F f) {
+    if (lead) f(0, lead);
+    for_vectors(n - lead, [&](int i, auto w) { f(lead + i, w); });
 }
 
 // The pointers of LANES rows from n0 on; beyond n the last one again.
@@ -270,7 +294,7 @@ void transpose(float* packed, const float* weight, int64_t weight_row, int n, in
         row_pointers(row, weight, weight_row * 4, n0, n);
         const int64_t ahead = weight_row * 4 * LANES;
         const int rows = n - n0 < LANES ? n - n0 : LANES;
-        for_vectors(K, [&](int k, auto w) {
+        for_vectors_after(before_aligned(row[0], K), K, [&](int k, auto w) {
             Vec column[LANES];
             transpose_tile(column, row, int64_t(k) * 4, w, ahead);
             for (int i = 0; i < w; i++) {
@@ -294,7 +318,7 @@ void transpose_bf16(float* packed, const uint16_t* weight, int64_t weight_row, i
         row_pointers(row, weight, weight_row * 2, n0, n);
         const int64_t ahead = weight_row * 2 * LANES;
         const int rows = n - n0 < LANES ? n - n0 : LANES;
-        for_vectors(K / 2, [&](int pair, auto w) {
+        for_vectors_after(before_aligned(row[0], K / 2), K / 2, [&](int pair, auto w) {
             Vec column[LANES];
             transpose_tile(column, row, int64_t(pair) * 4, w, ahead);
             for (int i = 0; i < w; i++) {
@@ -314,40 +338,56 @@ void transpose_bf16(float* packed, const uint16_t* weight, int64_t weight_row, i
 }
 
 // The product of a few rows: tiles of weights are transposed in registers and used there, so that the weights
-// pass by once and nothing is packed. Up to LANES weight rows, `n` of them real.
-template <int M>
-void narrow_tile(float* out, int64_t out_row, const float* inp, int64_t inp_row, const char* const* row,
-                 int64_t element, int64_t ahead, int n, int K) {
+// pass by once and nothing is packed. While a tile's columns are multiplied, the lanes of the next one are
+// transposed. Up to LANES weight rows, `n` of them real.
+template <int M, bool BF16>
+void narrow_tiles(float* out, int64_t out_row, const float* inp, int64_t inp_row, const char* const* row,
+                  int64_t ahead, int n, int K) {
     Vec sum[M];
     for (int m = 0; m < M; m++) sum[m] = Vec{};
-    const auto accumulate = [&](int k, Vec column) {
+    const auto add = [&](int k, Vec column) {
         for (int m = 0; m < M; m++) sum[m] = fma(all(inp[m * inp_row + k]), column, sum[m]);
     };
-    if (element == 4)
-        for_vectors(K, [&](int k, auto w) {
-            Vec column[LANES];
-            transpose_tile(column, row, int64_t(k) * 4, w, ahead);
-            for (int i = 0; i < w; i++) accumulate(k + i, column[i]);
-        });
-    else {
-        for_vectors(K / 2, [&](int pair, auto w) {
-            Vec column[LANES];
-            transpose_tile(column, row, int64_t(pair) * 4, w, ahead);
-            for (int i = 0; i < w; i++) {
-                accumulate(2 * (pair + i), even_halves(column[i]));
-                accumulate(2 * (pair + i) + 1, odd_halves(column[i]));
+    const auto accumulate = [&](int i, Vec column) {  // i: of 32-bit elements
+        if (!BF16) return add(i, column);
+        add(2 * i, even_halves(column));
+        add(2 * i + 1, odd_halves(column));
+    };
+    const auto partial_tile = [&](int i, int width) {
+        Vec column[LANES];
+        transpose_tile(column, row, int64_t(i) * 4, width, ahead);
+        for (int j = 0; j < width; j++) accumulate(i + j, column[j]);
+    };
+    const int words = BF16 ? K / 2 : K, lead = before_aligned(row[0], words),
+              end = lead + (words - lead) / LANES * LANES;
+    if (lead) partial_tile(0, lead);
+    if (lead < end) {
+        Vec v[LANES];
+        for (int part = 0; part < PARTS; part++) load_part(v, part, row, int64_t(lead) * 4, Full(), ahead);
+        for (int i = lead; i < end; i += LANES) {
+            const int64_t next = i + LANES < end ? i + LANES : i;  // after the last tile: any
+            Vec next_v[LANES];
+#pragma GCC unroll 4  // whole: else v and next_v are arrays in memory
+            for (int b = 0; b < BLOCKS; b++) {
+                Vec column[PARTS];
+                columns_of(column, v + PARTS * b);
+                for (int part = b * PARTS / BLOCKS; part < (b + 1) * PARTS / BLOCKS; part++)
+                    load_part(next_v, part, row, next * 4, Full(), ahead);
+                for (int j = 0; j < PARTS; j++) accumulate(i + PARTS * b + j, column[j]);
             }
-        });
-        if (K % 2) {
-            float last[LANES];
-            for (int i = 0; i < LANES; i++) {
-                uint16_t half;
-                memcpy(&half, row[i] + int64_t(K - 1) * 2, 2);
-                const uint32_t bits = uint32_t(half) << 16;
-                memcpy(&last[i], &bits, 4);
-            }
-            accumulate(K - 1, load(last));
+            for (int j = 0; j < LANES; j++) v[j] = next_v[j];
         }
+    }
+    if (end < words) partial_tile(end, words - end);
+    if (BF16 && K % 2) {
+        float last[LANES];
+        for (int i = 0; i < LANES; i++) {
+            uint16_t half;
+            memcpy(&half, row[i] + int64_t(K - 1) * 2, 2);
+            const uint32_t bits = uint32_t(half) << 16;
+            memcpy(&last[i], &bits, 4);
+        }
+        add(K - 1, load(last));
     }
     for (int m = 0; m < M; m++) {
         if (n == LANES)
@@ -357,27 +397,28 @@ void narrow_tile(float* out, int64_t out_row, const float* inp, int64_t inp_row,
     }
 }
 
-typedef void (*NarrowTile)(float*, int64_t, const float*, int64_t, const char* const*, int64_t, int64_t, int,
-                           int);
-constexpr NarrowTile NARROW_TILES[] = {
-    narrow_tile<1>, narrow_tile<2>, narrow_tile<3>, narrow_tile<4>,
-#if SIMD_LANES == 16  // sixteen columns and eight sums fit the registers
-    narrow_tile<5>, narrow_tile<6>, narrow_tile<7>, narrow_tile<8>,
+typedef void (*NarrowTiles)(float*, int64_t, const float*, int64_t, const char* const*, int64_t, int, int);
+template <bool BF16>
+constexpr NarrowTiles NARROW_TILES[] = {
+    narrow_tiles<1, BF16>, narrow_tiles<2, BF16>, narrow_tiles<3, BF16>, narrow_tiles<4, BF16>,
+#if SIMD_LANES == 16  // a tile and eight sums fit the registers
+    narrow_tiles<5, BF16>, narrow_tiles<6, BF16>, narrow_tiles<7, BF16>, narrow_tiles<8, BF16>,
 #endif
 };
 
 void narrow(float* out, int64_t out_row, const float* inp, int64_t inp_row, const void* weight,
             int64_t weight_row, int element, int M, int N, int K) {
-    constexpr int MOST = sizeof NARROW_TILES / sizeof NARROW_TILES[0];
+    constexpr int MOST = sizeof NARROW_TILES<false> / sizeof NARROW_TILES<false>[0];
+    const NarrowTiles* tiles = element == 2 ? NARROW_TILES<true> : NARROW_TILES<false>;
+    const int groups = (M + MOST - 1) / MOST;  // of rows, equally many where that goes: 9 as 5 + 4, not 8 + 1
     for (int n = 0; n < N; n += LANES) {
         const char* row[LANES];
         row_pointers(row, weight, weight_row * element, n, N);
         const int64_t ahead = weight_row * element * LANES;
         const int width = N - n < LANES ? N - n : LANES;
-        for (int m = 0; m < M; m += MOST) {
-            const int rows = M - m < MOST ? M - m : MOST;
-            NARROW_TILES[rows - 1](out + m * out_row + n, out_row, inp + m * inp_row, inp_row, row, element,
-                                   ahead, width, K);
+        for (int i = 0; i < groups; i++) {
+            const int m = M * i / groups, rows = M * (i + 1) / groups - m;
+            tiles[rows - 1](out + m * out_row + n, out_row, inp + m * inp_row, inp_row, row, ahead, width, K);
         }
     }
 }
@@ -524,6 +565,7 @@ extern const Simd SIMD_TABLE;
 const Simd SIMD_TABLE = {
     .name = SIMD_NAME,
     .lanes = LANES,
+    .narrow_rows = LANES == 16 ? 64 : 4,
     .outer = outer,
     .transpose = transpose,
     .transpose_bf16 = transpose_bf16,

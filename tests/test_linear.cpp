@@ -92,7 +92,7 @@ TEST(Linear, ResidualMayBeTheOutput) {
 // A sample may not depend on who shares its batch: bit for bit.
 TEST(Linear, RowDoesNotDependOnTheBatch) {
     for (const auto& ops : cpu_variants())
-        for (const auto& [N, K] : {std::pair{130, 67}, {7, 300}, {1030, 48}}) {
+        for (const auto& [N, K] : {std::pair{130, 67}, {7, 300}, {1030, 48}, {520, 270}}) {
             SCOPED_TRACE(ops->device_name());
             const int T = 71;
             Matrix x = Matrix::random(T, K, 1), w = Matrix::random(N, K, 2), b = Matrix::random(1, N, 3),
@@ -124,6 +124,30 @@ TEST(Linear, Bf16Weights) {
         ops->linear_forward(b, x, tensor(half.data(), N, K, DType::BF16));
         EXPECT_EQ(a.values<float>(), b.values<float>());
     }
+}
+
+// Weights that are used where a file has them begin anywhere.
+TEST(Linear, WeightsMayBeginAnywhere) {
+    const int N = 37;
+    for (const auto& ops : cpu_variants())
+        for (const int K : {3, 18, 75, 128})
+            for (const int T : {1, 7, 70})
+                for (const DType dtype : {DType::F32, DType::BF16}) {
+                    SCOPED_TRACE(
+                        format("%s, K %d, T %d, %s", ops->device_name().c_str(), K, T, name_of(dtype)));
+                    Matrix x = Matrix::random(T, K, 1), w = Matrix::random(N, K, 2), expected(T, N);
+                    const std::vector<Bf16> half = w.round_to_bf16();
+                    ops->linear_forward(expected, x, w);
+                    alignas(64) static char place[64 + 37 * 128 * 4];
+                    const size_t size = size_of(dtype), bytes = size_t(N * K) * size;
+                    for (size_t shift = 0; shift < 64; shift += size) {
+                        memcpy(place + shift,
+                               dtype == DType::F32 ? (const void*)w.tensor().data : half.data(), bytes);
+                        Matrix out(T, N);
+                        ops->linear_forward(out, x, tensor(place + shift, N, K, dtype));
+                        ASSERT_EQ(out.values<float>(), expected.values<float>()) << shift;
+                    }
+                }
 }
 
 TEST(Linear, NoRowsIsNoWork) {
