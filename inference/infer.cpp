@@ -35,6 +35,7 @@ struct Model {
     }
     void load(Ops& ops) {
         arena.allocate();
+        if (ops.on_host()) use_files(folder, weights);
         weights.bind(folder.config);
         load_weights(folder, weights, ops);
     }

@@ -32,6 +32,13 @@ void Parameters::plan(Arena& arena, const ModelConfig& c, Head head, DType dtype
         arena.add(&lm_head, "lm head", c.V, c.C, dtype);
 }
 
+std::vector<Tensor*> Parameters::matrices() {
+    std::vector<Tensor*> out = {&embedding};
+    for (LayerParameters& p : layers) out.insert(out.end(), {&p.qkv, &p.out, &p.gate_up, &p.down});
+    if (lm_head.cols) out.push_back(&lm_head);
+    return out;
+}
+
 void Parameters::bind(const ModelConfig& config) {
     if (config.tied && !value_head.data) lm_head = embedding;
 }

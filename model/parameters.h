@@ -33,6 +33,7 @@ struct Parameters {
     // which is the activations' type. `this` must not move before arena.allocate() and bind().
     void plan(Arena& arena, const ModelConfig& config, Head head, DType dtype = DType::F32,
               DType vectors = DType::F32);
+    std::vector<Tensor*> matrices();       // every stored matrix, in the order of for_each; a tied head once
     void bind(const ModelConfig& config);  // after arena.allocate(): points a tied lm_head at the embedding
 
     // Every tensor once, as a Hugging Face folder of the Qwen family names it

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -105,6 +106,60 @@ TEST(ModelFolder, RoundTripBitForBit) {
                 for (const char* name : {"model.safetensors", "config.json", "generation_config.json"})
                     EXPECT_EQ(read_text(folder.file(name)), read_text(again.file(name))) << name;
             }
+}
+
+// What lies in the file as it is wanted is used there: everything but norms, and the fused projections whose
+// parts are apart in the order of names (k, o, q, v; not gate and up). Other types are copied.
+TEST(ModelFolder, MatricesAreUsedWhereTheyLieInTheFile) {
+    const auto ops = make_cpu_ops();
+    for (const Family family : {Family::Sdar, Family::Llada, Family::Qwen2})
+        for (const bool tied : {false, true})
+            for (const DType dtype : {DType::F32, DType::BF16}) {
+                ModelConfig config = small_config(family);
+                config.tied = tied;
+                const Model model(config, Head::Policy, dtype);
+                const TemporaryFolder path;
+                save_model_folder(path.path(), model.parameters, config, "", dtype, *ops);
+                const ModelFolder folder = open_model_folder(path.path(), Head::Policy);
+                for (const DType wanted : {DType::F32, DType::BF16}) {
+                    const LoadedModel copied(path.path(), *ops, Head::Policy, wanted);
+                    Model mapped(config, Head::Policy, wanted);
+                    use_files(folder, mapped.parameters);
+                    mapped.parameters.bind(config);
+                    load_weights(folder, mapped.parameters, *ops);
+                    expect_equal(copied.parameters, mapped.parameters, config);
+                    const auto in_place = [&](const Tensor& t, const char* name) {
+                        const FileTensor* from = folder.weights.find(folder_name(family, name));
+                        return t.data == from->file->mapped(*from);
+                    };
+                    const LayerParameters& p = mapped.parameters.layers[1];
+                    const bool same = wanted == dtype, llada = family == Family::Llada;
+                    EXPECT_EQ(in_place(mapped.parameters.embedding, "model.embed_tokens.weight"), same);
+                    EXPECT_EQ(in_place(p.down, "model.layers.1.mlp.down_proj.weight"), same);
+                    EXPECT_EQ(in_place(p.gate_up, "model.layers.1.mlp.gate_proj.weight"), same && !llada);
+                    EXPECT_FALSE(in_place(p.qkv, "model.layers.1.self_attn.q_proj.weight"));
+                    EXPECT_EQ(mapped.parameters.lm_head.data == mapped.parameters.embedding.data, tied);
+                }
+            }
+}
+
+TEST(ModelFolder, AFileCutShortBeforeItsPagesAreFetched) {
+    const auto ops = make_cpu_ops();
+    ModelConfig config = small_config(Family::Sdar);
+    config.V = 4096;
+    Model model(config, Head::Policy);
+    const TemporaryFolder path;
+    save_model_folder(path.path(), model.parameters, config, "", DType::F32, *ops);
+    const ModelFolder folder = open_model_folder(path.path(), Head::Policy);
+    ASSERT_EQ(truncate(path.file("model.safetensors").c_str(), 20'000), 0);
+    use_files(folder, model.parameters);
+    try {
+        load_weights(folder, model.parameters, *ops);
+        FAIL() << "no error";
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code, Exit::BadFile);
+        EXPECT_HAS(std::string(e.what()), "model.safetensors: ended early: it was cut short");
+    }
 }
 
 TEST(ModelFolder, TypesAreConverted) {

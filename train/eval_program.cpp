@@ -42,6 +42,7 @@ struct Subject {
     }
     void load(Ops& ops) {
         arena.allocate();
+        if (ops.on_host()) use_files(folder, weights);
         weights.bind(config());
         load_weights(folder, weights, ops);
     }

@@ -13,7 +13,26 @@ static void on_signal(int number) {
     if (!received.compare_exchange_strong(none, number)) _exit(128 + number);
 }
 
+// What a mapping of a file answers with where the file has no data any more, or the disk cannot give it.
+static void on_bus_error(int number, siginfo_t* info, void*) {
+    static const char message[] =
+        "error: a model or data file was cut short, or its disk failed, while it was in use; get it again, "
+        "and "
+        "replace files by renaming, not by writing over them\n";
+    if (info->si_code != BUS_ADRERR) {  // an error of this program's, or of the machine's
+        signal(number, SIG_DFL);
+        return;  // and meets it again
+    }
+    if (write(STDERR_FILENO, message, sizeof message - 1) < 0) _exit(int(Exit::Runtime));
+    _exit(int(Exit::BadFile));
+}
+
 void catch_signals() {
+    struct sigaction bus = {};
+    bus.sa_sigaction = on_bus_error;
+    bus.sa_flags = SA_SIGINFO;
+    sigemptyset(&bus.sa_mask);
+    sigaction(SIGBUS, &bus, nullptr);
     struct sigaction action = {};
     action.sa_handler = on_signal;
     sigemptyset(&action.sa_mask);

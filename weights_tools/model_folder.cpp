@@ -1,7 +1,9 @@
 #include "weights_tools/model_folder.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
+#include <span>
 
 #include "utils/error.h"
 #include "utils/files.h"
@@ -132,14 +134,43 @@ ModelFolder open_model_folder(const std::string& path) { return open_folder(path
 
 // ---- loading
 
-void load_weights(const ModelFolder& folder, const Parameters& parameters, Ops& ops) {
+static std::vector<Load> loads_of(const ModelFolder& folder, const Parameters& parameters) {
     std::vector<Load> loads;
     parameters.for_each(folder.config, [&](const std::string& name, const Tensor& t) {
         const FileTensor* from = folder.weights.find(folder_name(folder.config.family, name));
         CHECK(from, "%s was not checked for", name.c_str());
         loads.push_back({from, t});
     });
-    load_tensors(loads, ops);
+    return loads;
+}
+
+// Where all of a matrix lies in a file, in its type; null where it does not. `loads`: its parts, in order.
+static const char* in_file(const Tensor& matrix, std::span<const Load> loads) {
+    const char* begin = nullptr;
+    int64_t bytes = 0;
+    for (const auto& [from, to] : loads) {
+        const char* data = from->dtype == matrix.dtype ? from->file->mapped(*from) : nullptr;
+        if (!begin) begin = data;
+        if (!data || data != begin + bytes) return nullptr;
+        bytes += int64_t(from->bytes);
+    }
+    return begin;
+}
+
+void use_files(const ModelFolder& folder, Parameters& parameters) {
+    const std::vector<Load> loads = loads_of(folder, parameters);
+    auto part = loads.begin();
+    for (Tensor* matrix : parameters.matrices()) {
+        const char *begin = static_cast<char*>(matrix->data), *end = begin + matrix->bytes();
+        const auto inside = [&](const Load& load) { return load.to.data >= begin && load.to.data < end; };
+        const auto first = std::find_if(part, loads.end(), inside);
+        part = std::find_if_not(first, loads.end(), inside);
+        if (const char* data = in_file(*matrix, {first, part})) matrix->data = const_cast<char*>(data);
+    }
+}
+
+void load_weights(const ModelFolder& folder, const Parameters& parameters, Ops& ops) {
+    load_tensors(loads_of(folder, parameters), ops);
 }
 
 LoadedModel::LoadedModel(const std::string& path, Ops& ops, Head head, DType dtype)

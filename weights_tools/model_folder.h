@@ -25,6 +25,11 @@ std::string resolve_model_path(const std::string& path);
 // Config and stop ids alone, for plans: no weights need be there.
 ModelConfig read_model_config(const std::string& path);
 
+// For weights in the host's memory that are only read, while the folder is there: points every matrix that
+// lies in a file as it is wanted, in its type and in one piece, at the file itself. Its room in the arena is
+// never touched, and so takes no memory. After allocate(), before bind() and load_weights().
+void use_files(const ModelFolder& folder, Parameters& parameters);
+
 // Fills the planned and allocated parameters (F32 or BF16, on ops' device) from the folder.
 void load_weights(const ModelFolder& folder, const Parameters& parameters, Ops& ops);
 

@@ -1,6 +1,7 @@
 #include "weights_tools/safetensors.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -143,7 +144,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
         struct stat info;
         if (fstat(fd_, &info) != 0) where.bad(format("cannot read: %s", strerror(errno)));
         if (!S_ISREG(info.st_mode)) where.bad("is not a regular file");
-        parse_header(uint64_t(info.st_size));
+        size_ = uint64_t(info.st_size);
+        parse_header(size_);
     } catch (...) {
         close(fd_);
         throw;
@@ -152,9 +154,14 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
         tensors_[i].file = this;
         index_[tensors_[i].name] = i;
     }
+    void* mapping = mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_, 0);
+    if (mapping != MAP_FAILED) mapping_ = static_cast<char*>(mapping);
 }
 
-SafetensorsFile::~SafetensorsFile() { close(fd_); }
+SafetensorsFile::~SafetensorsFile() {
+    if (mapping_) munmap(mapping_, size_);
+    close(fd_);
+}
 
 void SafetensorsFile::parse_header(uint64_t file_size) {
     const Where where{path_};
@@ -210,6 +217,26 @@ void SafetensorsFile::read(const FileTensor& tensor, uint64_t offset, void* out,
     CHECK(tensor.file == this && offset <= tensor.bytes && bytes <= tensor.bytes - offset,
           "read past the end of tensor %s", tensor.name.c_str());
     read_exactly(fd_, data_begin_ + tensor.begin + offset, static_cast<char*>(out), bytes, Where{path_});
+}
+
+const char* SafetensorsFile::mapped(const FileTensor& tensor) const {
+    CHECK(tensor.file == this, "tensor %s is another file's", tensor.name.c_str());
+    const char* data = mapping_ ? mapping_ + data_begin_ + tensor.begin : nullptr;
+    return reinterpret_cast<uintptr_t>(data) % size_of(tensor.dtype) ? nullptr : data;  // odd headers exist
+}
+
+void SafetensorsFile::fetch(const FileTensor& tensor, uint64_t offset, size_t bytes) const {
+    CHECK(mapped(tensor) && offset <= tensor.bytes && bytes <= tensor.bytes - offset,
+          "fetch past the end of tensor %s", tensor.name.c_str());
+    const uint64_t first = data_begin_ + tensor.begin + offset,
+                   begin = first - first % uint64_t(sysconf(_SC_PAGESIZE)), length = first + bytes - begin;
+    unsigned char present = 0;
+    if (mincore(mapping_ + begin, 1, &present) != 0 || !(present & 1))
+        madvise(mapping_ + begin, length, MADV_WILLNEED);  // from the disk whole at once, not page by page
+    if (madvise(mapping_ + begin, length, MADV_POPULATE_READ) == 0) return;
+    if (errno == EINVAL) return;  // Linux before 5.14: pages come when they are touched
+    std::vector<char> out(bytes);
+    read(tensor, offset, out.data(), bytes);
 }
 
 // ---- writing

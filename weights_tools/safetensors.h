@@ -42,14 +42,23 @@ class SafetensorsFile {
     const FileTensor& get(const std::string& name) const;  // throws Error(BadFile) where there is none
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-    // Copies bytes of a tensor's data, from any thread. By read(), not from a mapping: a file that shrinks
-    // meanwhile is an error then, not a crash, and nothing but the destination becomes resident.
+    // Copies bytes of a tensor's data, from any thread. By pread(), not from the mapping: a file that shrinks
+    // meanwhile is an error then, and nothing but the destination becomes resident.
     void read(const FileTensor& tensor, uint64_t offset, void* out, size_t bytes) const;
+
+    // A tensor's data where it lies in the file, mapped read-only, for programs that read weights and never
+    // change them: no copy, and one set of pages for all processes. Null where that cannot be. A file that
+    // shrinks meanwhile ends the program (signals.h).
+    const char* mapped(const FileTensor& tensor) const;
+    // Brings a part of that into memory; a fault of the disk is the error that read() would make of it.
+    void fetch(const FileTensor& tensor, uint64_t offset, size_t bytes) const;
 
   private:
     void parse_header(uint64_t file_size);
     std::string path_;
     int fd_ = -1;
+    char* mapping_ = nullptr;  // all of the file
+    uint64_t size_ = 0;
     uint64_t data_begin_ = 0;
     std::vector<FileTensor> tensors_;
     std::map<std::string, size_t> index_;
@@ -57,7 +66,8 @@ class SafetensorsFile {
 };
 
 // One of many tensors to load: where from, and where to. `to` is contiguous, has as many elements, and is
-// F32, BF16 (from any float type) or I32 (from I32).
+// F32, BF16 (from any float type) or I32 (from I32). Where it is the file's own place, data is fetched and not
+// copied.
 struct Load {
     const FileTensor* from;
     Tensor to;

@@ -1,4 +1,7 @@
 // transfer.cpp -- moving tensors between files and memory, the host's or a device's, and between float types.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <exception>
@@ -20,12 +23,23 @@ struct Piece {
     Tensor to;
 };
 
+// Has the kernel make the pages of a destination at once, which takes less than making each when it is first
+// written.
+void make_pages(const Tensor& t) {
+    const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE)), first = reinterpret_cast<uintptr_t>(t.data),
+                    begin = (first + page - 1) / page * page, end = (first + t.bytes()) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);
+}
+
 void load_piece(const Piece& piece) {
     const FileTensor& from = *piece.from;
     const DType dtype = piece.to.dtype;
     const size_t size = size_of(from.dtype);
-    if (from.dtype == dtype)
-        return from.file->read(from, uint64_t(piece.begin) * size, piece.to.data, piece.to.bytes());
+    const uint64_t offset = uint64_t(piece.begin) * size;
+    if (const char* data = from.file->mapped(from); data && piece.to.data == data + offset)
+        return from.file->fetch(from, offset, piece.to.bytes());
+    make_pages(piece.to);
+    if (from.dtype == dtype) return from.file->read(from, offset, piece.to.data, piece.to.bytes());
     constexpr int64_t BUFFER = 1 << 14;
     char raw[BUFFER * 4];
     float floats[BUFFER];
