@@ -31,7 +31,7 @@ class InferProgram : public testing::Test {
     }
 
     static Outcome run(const std::string& arguments, const std::string& input = "") {
-        return run_command(program("infer") + " --threads 1 " + arguments, input);
+        return run_command(program("infer") + " --threads 1 --device cpu " + arguments, input);
     }
     static Outcome with_model(const std::string& arguments, const std::string& input = "") {
         return run("--model " + folder_ + " " + arguments, input);
@@ -145,7 +145,7 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
         // Enough work for seconds: thousands of samples, that do not end in step.
         execl(program("infer").c_str(), "infer", "--model", folder_.c_str(), "--prompt", "abc",
               "--gen-length", "200", "--num-samples", "20000", "--temperature", "1", "--json", "--threads",
-              "1", nullptr);
+              "1", "--device", "cpu", nullptr);
         _exit(127);
     }
     for (int i = 0; i < 200 && (!file_exists(out) || read_text(out).empty()); i++) usleep(20000);
