@@ -91,6 +91,23 @@ TEST(SftData, LeavesOutWhatIsTooLong) {
     EXPECT_NE(fault(line(100)).find("all 1 examples"), std::string::npos);
 }
 
+// Full attention: what a response leaves of its canvas is masked, so that the number of masks says nothing of its length.
+TEST(SftData, ACanvasHasTheSameLengthForAll) {
+    const RecordLimits full = {
+        .V = BYTE_VOCABULARY, .max_positions = 32, .block = 0, .has_value_model = false};
+    const auto canvas = [&](const std::string& line, RecordLimits limits) {
+        return read(line, {.pad_tokens = 1, .canvas = 20}, bytes(), limits).examples.at(0).canvas;
+    };
+    const std::string line = R"({"prompt": "abc", "response": "de"})";
+    EXPECT_EQ(canvas(line, full), 20 - 4);  // two letters, the end, one more
+    EXPECT_EQ(canvas(R"({"prompt": "", "response": "0123456789012345678901"})", full), 0);
+    EXPECT_EQ(canvas(line, LIMITS), 0);  // a block model has none
+    const SftData data =
+        read(line + "\n" + R"({"prompt": "0123456789012", "response": "d"})", {.canvas = 20}, bytes(), full);
+    EXPECT_EQ(data.examples.size(), 1u);
+    EXPECT_EQ(data.too_long, 1);  // 13 + 20 > 32
+}
+
 TEST(SftData, Hostile) {
     const std::string good = "{\"prompt\": \"a\", \"response\": \"b\"}\n";
     for (const auto& [lines, parts] : std::vector<std::pair<std::string, std::vector<std::string>>>{

@@ -28,7 +28,7 @@ class LineReader {
         if (!e.step_map.empty())  // padding is revealed last
             for (int k = 0; k < options_.pad_tokens; k++)
                 e.step_map.push_back(*std::max_element(e.step_map.begin(), e.step_map.end()) + 1);
-        e.canvas = limits_.block ? 0 : options_.canvas;
+        e.canvas = limits_.block ? 0 : std::max(0, options_.canvas - int(e.response_ids.size()));
         return e;
     }
 
@@ -104,14 +104,14 @@ class LineReader {
 SftData read_sft_data(const std::string& path, const TextModel& text, const SftDataOptions& options,
                       const RecordLimits& limits) {
     const LineReader reader(text, options, limits);
-    const int room =
-        limits.block ? limits.block - 1 : options.canvas;  // the rest of the last block, or the canvas
+    const int room = limits.block ? limits.block - 1 : 0;  // the rest of the last block
     const int longest =
         std::min(options.max_length ? options.max_length : limits.max_positions, limits.max_positions - room);
     SftData data;
     read_jsonl(path, [&](const Json& json, const std::string& where) {
         SftExample e = reader.read(json, where);
-        if (int64_t(e.prompt_ids.size() + e.response_ids.size()) > longest)
+        const int64_t length = int64_t(e.prompt_ids.size() + e.response_ids.size());
+        if (length > longest || length + e.canvas > limits.max_positions)
             data.too_long++;
         else
             data.examples.push_back(std::move(e));

@@ -33,7 +33,9 @@ void SftFlags::declare(Options& f) {
           "longer examples are left out; 0: as the model's positions allow")
         .range(0, 1 << 24);
     f.add("--pad-tokens N", &reading.pad_tokens, "end tokens trained after the response").range(0, 1 << 16);
-    f.add("--canvas N", &reading.canvas, "full attention: untrained masks after the response")
+    f.add("--canvas N", &reading.canvas,
+          "full attention: a response is followed by untrained masks up to N tokens, as it is in "
+          "generation with --gen-length N")
         .range(0, 1 << 16);
     declare_sft_masks(f, run.masks);
     f.add("--block B", &block, "diffusion block length; 0: the model's own").range(0, 1 << 12);

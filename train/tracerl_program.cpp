@@ -136,6 +136,7 @@ void print_plan(const TracerlPlan& plan, const MemoryPlan& memory, Ops& ops, boo
 void settle(RunFlags& f, const TracerlRequest& r, const Common& common, const GenerateOptions& rollout) {
     f.run.progress = progress_style(common.progress);
     f.run.sft.seed = f.run.rl.seed = common.seed;
+    f.run.sft.canvas = rollout.gen_length;
     f.run.value_from_policy = r.value_model == "init";
     f.run.rl.rollout = rollout;
     f.run.rl.rl = r.rl;

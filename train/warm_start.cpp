@@ -22,6 +22,7 @@ WarmStartStep warm_start_step(Learner& policy, const TextCodec& codec, const Tas
         example.response_ids = codec.encode_response(problem.solution);
         example.response_ids.insert(example.response_ids.end(), size_t(options.pad_tokens),
                                     example.response_ids.back());
+        if (shape.block == 0) example.canvas = std::max(0, options.canvas - int(example.response_ids.size()));
         example.copies = sft_copies(example, shape, options.masks, rng);
         sequences.push_back(sft_sequence(example, shape));
         weights.push_back(sft_weights(example));

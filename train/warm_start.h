@@ -10,6 +10,7 @@ struct WarmStartOptions {
     int batch = 64;  // solutions per step
     int pad_tokens =
         0;  // end tokens trained after the response, so that the model knows what comes after an answer: nothing
+    int canvas = 0;  // full attention: tokens a response stands in, the generation limit
     SftMaskOptions masks;
     uint64_t seed = 0;
 };
