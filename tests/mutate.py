@@ -56,7 +56,7 @@ OPERATORS = [  # name, pattern, replacement; on a line of device code
     ("& to |", r" & ", " | "),
     ("| to &", r" \| ", " & "),
     ("% to /", r" % ", " / "),
-    ("next element", r"\[([a-z_0-9]+)\]", lambda m: f"[{m[1]} + 1]"),
+    ("next element", r"\[([a-z_][a-z_0-9]*)\]", lambda m: f"[{m[1]} + 1]"),
     ("half a warp", r"FULL_WARP", "0xffffu"),
 ]
 
