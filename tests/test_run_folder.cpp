@@ -1,5 +1,10 @@
 // A run's folder: one process at a time, checkpoints that are whole or not there.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <set>
 
 #include "tests/temporary_folder.h"
 #include "train/run_folder.h"
@@ -16,6 +21,29 @@ TEST(RunFolder, OneProcessAndOneRunPerFolder) {
     EXPECT_THROW(RunFolder::open(path), Error);             // without a checkpoint
     EXPECT_THROW(RunFolder::open(path + "_none"), Error);
     EXPECT_EQ(read_text(path + "/config.toml"), "k = 1\n");
+}
+
+TEST(RunFolder, RunsOfTheSameSecondHaveFoldersOfTheirOwn) {
+    const TemporaryFolder folder;
+    const std::filesystem::path here = std::filesystem::current_path();
+    std::filesystem::current_path(folder.path());
+    std::set<std::string> paths;
+    for (int process = 0; process < 4; process++)
+        if (fork() == 0) {
+            try {
+                RunFolder::create("", "x", "");
+                _exit(0);
+            } catch (const Error&) {
+                _exit(1);
+            }
+        }
+    for (int status; wait(&status) > 0;) EXPECT_EQ(status, 0);
+    for (const auto& entry : std::filesystem::directory_iterator("runs")) {
+        EXPECT_TRUE(file_exists(entry.path().string() + "/config.toml"));
+        paths.insert(entry.path().filename().string());
+    }
+    std::filesystem::current_path(here);
+    EXPECT_EQ(paths.size(), 4u);
 }
 
 TEST(RunFolder, OldCheckpointsGoAndMetricsAreCut) {

@@ -17,13 +17,19 @@
 
 namespace fs = std::filesystem;
 
-static std::string fresh_name(const std::string& name) {
+// Made here, so that no run that begins in the same second takes it too.
+static std::string fresh_folder(const std::string& name) {
     const time_t now = time(nullptr);
     char date[32];
     strftime(date, sizeof date, "%Y%m%d-%H%M%S", localtime(&now));
     const std::string base = "runs/" + name + "-" + date;
+    make_folders("runs");
     std::string path = base;
-    for (int i = 2; file_exists(path); i++) path = base + format("-%d", i);
+    std::error_code error;
+    for (int i = 2; !fs::create_directory(path, error); i++) {
+        if (error) fail(Exit::Runtime, "%s: cannot be made (%s)", path.c_str(), error.message().c_str());
+        path = base + format("-%d", i);
+    }
     return path;
 }
 
@@ -37,7 +43,7 @@ void RunFolder::check_free(const std::string& path) {
 RunFolder RunFolder::create(const std::string& path, const std::string& name,
                             const std::string& config_toml) {
     check_free(path);
-    RunFolder run(path.empty() ? fresh_name(name) : path);
+    RunFolder run(path.empty() ? fresh_folder(name) : path);
     make_folders(run.file("ckpt"));
     make_folders(run.file("samples"));
     run.lock();
