@@ -145,6 +145,7 @@ RolloutStats TraceRlRun::quick_accuracy() {
 }
 
 bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
+    if (options_.sft.steps == 0) return true;
     if (sft_step_ == 0 && !milestone("at the start", rollout_block(), should_stop)) return false;
     ProgressBar progress("SFT", options_.sft.steps, options_.progress);
     double accuracy = 0;
