@@ -3,6 +3,7 @@
 # make CUDA=0     pretend there is no CUDA toolkit                      make format   clang-format every source
 # make SAN=address|thread [test]   build under a sanitizer, in a build folder of its own       make V=1   print full commands
 # make DEPS=0     never install anything: stop with the command to type instead                make clean
+# make study      TraceRL beside other objectives, and larger blocks: three seeds of each, a table, runs/study/comparison.html
 # make soak       stops and resumes a small run 100 times, compared with one that was left alone
 # make fuzz SECONDS=60   every parser under clang's libFuzzer, that long each
 # make gpu-report tests, benches and compute-sanitizer on a GPU, in one report        make ptxas, make mutate     see kernels/README.md
@@ -114,6 +115,8 @@ $(BUILD)/run_tests: LDLIBS += -lgtest -lgtest_main -lpthread
 test: all $(BUILD)/run_tests
 	@PROGRAMS=$(or $(BIN),./) tests/run.sh $(BUILD)/test.log $(if $(filter thread,$(SAN)),setarch -R )./$(BUILD)/run_tests
 
+study: all
+	@train/study.sh runs/study 1 2 3
 soak: all
 	@tests/soak.sh $(or $(BIN),./)train_tracerl 100
 
@@ -143,6 +146,6 @@ format:
 	clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 clean:
 	rm -rf build build-* $(notdir $(PROGRAMS))
-.PHONY: all always bench clean deps format fuzz have_all soak test
+.PHONY: all always bench clean deps format fuzz have_all soak study test
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
