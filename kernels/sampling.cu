@@ -164,7 +164,8 @@ __device__ inline void distribution_statistics(Sampled& out, int V, int token, F
     out.entropy = float(log(z) - weighted / z);
 }
 
-__global__ void __launch_bounds__(MOST_THREADS)
+// One block on a multiprocessor is promised: without it the compiler keeps to 32 registers for two, and spills.
+__global__ void __launch_bounds__(MOST_THREADS, 1)
     sample_kernel(Sampled* out, const SampleRow* rows, const float* logits, int V, int mask_id, int n_ids) {
     const SampleRow options = rows[blockIdx.x];
     const bool greedy = options.temperature == 0;
