@@ -87,6 +87,17 @@ TEST(TraceRlRun, AStoppedRunWithAValueModelGoesOnBitForBit) {
     });
 }
 
+// A warm start that is right often enough after one of its steps takes no second one after a stop.
+TEST(TraceRlRun, AStoppedRunWhoseWarmStartEndedEarlyGoesOnBitForBit) {
+    const std::vector<std::string> metrics = expect_resumes("early", false, [](TraceRlRunOptions& o) {
+        o.sft.steps = 20;
+        o.sft_until = 0;
+    });
+    int n = 0;
+    for (const std::string& line : metrics) n += line.find("\"sft\"") != std::string::npos;
+    EXPECT_EQ(n, 1);
+}
+
 TEST(TraceRlRun, AStoppedRunOfCoupledMasksGoesOnBitForBit) {
     expect_resumes("coupled", false, [](TraceRlRunOptions& o) { o.rl.rl.kind = RlObjective::Coupled; });
 }

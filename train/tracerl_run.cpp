@@ -145,11 +145,11 @@ RolloutStats TraceRlRun::quick_accuracy() {
 }
 
 bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
-    if (options_.sft.steps == 0) return true;
+    if (options_.sft.steps == 0 || sft_done_) return true;
     if (sft_step_ == 0 && !milestone("at the start", rollout_block(), should_stop)) return false;
     ProgressBar progress("SFT", options_.sft.steps, options_.progress);
     double accuracy = 0;
-    while (sft_step_ < options_.sft.steps) {
+    while (!sft_done_) {
         if (should_stop()) return false;
         Timer timer;
         const WarmStartStep s = warm_start_step(policy_, codec_, task_, options_.sft, sft_step_);
@@ -167,7 +167,8 @@ bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
         count_bad_updates(1, s.update.skipped);
         progress.update(sft_step_, format("loss %.3f  accuracy %.0f%%  %.0f tokens/s", s.loss, 100 * accuracy,
                                           double(s.tokens) / seconds));
-        if (accuracy >= options_.sft_until) break;
+        sft_done_ = sft_step_ == options_.sft.steps || accuracy >= options_.sft_until;
+        if (options_.save_every && sft_step_ % options_.save_every == 0) save_checkpoint();
     }
     progress.finish(format("%ld steps", long(sft_step_)));
     return true;
@@ -321,6 +322,7 @@ void TraceRlRun::save_checkpoint() {
                                 : phase_ == Phase::Rl ? "rl"
                                                       : "done"},
                       {"sft_step", sft_step_},
+                      {"sft_done", sft_done_},
                       {"rl_step", rl_step_},
                       {"draws", draws_},
                       {"bad_updates", bad_updates_},
@@ -336,6 +338,7 @@ void TraceRlRun::resume(const std::string& checkpoint) {
     const Json state = read_json(where);
     const std::string phase = get_string(state, "phase", where);
     sft_step_ = get_int(state, "sft_step", where, 0, INT64_MAX);
+    sft_done_ = get_bool(state, "sft_done", where);
     rl_step_ = get_int(state, "rl_step", where, 0, INT64_MAX);
     draws_ = get_int(state, "draws", where, 0, INT64_MAX);
     bad_updates_ = int(get_int(state, "bad_updates", where, 0, BAD_UPDATES_TO_STOP));

@@ -103,8 +103,9 @@ class TraceRlRun {
     std::function<void(const std::string&)> save_;
     Phase phase_ = Phase::Sft;
     int64_t sft_step_ = 0, rl_step_ = 0;
-    int64_t draws_ = 0;    // rollouts that were made for RL, those of no use included
-    int bad_updates_ = 0;  // in a row, of the warm start or of RL
+    bool sft_done_ = false;  // at sft.steps, or right often enough
+    int64_t draws_ = 0;      // rollouts that were made for RL, those of no use included
+    int bad_updates_ = 0;    // in a row, of the warm start or of RL
     bool warned_of_token_rewards_ = false;
     std::vector<Milestone> milestones_;
 };
