@@ -51,7 +51,8 @@ void check_cache(Cache cache, const ModelConfig& config) {
 }
 
 Exit encode(const InferOptions& o) {
-    const auto tokenizer = load_tokenizer(o.text.tokenizer.empty() ? o.model : o.text.tokenizer);
+    const auto tokenizer =
+        load_tokenizer(o.text.tokenizer.empty() ? resolve_model_path(o.model) : o.text.tokenizer);
     encode_jsonl(o.encode, *tokenizer, choose_chat_template(o.text.chat_template, "", *tokenizer), stdout);
     return Exit::Ok;
 }
@@ -70,7 +71,7 @@ struct Run {
     Run(const InferOptions& o, const Common& common, const Options& flags)
         : o(o),
           common(common),
-          path(o.model.empty() ? default_model_folder() : o.model),
+          path(o.model.empty() ? default_model_folder() : resolve_model_path(o.model)),
           ops(make_ops(common.device)),
           model(path, *ops, common.dtype),
           text(load_text_model(o.text.tokenizer, o.text.chat_template, path, model.config())),

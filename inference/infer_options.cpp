@@ -13,7 +13,9 @@ Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 bad file, 4 not enough memory, 1
 
 void InferOptions::declare(Options& flags, const Common& common) {
     flags.section("Model");
-    flags.add("--model,-m DIR", &model, "a Hugging Face folder (default: the small model that comes along)");
+    flags.add("--model,-m DIR", &model,
+              "a Hugging Face folder, or a run's for its newest checkpoint (default: the small model that "
+              "comes along)");
     text.declare(flags);
     flags.section("Input (none of them: standard input where it is piped and not empty)");
     flags.add("--prompt,-p TEXT", &prompt, "what to answer, or with --chat-template raw to continue");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <fstream>
 #include <set>
 #include <sstream>
 
@@ -53,6 +54,19 @@ TEST_F(EvalProgram, StaticAndDynamicOfTheModelThatComesAlong) {
     const Outcome table = run("--problems 4 --block 8 --remasking sequential");
     EXPECT_NE(table.out.find("sequential"), std::string::npos) << table.out;
     EXPECT_EQ(table.out.find("dynamic"), std::string::npos) << table.out;
+}
+
+// An accuracy of answers that nobody judged is none.
+TEST_F(EvalProgram, ACommandThatJudgesNothingIsAnError) {
+    std::ofstream(folder_.file("q.jsonl")) << R"({"question": "347+586="})"
+                                           << "\n"
+                                           << R"({"question": "414+384="})"
+                                           << "\n";
+    const Outcome none =
+        run("--block 8 --gen-length 24 --task 'external:problems=" + folder_.file("q.jsonl") +
+            ",held_out=1,command=false'");
+    EXPECT_EQ(none.code, 1) << none.out;
+    EXPECT_NE(none.err.find("judged none of 2 responses"), std::string::npos) << none.err;
 }
 
 TEST_F(EvalProgram, SamplesAreSavedAndGradedAgain) {

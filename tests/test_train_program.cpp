@@ -218,6 +218,7 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     EXPECT_EQ(run("--model no_such_folder").code, 3);
     EXPECT_EQ(run("--resume no_such_run").code, 3);
     EXPECT_EQ(run("--value-model init --objective coupled").code, 2);
+    EXPECT_EQ(run(SMALL + " --value-model none --objective coupled --dry-run").code, 0);
     EXPECT_EQ(run("--token-budget 8 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --train-block 6 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --enlarge-at 2 --dry-run").code, 2);

@@ -130,6 +130,8 @@ EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& t
             roll_out(engine, subject.codec, task, {problems.begin() + from, problems.begin() + to}, f.samples,
                      decoding.options, uint32_t(first) * uint32_t(f.samples), [] { return interrupted(); });
         row.interrupted = part.interrupted;
+        row.judged += part.judged;
+        row.ungraded += part.ungraded;
         if (row.interrupted) break;  // half a part says less than none: long responses end last
         for (size_t i = 0; i < part.responses.size(); i++) {
             Response& r = part.responses[i];
@@ -146,6 +148,13 @@ EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& t
                                              so_far.tokens_per_forward));
     }
     if (!row.interrupted) progress.finish();
+    if (row.ungraded && row.ungraded == row.judged)
+        fail(Exit::Runtime, "the task judged none of %lld responses of %s: no accuracy is known",
+             (long long)row.judged, subject.name.c_str());
+    if (row.ungraded)
+        log_warning("%s %s: %lld of %lld responses could not be judged and count as wrong",
+                    subject.name.c_str(), decoding.name.c_str(), (long long)row.ungraded,
+                    (long long)row.judged);
     row.scores = score(all, pass_at);
     row.seconds = timer.seconds();
     return row;

@@ -13,6 +13,7 @@ Json to_json(const EvalRow& row) {
     out["accuracy_low"] = s.accuracy.low;
     out["accuracy_high"] = s.accuracy.high;
     for (const auto& [k, share] : s.pass_at) out["pass_at"][std::to_string(k)] = share;
+    out["ungraded"] = row.ungraded;
     out["seconds"] = row.seconds;
     out["interrupted"] = row.interrupted;
     return out;

@@ -10,11 +10,12 @@ struct EvalRow {
     std::string model, decoding;
     Scores scores;
     double seconds = 0;
-    bool interrupted = false;  // not all problems were reached
+    int64_t judged = 0, ungraded = 0;  // responses put to the task; of them those it could not judge: wrong
+    bool interrupted = false;          // not all problems were reached
 };
 
 // model, decoding, problems, samples, accuracy (avg@samples), accuracy_low, accuracy_high, pass_at: {k: ...},
-// the rollout's means, seconds.
+// the rollout's means, seconds, ungraded.
 Json to_json(const EvalRow& row);
 // One line per row under a heading, aligned.
 std::string eval_table(const std::vector<EvalRow>& rows);

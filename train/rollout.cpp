@@ -98,6 +98,7 @@ static void reward(RolloutBatch& batch, const TextCodec& codec, const Task& task
     for (size_t i = 0; i < verdicts.size(); i++) {
         judged[i]->reward = verdicts[i].reward;
         judged[i]->token_rewards = std::move(verdicts[i].token_rewards);
+        judged[i]->graded = verdicts[i].graded;
         batch.ungraded += !verdicts[i].graded;
         if (!judged[i]->token_rewards.empty()) rewards_tokens.insert(answers[i].problem->part);
     }

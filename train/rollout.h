@@ -23,6 +23,7 @@ struct Response {
     Trajectory trajectory;
     std::string text;
     double reward = 0;                  // of the task
+    bool graded = true;                 // false: the task could not judge it, and it earned nothing
     std::vector<double> token_rewards;  // process rewards, where the task gives any
     bool right() const { return reward >= 1; }
     bool truncated() const { return trajectory.finish_reason == "length"; }

@@ -8,6 +8,7 @@ Json sample_json(const Response& response, const Problem& problem) {
     Json line = to_json(response.trajectory);
     line["group"] = response.problem;
     line["reward"] = response.reward;
+    if (!response.graded) line["graded"] = false;
     if (!response.token_rewards.empty()) line["token_rewards"] = response.token_rewards;
     line["prompt"] = problem.prompt;
     line["answer"] = problem.answer;

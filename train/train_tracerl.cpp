@@ -35,13 +35,14 @@ struct TracerlFlags {
         flags.section("Model");
         flags.add("--model DIR", &model, "a Hugging Face folder (default: a small model is made)");
         flags.add("--value-model DIR", &value_model,
-                  "a value model's folder, or `init`: one is made from the policy; none: advantages come "
-                  "from groups alone");
+                  "a value model's folder, `init`: one is made from the policy, or `none`: advantages come "
+                  "from groups alone (none)");
         run.declare(flags);
         rl.declare(flags);
         replay.declare(flags, true);
         flags.epilog(EXAMPLES);
         flags.check([this, &flags, &common](Faults& faults) {
+            if (value_model == "none") value_model.clear();
             if (!replay.dump_value_grads.empty() && value_model.empty())
                 faults.add("--dump-value-grads: needs --value-model");
             if (!value_model.empty() && rl.options.kind != RlObjective::TraceRl)
