@@ -74,7 +74,7 @@ struct Matmul {
 };
 void matmul(const Context&, const Matmul&);
 void matmul_tiles(const Context&, const Matmul&);  // by our own kernel: any shape and alignment, not fast
-int checked_inner_size(const Matmul&);  // K, after checking shapes and types
+int checked_inner_size(const Matmul&);             // K, after checking shapes and types
 // linear.h
 void linear_forward(const Context&, Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual);
 void linear_backward(const Context&, Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,

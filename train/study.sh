@@ -1,7 +1,7 @@
 #!/bin/bash
 # study.sh FOLDER SEED...  what TraceRL claims, at a size that a CPU finishes: states of the trace against random and coupled masks,
 # with and without a value model, and larger blocks in two phases. Two-digit sums with their working, a warm start for each seed and then
-# the same rollouts for all. One core, about 12 minutes a seed; what is there already is not run again. Ends with a table of
+# the same rollouts for all. One core, about 20 minutes a seed; what is there already is not run again. Ends with a table of
 # accuracies in percent (dynamic sampling, held-out problems) and a page of curves. FLAGS: more options for every run.
 cd "$(dirname "$0")/.." || exit 1
 folder=${1:?usage: study.sh FOLDER SEED...}
