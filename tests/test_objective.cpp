@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "train/objective.h"
+#include "utils/philox.h"
 
 namespace {
 
@@ -123,6 +124,35 @@ TEST(Objective, StepReturnsByHand) {
     EXPECT_NEAR(A[2], 5 - 2.0, 1e-12);
     EXPECT_EQ(reward_at_end(s, 7), (Numbers{0, 0, 7}));
     EXPECT_EQ(reward_at_end(with_copies({1, 2}), 7), (Numbers{0, 7, 7}));
+}
+
+// Proposition 1 (Appendix A of arXiv 2509.06949), its equations (1) and (2): what the recursions come to.
+TEST(Objective, StepReturnsAreProposition1) {
+    const std::vector<int> sizes = {2, 3, 1, 4, 2};
+    const Sequence s = with_copies(sizes);
+    Rng rng(3, Stream::Task);
+    Numbers r(12), V(12), R(12), A(12);
+    for (size_t j = 0; j < 12; j++) r[j] = rng.uniform() - 0.3, V[j] = rng.uniform();
+    for (const auto& [gamma, lambda] :
+         {std::pair(1.0, 1.0), {0.9, 0.7}, {1.0, 0.3}, {0.8, 1.0}, {0.9, 0.0}}) {
+        step_returns(R, A, r, V, s, gamma, lambda);
+        for (size_t j = 0, t = 0, begin = 0; t < sizes.size(); begin += size_t(sizes[t++]))
+            for (; j < begin + size_t(sizes[t]); j++) {
+                double want_R = r[j], want_A = r[j] - V[j];
+                size_t l = begin + size_t(sizes[t]);
+                for (size_t k = 1; t + k < sizes.size(); k++)
+                    for (const size_t end = l + size_t(sizes[t + k]); l < end; l++) {
+                        const double share = 1.0 / sizes[t + k];
+                        want_R += std::pow(gamma, k) * share * r[l];
+                        // (gamma lambda)^k (1 - lambda) / lambda, which at lambda = 0 leaves the next step's value alone
+                        want_A +=
+                            share * (std::pow(gamma * lambda, k) * r[l] +
+                                     std::pow(gamma, k) * std::pow(lambda, k - 1) * (1 - lambda) * V[l]);
+                    }
+                EXPECT_NEAR(R[j], want_R, 1e-12);
+                EXPECT_NEAR(A[j], want_A, 1e-12) << gamma << " " << lambda;
+            }
+    }
 }
 
 TEST(Objective, WithoutValuesUndiscountedEveryTokenGetsTheReward) {

@@ -17,12 +17,12 @@ struct MaskShape {
     int mask_id = -1;
 };
 
-// TraceRL: one copy per reveal step of a block (full attention: of the response), as the sampler saw it.
+// TraceRL (Sections 4.1, 4.3): one copy per reveal step of a block (full attention: of the response), as the sampler saw it.
 // Every `shrink` neighbouring steps are merged into the state before the first of them; tail steps count in
 // the merging; a merged step that reveals no response token is dropped. Copies are in the order of the trace.
 Sequence trace_sequence(const Record& record, const MaskShape& shape, int shrink);
 
-// Random masking: `m` masks per response. For each a ratio per block (per copy under full attention) uniform
+// Random masking, the noise of the paper's Eq. 1 (arXiv 2509.06949): `m` masks per response. For each a ratio per block (per copy under full attention) uniform
 // in [low, high], every token masked with it, at least one. `per_token` draws the ratio for each token
 // instead, as the reference code does. `coupled` adds each mask's complement where that is not empty.
 struct RandomMaskOptions {
@@ -46,11 +46,11 @@ struct SftMaskOptions {
     SftMethod method = SftMethod::SemiAr;
     int block = 4;                 // of SemiAr under full attention, counted from the end of the prompt
     double low = 0.1, high = 0.9;  // noise levels are uniform between them
-    bool weight_by_level = false;  // weight 1/t, the diffusion bound; else 1
+    bool weight_by_level = false;  // weight 1/t, the diffusion bound (Eq. 2 of arXiv 2509.06949); else 1
     bool complementary = false;    // every copy's complement is trained too
     int shrink = 1;                // Trace: neighbouring steps that are merged
 };
-// SemiAr: one noise level t per block, stratified over the blocks of the response; each token masked with
+// SemiAr (J_semi, Section 3.1): one noise level t per block, stratified over the blocks of the response; each token masked with
 // probability t, at least one; what follows the block is masked and not trained. RandomMask: one level for
 // the whole sequence. Trace: the states of step_map, each training what it reveals. Ar: next token.
 std::vector<SftCopy> sft_copies(const SftExample& example, const MaskShape& shape,

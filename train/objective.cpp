@@ -65,14 +65,14 @@ void step_returns(std::span<double> returns, std::span<double> advantages, std::
         const size_t n = sequence.copies[t].target.size(), begin = end - n;
         double r = 0, V = 0;
         for (size_t j = begin; j < end; j++) {
-            r += reward[j] / double(n);  // (V1)
+            r += reward[j] / double(n);  // (4.2a)
             V += value[j] / double(n);
-            returns[j] = reward[j] + gamma * R_next;                                          // (V5)
-            advantages[j] = reward[j] - value[j] + gamma * V_next + gamma * lambda * A_next;  // (V6)
+            returns[j] = reward[j] + gamma * R_next;                                          // (4.2e)
+            advantages[j] = reward[j] - value[j] + gamma * V_next + gamma * lambda * A_next;  // (4.2f)
         }
-        const double delta = r - V + gamma * V_next;  // (V3)
-        R_next = r + gamma * R_next;                  // (V2)
-        A_next = delta + gamma * lambda * A_next;     // (V4)
+        const double delta = r - V + gamma * V_next;  // (4.2c)
+        R_next = r + gamma * R_next;                  // (4.2b)
+        A_next = delta + gamma * lambda * A_next;     // (4.2d)
         V_next = V;
         end = begin;
     }
@@ -92,7 +92,7 @@ double value_loss(std::span<double> dvalue, std::span<const double> value, std::
         const double V = value[i], R = returns[i];
         const double clipped = value_old[i] + std::clamp(V - value_old[i], -value_clip, value_clip);
         const double plain_error = (V - R) * (V - R), clipped_error = (clipped - R) * (clipped - R);
-        sum += weight[i] * 0.5 * std::max(plain_error, clipped_error);  // (V7)
+        sum += weight[i] * 0.5 * std::max(plain_error, clipped_error);  // (4)
         dvalue[i] = plain_error >= clipped_error ? weight[i] * (V - R) : 0;
     }
     return sum;

@@ -1,25 +1,33 @@
 // objective.h -- what is maximised: TraceRL (Wang et al., arXiv 2509.06949), equation by equation.
 //
 // A response is trained through pairs (t, j): token j, predicted from the state t it was revealed from. tau(t) are the
-// tokens revealed at t = 1..S, in order of the trace. (3) is the paper's Eq. 3; (V1) to (V7) are those of its value model.
-// objective.cpp names them where it computes them.
+// tokens revealed at t = 1..S, in order of the trace, after shrinkage (Section 4.1; masks.h). Numbers are the paper's. What
+// it states without one has its section and a letter, in its order there; objective.cpp names each where it computes it.
 //
-//   (3)  J = sum_t norm(t) sum_{j in tau(t)} [ min(rho_j A_j, clip(rho_j, 1-eps_low, 1+eps_high) A_j) - beta k3_j ]
-//            averaged over responses        rho_j = exp(logp_new - logp_old)
-//        norm(t)   step: 1/|tau(t)| (the paper)   sequence: 1/|tau|   constant: 1/norm_length (the reference code)
-//                  token: 1/(all pairs of the update), no average
-//        k3_j      exp(d) - 1 - d,  d = logp_old - logp_new: the divergence from the old policy; d is clamped to +-10,
-//                  in rho_j too, and has no gradient beyond
-//        A_j       the reward's z-score in its group, for every token (train/advantages.h), or with a value model (V6)
+//   (1)    x_t masks every token with probability t            the noise of SFT and random masks: masks.h
+//   (2)    E_t 1/t sum over the masked i of log p(x_i | x_t)   the diffusion bound: SFT's weight 1/t (masks.h), likelihood.h
 //
-//   V_j = value at token j in the state before its reveal, of the old value model:
-//   (V1)  r*_t = mean of r_j,   V*_t = mean of V_j             over j in tau(t)
-//   (V2)  R*_t = r*_t + gamma R*_{t+1}                         step-wise return
-//   (V3)  delta_t = r*_t - V*_t + gamma V*_{t+1}
-//   (V4)  A*_t = delta_t + gamma lambda A*_{t+1}               step-wise advantage (GAE)
-//   (V5)  R_j = r_j + gamma R*_{t+1}                           a token's return
-//   (V6)  A_j = (r_j - V_j) + gamma V*_{t+1} + gamma lambda A*_{t+1}
-//   (V7)  value loss = sum_t norm(t) sum_{j in tau(t)} 0.5 max((V_new - R_j)^2, (clip(V_new, V_j +- eps) - R_j)^2)
+//   (3)    J = sum_t norm(t) sum_{j in tau(t)} [ min(rho_j A_j, clip(rho_j, 1-eps_low, 1+eps_high) A_j) - beta k3_j ]
+//            averaged over responses          rho_j = exp(logp_new - logp_old)
+//          norm(t)   step: 1/|tau(t)| (the paper)   sequence: 1/|tau|   constant: 1/norm_length (the reference code)
+//                    token: 1/(all pairs of the update), no average
+//          k3_j      exp(d) - 1 - d,  d = logp_old - logp_new: the divergence from the old policy (Section B.5); d is clamped
+//                    to +-10, in rho_j too, and has no gradient beyond
+//          A_j       the reward's z-score in its group, for every token (advantages.h), or with a value model (4.2f)
+//
+//   Section 4.2, V_j = value at token j in the state before its reveal, of the old value model:
+//   (4.2a) r*_t = mean of r_j,   V*_t = mean of V_j            over j in tau(t)
+//   (4.2b) R*_t = r*_t + gamma R*_{t+1}                        step-wise return, 0 after the last step
+//   (4.2c) delta_t = r*_t - V*_t + gamma V*_{t+1}              TD residual
+//   (4.2d) A*_t = delta_t + gamma lambda A*_{t+1}              step-wise advantage (GAE)
+//   (4.2e) R_j = r_j + gamma R*_{t+1}                          a token's return       (A.1) is its explicit form
+//   (4.2f) A_j = (r_j - V_j) + gamma V*_{t+1} + gamma lambda A*_{t+1}                 (A.2) is its explicit form
+//   (4)    J_value = sum_t norm(t) sum_{j in tau(t)} 0.5 max((V_new - R_j)^2, (clip(V_new, V_j +- eps) - R_j)^2)
+//            the paper's norm is 1/|tau|; here it is the one of (3)
+//
+// (A.1) and (A.2), equations (1) and (2) of the paper's Appendix A, are tested against the recursions in
+// tests/test_objective.cpp. Section 4.3 (all blocks' l-th steps in one pass) is the packed layout, model/layout.h; Algorithm 1
+// (B.6) is tracerl.cpp.
 //
 // loss = policy_loss + beta kl = -J; the value loss is the other network's own. Everything here is on the host and in
 // double, one response at a time.
@@ -55,7 +63,7 @@ PolicyLoss policy_loss(std::span<double> dlogprob, std::span<const double> logp_
                        std::span<const double> logp_old, std::span<const double> advantage,
                        std::span<const double> weight, const ObjectiveOptions& options);
 
-// (V1) to (V6): returns R_j and advantages A_j of one response from rewards r_j and old values V_j, one number per pair.
+// (4.2a) to (4.2f): returns R_j and advantages A_j of one response from rewards r_j and old values V_j, one number per pair.
 // The copies of `sequence` are the steps t.
 void step_returns(std::span<double> returns, std::span<double> advantages, std::span<const double> reward,
                   std::span<const double> value, const Sequence& sequence, double gamma, double lambda);
@@ -63,7 +71,7 @@ void step_returns(std::span<double> returns, std::span<double> advantages, std::
 // A verifiable reward sits on all tokens of the last step. One number per pair.
 std::vector<double> reward_at_end(const Sequence& sequence, double reward);
 
-// (V7): dvalue[i] = d loss / d value[i]; returns the weighted loss of one response.
+// (4): dvalue[i] = d loss / d value[i]; returns the weighted loss of one response.
 double value_loss(std::span<double> dvalue, std::span<const double> value, std::span<const double> value_old,
                   std::span<const double> returns, std::span<const double> weight, double value_clip);
 
