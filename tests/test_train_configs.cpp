@@ -127,15 +127,17 @@ TEST_P(HostileConfig, IsRefusedWithAllItsFaults) {
 INSTANTIATE_TEST_SUITE_P(All, HostileConfig, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
 
-// The published models are not here: their config.json is all that a plan needs.
+// The published models are not here: their config.json is all that a plan needs. As they are written these recipes fit a GPU of
+// 139 GiB.
 TEST(TrainConfigs, ThoseThatComeAlongPlan) {
     std::map<std::string, std::string> plans;
     for (const auto& entry : fs::directory_iterator("train/configs")) {
         const std::string path = entry.path().string(), text = read_text(path);
-        if (text.find("\"../shared") != std::string::npos && !fs::exists("../shared/data/configs")) continue;
+        const bool published = text.find("\"../shared") != std::string::npos;
+        if (published && !fs::exists("../shared/data/configs")) continue;
         if (text.find("\"runs/") != std::string::npos) continue;  // a model that is made first
-        const Outcome o = run("--dry-run --config " + path);
-        EXPECT_TRUE(o.code == 0 || o.code == 4) << path << "\n" << o.err;  // 4: too large for this machine
+        const Outcome o = run("--dry-run --device-memory 139 --config " + path);
+        EXPECT_EQ(o.code, entry.path().stem() == "dream_code" ? 4 : 0) << path << "\n" << o.err;
         for (const char* part :
              {"policy", "optimizer moments", "KV cache", "total", "one step", "tokens generated", "time"})
             EXPECT_NE(o.out.find(part), std::string::npos) << path << "\n" << o.out;
@@ -143,11 +145,13 @@ TEST(TrainConfigs, ThoseThatComeAlongPlan) {
     }
     EXPECT_TRUE(plans.contains("default"));
     if (!plans.contains("math")) GTEST_SKIP() << "../shared/data is not there";
-    // SDAR-8B: 8,190,735,360 parameters of 4 bytes; the value model has no LM head but a head of one row.
-    const std::string math = plans["math"], value = math.substr(math.find("value model"));
-    EXPECT_NEAR(mib(math, "weights"), 8190735360.0 * 4 / (1 << 20), 1);
-    EXPECT_NEAR(mib(math, "optimizer moments"), 8190735360.0 * 8 / (1 << 20), 2);
-    EXPECT_NEAR(mib(value, "weights"), (8190735360.0 - 151936.0 * 4096 + 4096) * 4 / (1 << 20), 1);
+    // SDAR-4B: 4,411,424,256 parameters: 2 bytes as the passes read them, 4 of the master, 4 of two moments. The value model has
+    // no LM head but a head of one row.
+    const double policy = 4411424256.0, value = policy - 151936.0 * 2560 + 2560;
+    const std::string math = plans["math"], critic = math.substr(math.find("value model"));
+    EXPECT_NEAR(mib(math, "policy weights"), policy * 2 / (1 << 20), 1);
+    EXPECT_NEAR(mib(math, "policy optimizer moments"), policy * 4 / (1 << 20), 2);
+    EXPECT_NEAR(mib(critic, "value model master weights"), value * 4 / (1 << 20), 1);
     EXPECT_NE(math.find("128 problems x 32"), std::string::npos) << math;
     EXPECT_NE(math.find("8192 thousand at most"), std::string::npos) << math;  // 128 x 32 x 2000
     EXPECT_NE(plans["dream_code"].find("7615.62 million parameters"), std::string::npos);
