@@ -288,6 +288,26 @@ TEST(TraceRlRun, SamplesOfEverySecondStep) {
     EXPECT_TRUE(file_exists(folder.file("samples/step-000002.jsonl")));
 }
 
+TEST(TraceRlRun, OldSamplesAreRemoved) {
+    set_quiet(true);
+    World w(false);
+    w.options.sft.steps = 0;
+    w.options.keep_samples = 2;
+    RunFolder folder = RunFolder::create(fresh("old-samples"), "test", "");
+    EXPECT_TRUE(w.run(folder)->run([] { return false; }));
+    set_quiet(false);
+    std::vector<std::string> steps;
+    int evaluations = 0;
+    for (const auto& entry : fs::directory_iterator(folder.file("samples"))) {
+        const std::string name = entry.path().filename().string();
+        if (name.starts_with("step-")) steps.push_back(name);
+        evaluations += name.starts_with("eval-");
+    }
+    std::sort(steps.begin(), steps.end());
+    EXPECT_EQ(steps, (std::vector<std::string>{"step-000002.jsonl", "step-000003.jsonl"}));
+    EXPECT_EQ(evaluations, 3) << "those of evaluations stay";
+}
+
 // What the README's table of metrics.jsonl names is there, and is a number.
 TEST(TraceRlRun, MetricsAreComplete) {
     set_quiet(true);
@@ -336,6 +356,7 @@ TEST(TraceRlRun, MetricsAreComplete) {
                   "/rollout_s",
                   "/reward_s",
                   "/update_s",
+                  "/seconds",
                   "/memory_mib"});
         for (const char* key : keys) {
             const Json::json_pointer at{std::string(key)};
@@ -345,6 +366,10 @@ TEST(TraceRlRun, MetricsAreComplete) {
         if (phase == "rl") {
             EXPECT_GT(line["memory_mib"], 1);
             EXPECT_GT(line["rollout_rows"], line["generated_tokens"]);
+            double phases_s = 0;
+            for (const char* part : {"rollout_s", "reward_s", "update_s"})
+                phases_s += line[part].get<double>();
+            EXPECT_GE(line["seconds"].get<double>(), phases_s);
         }
     });
     EXPECT_EQ(phases["sft"], 3);

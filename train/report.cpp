@@ -71,7 +71,7 @@ const std::vector<ChartSpec>& chart_specs() {
          "training against rollout, same weights"},
         {"rl",
          "Seconds per step",
-         {{"/rollout_s", "rollout"}, {"/update_s", "update"}, {"/reward_s", "reward"}}},
+         {{"/seconds", "all"}, {"/rollout_s", "rollout"}, {"/update_s", "update"}, {"/reward_s", "reward"}}},
         {"rl",
          "Tokens forwarded",
          {{"/trained_tokens", "trained"}, {"/forwarded_tokens", "update"}, {"/rollout_rows", "rollout"}}},
@@ -191,10 +191,8 @@ std::string facts(const RunRecord& run) {
         const std::string phase = phase_of(line);
         rl += phase == "rl";
         sft += phase == "sft";
-        for (const char* place : {"/seconds", "/rollout_s", "/reward_s", "/update_s"}) {
-            const double t = number_at(line, place);
-            if (std::isfinite(t)) seconds += t;
-        }
+        const double t = number_at(line, "/seconds");
+        if (std::isfinite(t)) seconds += t;
         mismatch = std::fmax(mismatch, number_at(line, "/logprob_mismatch"));
         const double bad = number_at(line, "/skipped_updates");
         if (std::isfinite(bad)) skipped += int(bad);
@@ -271,8 +269,8 @@ struct Group {
 
 // What may differ between the runs of a group, or says nothing of what was learned.
 bool is_incidental(const std::string& key) {
-    return std::set<std::string>{"seed",   "name", "threads",    "progress",      "quiet",
-                                 "device", "keep", "save-every", "samples-every", "json"}
+    return std::set<std::string>{"seed", "name",       "threads",       "progress",     "quiet", "device",
+                                 "keep", "save-every", "samples-every", "keep-samples", "json"}
         .contains(key);
 }
 

@@ -100,6 +100,8 @@ void RunFlags::declare(Options& f) {
     f.add("--samples-every N", &run.samples_every,
           "steps between files of samples/, some 30 bytes per generated token; 0: none but of evaluations")
         .range(0, 1e9);
+    f.add("--keep-samples N", &run.keep_samples, "files of steps in samples/ that are kept; 0: all")
+        .range(0, 1e6);
     f.add("--name NAME", &name, "of the run's folder, runs/NAME-DATE");
     f.add("--out RUN", &out, "the run's folder").not_in_config();
     f.add("--resume RUN", &resume, "goes on with a run that was stopped").not_in_config();

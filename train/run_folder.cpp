@@ -104,28 +104,34 @@ void RunFolder::truncate_metrics(int64_t lines) {
     metrics_lines_ = lines;
 }
 
-void RunFolder::sample(const std::string& name, const std::string& content) {
-    write_file_atomic(file("samples/" + name), content);
-}
-
-void RunFolder::checkpoint(int64_t step, int keep, const std::function<void(const std::string&)>& fill) {
-    const std::string name = format("ckpt/step-%06ld", long(step));
-    AtomicFolder folder(file(name), true);
-    fill(folder.path());
-    folder.commit();
-    write_file_atomic(file("latest"), name + "\n");
+void RunFolder::prune(const std::string& folder, int keep, const std::string& newest) const {
     if (keep <= 0) return;
     std::vector<std::string> all;
-    for (const auto& entry : fs::directory_iterator(file("ckpt")))
+    for (const auto& entry : fs::directory_iterator(file(folder)))
         if (entry.path().filename().string().starts_with("step-"))
             all.push_back(entry.path().filename().string());
     std::sort(all.begin(), all.end());
     for (size_t i = 0; i + size_t(keep) < all.size(); i++) {
-        if ("ckpt/" + all[i] == name) continue;
-        std::error_code ignored;  // an old checkpoint that cannot be removed is no reason to stop a run
-        fs::remove_all(file("ckpt/" + all[i]), ignored);
-        if (ignored) log_warning("%s/ckpt/%s: cannot be removed", path_.c_str(), all[i].c_str());
+        if (all[i] == newest) continue;
+        const std::string old = file(folder + "/" + all[i]);
+        std::error_code ignored;  // something old that cannot be removed is no reason to stop a run
+        fs::remove_all(old, ignored);
+        if (ignored) log_warning("%s: cannot be removed", old.c_str());
     }
+}
+
+void RunFolder::sample(const std::string& name, const std::string& content, int keep) {
+    write_file_atomic(file("samples/" + name), content);
+    prune("samples", keep, name);
+}
+
+void RunFolder::checkpoint(int64_t step, int keep, const std::function<void(const std::string&)>& fill) {
+    const std::string name = format("step-%06ld", long(step));
+    AtomicFolder folder(file("ckpt/" + name), true);
+    fill(folder.path());
+    folder.commit();
+    write_file_atomic(file("latest"), "ckpt/" + name + "\n");
+    prune("ckpt", keep, name);
 }
 
 std::string RunFolder::latest() const {

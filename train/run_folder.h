@@ -34,7 +34,8 @@ class RunFolder {
     int64_t metrics_lines() const { return metrics_lines_; }  // written so far: belongs into state.json
     // Keeps the first `lines` lines: what came after them is about to be done again.
     void truncate_metrics(int64_t lines);
-    void sample(const std::string& name, const std::string& content);  // samples/NAME
+    // Writes samples/NAME, then removes all but the newest `keep` files step-* of it (0: none is removed).
+    void sample(const std::string& name, const std::string& content, int keep = 0);
 
     // Builds ckpt/step-N by `fill` (which writes files into the folder it is given) and makes it the latest;
     // then removes all but the newest `keep` checkpoints (0: none is removed).
@@ -42,6 +43,8 @@ class RunFolder {
     std::string latest() const;  // path of the newest checkpoint; empty where there is none
 
   private:
+    // Removes all but the last `keep` entries step-* of a folder, by their names, which order them; never `newest`.
+    void prune(const std::string& folder, int keep, const std::string& newest) const;
     RunFolder(std::string path) : path_(std::move(path)) {}
     void lock();  // one process per run; throws Error(Usage) where another has it
     std::string path_;

@@ -205,7 +205,7 @@ void TraceRlRun::make_value_model() {
     value_->master_changed();
 }
 
-void TraceRlRun::record_step(const TraceRlStep& s, int gen_length) {
+void TraceRlRun::record_step(const TraceRlStep& s, int gen_length, double seconds) {
     folder_.metrics({{"step", sft_step_ + rl_step_},
                      {"phase", "rl"},
                      {"block", s.block},
@@ -238,22 +238,26 @@ void TraceRlRun::record_step(const TraceRlStep& s, int gen_length) {
                      {"memory_mib", double(peak_host_memory()) / (1 << 20)},
                      {"rollout_s", s.rollout_s},
                      {"reward_s", s.reward_s},
-                     {"update_s", s.update_s}});
+                     {"update_s", s.update_s},
+                     {"seconds", seconds}});
     if (!options_.samples_every || rl_step_ % options_.samples_every) return;
     std::string lines;
     for (const Response& r : s.batch.responses)
         lines += dump(sample_json(r, s.batch.problems[size_t(r.problem)])) + "\n";
-    folder_.sample(format("step-%06ld.jsonl", long(rl_step_)), lines);
+    folder_.sample(format("step-%06ld.jsonl", long(rl_step_)), lines, options_.keep_samples);
 }
 
 bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
     ProgressBar progress("TraceRL", options_.steps, options_.progress);
+    Timer since_line;  // saving counts, evaluations have lines of their own
     while (rl_step_ < options_.steps) {
         if (should_stop()) return false;
         // Before the next step, not after the last one: so that one that is cut off is done after a resume.
         const bool due = options_.eval_every && rl_step_ > 0 && rl_step_ % options_.eval_every == 0;
+        const Timer evaluation;
         if (due && !milestone(format("RL step %lld", (long long)rl_step_), final_block(), should_stop))
             return false;
+        const double evaluation_s = evaluation.seconds();
         if (options_.reset_optimizer_each_step) {
             policy_.optimizer->reset();
             if (value_) value_->optimizer->reset();
@@ -276,7 +280,8 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
         }
         rl_step_++;
         draws_ += 1 + s.resamples;
-        record_step(s, rl.rollout.gen_length);
+        record_step(s, rl.rollout.gen_length, since_line.seconds() - evaluation_s);
+        since_line.restart();
         count_bad_updates(s.updates, s.skipped_updates);
         progress.update(rl_step_,
                         format("reward %.3f  accuracy %.1f%%  %.2f tokens/step  kept %d/%d  mismatch %.0e",

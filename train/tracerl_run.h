@@ -44,6 +44,7 @@ struct TraceRlRunOptions {
     int64_t save_every = 0;     // RL steps between checkpoints; 0: only at the end and when stopped
     int keep = 2;               // checkpoints that are kept
     int64_t samples_every = 1;  // RL steps between files of samples/; 0: only those of evaluations
+    int keep_samples = 0;       // files of RL steps that are kept; 0: all
     ProgressStyle progress = ProgressStyle::Auto;
 };
 
@@ -88,7 +89,7 @@ class TraceRlRun {
     RolloutStats quick_accuracy();
     void begin_rl();
     void make_value_model();
-    void record_step(const TraceRlStep& step, int gen_length);
+    void record_step(const TraceRlStep& step, int gen_length, double seconds);
     void record_examples(const std::string& milestone, int block, const RolloutBatch& examples);
     void count_bad_updates(int updates, int skipped);
     void save_checkpoint();
