@@ -1,9 +1,12 @@
 // bench_update.cpp -- one TraceRL update: forward, loss, backward, and what each of its operations takes.
 //
-// 8 or 32 responses of 88 to 112 tokens to prompts of 32 to 64, B = 4, on average 2.6 tokens revealed per step. The
+// 32 responses of 88 to 112 tokens to prompts of 32 to 64, B = 4, on average 2.6 tokens revealed per step. The
 // share of each phase is of the fp32 matrix product this machine was measured to do. "reference layout" is
 // the number of tokens that one padded row per reveal step, [prompt | response | noisy copy], would take.
+//   bench_update [PRESET]               mini, small, or both
+//   bench_update records N PER_PROMPT   prints the responses, for others to train on (bench_peers.sh)
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "tests/bench_timing.h"
@@ -133,7 +136,12 @@ void bench_update(Ops& cpu, const MachineLimits& machine, const char* preset, in
 
 }  // namespace
 
-int main(int argc, char** argv) {  // optionally the name of one preset
+int main(int argc, char** argv) {
+    if (argc == 4 && strcmp(argv[1], "records") == 0) {
+        for (const Record& r : synthetic_responses(atoi(argv[2]), atoi(argv[3])))
+            printf("%s\n", dump(to_json(r)).c_str());
+        return 0;
+    }
     const auto cpu = make_cpu_ops();
 #if OPENBLAS
     openblas_set_num_threads(max_threads());
@@ -143,8 +151,6 @@ int main(int argc, char** argv) {  // optionally the name of one preset
     print_long_response();
     for (const char* preset : {"mini", "small"}) {
         if (argc > 1 && strcmp(argv[1], preset) != 0) continue;
-        const int n = strcmp(preset, "mini") == 0 ? 32 : 8;
-        bench_update(*cpu, machine, preset, n, 1);
-        bench_update(*cpu, machine, preset, n, 8);
+        for (const int per_prompt : {1, 8}) bench_update(*cpu, machine, preset, 32, per_prompt);
     }
 }
