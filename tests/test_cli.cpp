@@ -155,6 +155,44 @@ TEST(Cli, FaultsOfTheCommandLine) {
               Demo().fault({"--steps", "x", "--lr", "y", "--bogus"}).find('\n') + 1);
 }
 
+// Usage faults are listed with whatever else is wrong; alone, what else is wrong keeps its code.
+TEST(Cli, WhatChecksCatchIsListedTogether) {
+    const auto message = [](Exit code, const std::vector<Exit>& codes, std::vector<std::string> arguments) {
+        Demo d;
+        bool all_ran = false;
+        d.options.check([&](Faults& faults) {
+            for (const Exit c : codes)
+                EXPECT_FALSE(faults.attempt([&] { fail(c, "code %d\nand more", int(c)); }));
+            EXPECT_TRUE(faults.attempt([] {}));
+            all_ran = true;
+        });
+        const std::string said = fault_of(code, [&] { d.options.parse(arguments); });
+        EXPECT_TRUE(all_ran);
+        return said;
+    };
+    EXPECT_EQ(message(Exit::Usage, {Exit::BadFile, Exit::Usage}, {"--steps", "x"}),
+              "--steps x: expected an integer\ncode 2\nand more\ncode 3\nand more");
+    EXPECT_EQ(message(Exit::BadFile, {Exit::BadFile, Exit::NoMemory}, {}),
+              "code 3\nand more\ncode 4\nand more");
+    // A configuration is written down where a file that it names is not there yet.
+    const std::string dumped = temporary("dumped.toml");
+    EXPECT_EQ(message(Exit::Ok, {Exit::BadFile}, {"--dump-config", dumped}), "");
+    EXPECT_TRUE(file_exists(dumped));
+}
+
+TEST(Cli, OptionsWithoutEffectAreRefusedWhereTheyAreTyped) {
+    const auto fault = [](const std::vector<std::string>& arguments) {
+        Demo d;
+        d.options.check([&](Faults& faults) {
+            d.options.refuse_typed(faults, {"--kv-slots", "--ignore-eos", "--stop-ids"}, "is idle");
+        });
+        return d.fault(arguments);
+    };
+    EXPECT_EQ(fault({"--kv-slots", "0", "--no-ignore-eos", "--steps", "3"}),
+              "--kv-slots: is idle\n--ignore-eos: is idle");
+    EXPECT_EQ(fault({"--config", config_file("kv_slots = 3\nstop_ids = [1]\n")}), "");
+}
+
 TEST(Cli, ConfigFile) {
     Demo d;
     const std::string path = config_file(

@@ -49,6 +49,38 @@ TEST_F(Files, ReadingFaultsNameThePath) {
               at("pipe") + ": is not a regular file");
 }
 
+// As the real thing would fail, and nothing is left behind, not even at the other end of a pipe.
+TEST_F(Files, ChecksLeaveNothingBehind) {
+    check_writable(at("new"));
+    EXPECT_EQ(entries(), 0u);
+    write_file_atomic(at("old"), "content");
+    check_writable(at("old"));
+    check_readable(at("old"));
+    EXPECT_EQ(read_text(at("old")), "content");
+    check_writable("/dev/null");
+    ASSERT_EQ(mkfifo(at("pipe").c_str(), 0600), 0);
+    check_writable(at("pipe"));  // opened, it would wait for a reader
+    check_readable(at("pipe"));
+    EXPECT_EQ(entries(), 2u);
+    for (const std::string& path : {at("no/x"), at("old/x"), folder, std::string("/proc/x")})
+        EXPECT_NE(fault_of(Exit::Runtime, [&] { check_writable(path); }).find(path), std::string::npos)
+            << path;
+    for (const std::string& path : {at("none"), folder})
+        EXPECT_NE(fault_of(Exit::BadFile, [&] { check_readable(path); }).find(path), std::string::npos)
+            << path;
+}
+
+TEST_F(Files, TheSamePlaceByAnotherName) {
+    make_folders(at("a/b"));
+    fs::create_directory_symlink(at("a"), at("link"));
+    EXPECT_TRUE(same_place(at("a/b"), at("a/b/")));
+    EXPECT_TRUE(same_place(at("a/b"), at("link/../a/./b")));
+    EXPECT_TRUE(same_place(at("link/new"), at("a/new")));
+    EXPECT_TRUE(same_place("new", "./new"));
+    EXPECT_FALSE(same_place(at("a/b"), at("a")));
+    EXPECT_FALSE(same_place("", ""));
+}
+
 TEST_F(Files, WritingFaultsNameThePath) {
     EXPECT_NE(fault_of(Exit::Runtime, [&] { write_file_atomic(at("no/x"), "a"); }).find(at("no/x")),
               std::string::npos);

@@ -19,8 +19,38 @@ constexpr const char* VERSION = "0.1";
 void Faults::add(const char* fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    faults_.push_back(vformat(fmt, args));
+    const std::string fault = vformat(fmt, args);
     va_end(args);
+    // Of two models the same may be wrong.
+    if (std::find(faults_.begin(), faults_.end(), fault) == faults_.end()) faults_.push_back(fault);
+}
+
+bool Faults::attempt(const std::function<void()>& part) {
+    try {
+        part();
+        return true;
+    } catch (const Error& error) {
+        if (error.code != Exit::Usage)
+            others_.push_back(error);
+        else
+            for (const std::string& line : split(error.what(), '\n')) add("%s", line.c_str());
+        return false;
+    }
+}
+
+static std::string joined(const std::vector<std::string>& faults, const std::vector<Error>& others) {
+    std::string all;
+    for (const std::string& fault : faults) all += (all.empty() ? "" : "\n") + fault;
+    for (const Error& other : others) all += (all.empty() ? "" : "\n") + std::string(other.what());
+    return all;
+}
+
+void Faults::refuse_usage() const {
+    if (!faults_.empty()) throw Error(Exit::Usage, joined(faults_, others_));
+}
+
+void Faults::refuse_others() const {
+    if (!others_.empty()) throw Error(others_[0].code, joined({}, others_));
 }
 
 // ---- Options
@@ -158,6 +188,16 @@ bool Options::given(const std::string& name) const {
     const OptionEntry* entry = root->find(name.substr(name.find_first_not_of('-')));
     CHECK(entry, "no option %s", name.c_str());
     return entry->set;
+}
+
+void Options::refuse_typed(Faults& faults, const std::vector<std::string>& names,
+                           const std::string& why) const {
+    State* root = state_->parent ? state_->parent : state_.get();
+    for (const std::string& name : names) {
+        const OptionEntry* entry = root->find(name.substr(2));
+        CHECK(entry, "no option %s", name.c_str());
+        if (entry->on_command_line) faults.add("%s: %s", name.c_str(), why.c_str());
+    }
 }
 
 void Options::add_common(Common& common) {
@@ -358,12 +398,11 @@ bool Options::parse(const std::vector<std::string>& arguments) {
         if (State* command = s.chosen())
             for (const auto& check : command->checks) check(faults);
     }
-    if (!faults.all().empty()) {
-        std::string message;
-        for (const std::string& fault : faults.all()) message += (message.empty() ? "" : "\n") + fault;
-        throw Error(Exit::Usage, message);
+    faults.refuse_usage();
+    if (s.dump_config.empty()) {
+        faults.refuse_others();
+        return true;
     }
-    if (s.dump_config.empty()) return true;
     if (s.dump_config == "-")
         printf("%s", to_toml().c_str());
     else
@@ -386,10 +425,11 @@ int run_main(int argc, char** argv, const std::string& summary, Common& common,
     try {
         const std::string path = argc > 0 ? argv[0] : "program";
         Options options(path.substr(path.rfind('/') + 1), summary);
+        options.check(
+            [&](Faults&) { set_quiet(common.quiet); });  // the checks to come may have something to say
         declare(options);
         options.add_common(common);
         if (options.parse({argv + std::min(argc, 1), argv + argc})) {
-            set_quiet(common.quiet);
             common.threads = set_threads(common.threads);
             catch_signals();
             code = run(options);

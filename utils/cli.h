@@ -19,7 +19,8 @@
 // A variable's value at the time of add() is the default that --help shows. The file of --config sets options
 // by name
 // (`steps = 4`, below any [section]), the command line beats it. `_` and `-` are the same in names. Every
-// fault of both is found before run() is called, and all are listed, with exit code 2.
+// fault of both is found before run() is called, and all are listed, with exit code 2: checks try everything
+// that does not depend on another fault (Faults::attempt).
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -44,13 +45,22 @@ struct Common {
     std::string progress = "auto";
 };
 
+// What is wrong with a configuration, all of it.
 class Faults {
   public:
     void add(const char* fmt, ...) __attribute__((format(printf, 2, 3)));
+    // Runs `part`, which may throw an Error: of Exit::Usage every line is a fault, any other code is kept for
+    // refuse(). False where it threw: what needs the part is then to be left out.
+    bool attempt(const std::function<void()>& part);
+    // Throws Error(Usage) with every fault and what else was caught, one per line, where there are faults.
+    void refuse_usage() const;
+    // Throws what else was caught: all lines, the code of the first.
+    void refuse_others() const;
     const std::vector<std::string>& all() const { return faults_; }
 
   private:
     std::vector<std::string> faults_;
+    std::vector<Error> others_;
 };
 
 class Option {
@@ -96,7 +106,10 @@ class Options {
     Options& command(const std::string& name, const std::string& summary);
     std::string chosen() const;                 // the subcommand's name, "" without
     bool given(const std::string& name) const;  // "--top-k": set by command line or file
-    std::string to_toml() const;                // every option with its value, readable by --config
+    // A fault "NAME: why" for each of these options that is on the command line. For those that have no effect beside
+    // others; a file may hold them, since it serves runs that switch parts of it off.
+    void refuse_typed(Faults& faults, const std::vector<std::string>& names, const std::string& why) const;
+    std::string to_toml() const;  // every option with its value, readable by --config
 
     // ---- for run_main and tests
     void add_common(Common& common);

@@ -30,9 +30,10 @@ struct Descriptor {
 }
 
 [[noreturn]] void write_fault(const std::string& path, int error) {
-    const char* remedy = error == ENOSPC || error == EDQUOT  ? " (free some space, or write elsewhere)"
-                         : error == EROFS || error == EACCES ? " (choose a folder you may write to)"
-                                                             : "";
+    const char* remedy = error == ENOSPC || error == EDQUOT    ? " (free some space, or write elsewhere)"
+                         : error == EROFS || error == EACCES   ? " (choose a folder you may write to)"
+                         : error == ENOENT || error == ENOTDIR ? " (choose a folder that is there)"
+                                                               : "";
     fail(Exit::Runtime, "%s: cannot write: %s%s", path.c_str(), strerror(error), remedy);
 }
 
@@ -98,6 +99,11 @@ std::string read_text(const std::string& path) {
         else if (errno != EINTR)
             read_fault(path, errno);
     }
+}
+
+void check_readable(const std::string& path) {
+    if (access(path.c_str(), R_OK) != 0) read_fault(path, errno);
+    if (folder_exists(path)) fail(Exit::BadFile, "%s: is a folder, not a file", path.c_str());
 }
 
 bool file_exists(const std::string& path) {
@@ -188,6 +194,26 @@ void AtomicFile::commit() {
     if (rename(temporary_.c_str(), path_.c_str()) != 0) write_fault(path_, errno);
     temporary_.clear();
     sync_path(folder_of(path_));
+}
+
+void check_writable(const std::string& path) {
+    struct stat info;
+    if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
+        // Opened and closed, a pipe would be at its end for whoever reads it.
+        if (access(path.c_str(), W_OK) != 0) write_fault(path, errno);
+    } else {
+        const AtomicFile probe(path);
+    }
+}
+
+bool same_place(const std::string& a, const std::string& b) {
+    const auto place = [](const std::string& path) {
+        std::error_code error;
+        const fs::path full = fs::absolute(without_trailing_slash(path), error);
+        const fs::path real = fs::weakly_canonical(full, error);
+        return error ? full.lexically_normal() : real;
+    };
+    return !a.empty() && !b.empty() && place(a) == place(b);
 }
 
 void write_file_atomic(const std::string& path, std::string_view content) {

@@ -28,12 +28,19 @@ class MappedFile {
 
 // All of a file, pipes and /dev/stdin included.
 std::string read_text(const std::string& path);
+// Throws what read_text() would where there is no such file or it may not be read; reads nothing.
+void check_readable(const std::string& path);
 bool file_exists(const std::string& path);  // anything of that name
 bool folder_exists(const std::string& path);
 // `name` beside the running program where it is there, else in the working directory.
 std::string beside_program(const std::string& name);
 void make_folders(const std::string& path);  // and its parents; fine where it is there already
 
+// Throws what writing the file would, where it cannot be written; leaves nothing behind. For checks before the work
+// whose result the file is to hold.
+void check_writable(const std::string& path);
+// Whether two paths name the same file or folder, be it there or not. "" is none.
+bool same_place(const std::string& a, const std::string& b);
 void write_file_atomic(const std::string& path, std::string_view content);
 
 // The same, piece by piece, for files too big to build in memory. Without commit() (an exception) nothing

@@ -84,7 +84,9 @@ std::string choices_text(const std::vector<std::string>& names) {
 }
 
 std::string limits_text(const std::pair<double, double>& limits) {
-    const auto bound = [](double x) { return to_text(x, false); };
+    const auto bound = [](double x) {  // 1000000, not 1e+06
+        return x == std::floor(x) && std::abs(x) < 1e15 ? format("%.0f", x) : to_text(x, false);
+    };
     return std::isinf(limits.second) ? bound(limits.first) + " or more"
                                      : "from " + bound(limits.first) + " to " + bound(limits.second);
 }
