@@ -8,55 +8,86 @@ void DecodingFlags::declare(Options& flags) {
     for (const std::string& name : preset_names()) presets += (presets.empty() ? "" : ", ") + name;
     flags.add("--preset NAME", &preset, "sampling and remasking as a published engine has them: " + presets)
         .choices(preset_names());
-    flags.add("--gen-length,--max-tokens,-n N", &options.gen_length, "output tokens, at most");
+    flags.add("--gen-length,--max-tokens,-n N", &options.gen_length, "output tokens, at most")
+        .range(1, 1 << 24);
     flags
         .add("--block,--block-length B", &options.block,
              "tokens of a diffusion block (0: as the model was trained)")
         .range(0, 65536);
-    flags.add("--steps,--denoising-steps S", &options.steps,
-              "denoising steps of a block (0: as many as it has tokens)");
+    flags
+        .add("--steps,--denoising-steps S", &options.steps,
+             "denoising steps of a block (0: as many as it has tokens)")
+        .range(0, 65536);
     flags.add_choice("--remasking,--remasking-strategy RULE", &options.remasking,
                      {{name_of(Remasking::LowConfidenceStatic), Remasking::LowConfidenceStatic},
                       {name_of(Remasking::LowConfidenceDynamic), Remasking::LowConfidenceDynamic},
                       {name_of(Remasking::Sequential), Remasking::Sequential},
                       {name_of(Remasking::EntropyBounded), Remasking::EntropyBounded}},
                      "which masked tokens a step reveals");
-    flags.add("--threshold,--confidence-threshold,--dynamic-threshold P", &options.threshold,
-              "low_confidence_dynamic reveals everything more confident than this");
-    flags.add("--eb-threshold NATS", &options.eb_threshold,
-              "entropy_bounded reveals up to this sum of entropies");
+    flags
+        .add("--threshold,--confidence-threshold,--dynamic-threshold P", &options.threshold,
+             "low_confidence_dynamic reveals everything more confident than this")
+        .range(0, 1);
+    flags
+        .add("--eb-threshold NATS", &options.eb_threshold,
+             "entropy_bounded reveals up to this sum of entropies")
+        .range(0, 1e9);
     flags.add_choice("--confidence KIND", &options.confidence,
                      {{name_of(Confidence::Tempered), Confidence::Tempered},
                       {name_of(Confidence::Plain), Confidence::Plain},
                       {name_of(Confidence::Filtered), Confidence::Filtered}},
                      "a candidate's probability after temperature, before it, or after top-k and top-p too");
-    flags.add("--temperature,--temp T", &options.temperature, "0 is greedy");
-    flags.add("--top-k K", &options.top_k, "draw from the K likeliest tokens (0: all)");
-    flags.add("--top-p P", &options.top_p, "draw from the likeliest tokens that make up P (1: all)");
-    flags.add("--stop-ids,--stopping-criteria-idx IDS", &stop_ids,
-              "end after one of these tokens instead of the model's own");
+    flags.add("--temperature,--temp T", &options.temperature, "0 is greedy").range(0, 1e6);
+    flags.add("--top-k K", &options.top_k, "draw from the K likeliest tokens (0: all)").range(0, INT32_MAX);
+    flags.add("--top-p P", &options.top_p, "draw from the likeliest tokens that make up P (1: all)")
+        .range(1e-6, 1);
+    flags
+        .add("--stop-ids,--stopping-criteria-idx IDS", &stop_ids,
+             "end after one of these tokens instead of the model's own")
+        .range(0, INT32_MAX);
     flags.add("--ignore-eos", &ignore_eos, "go on to --gen-length whatever comes");
     flags.check([this](Faults& faults) {
         if (ignore_eos && !stop_ids.empty()) faults.add("--ignore-eos and --stop-ids exclude each other");
     });
 }
 
+GenerateOptions DecodingFlags::with_preset(const Options& flags) const {
+    GenerateOptions o = options;
+    if (preset.empty()) return o;
+    apply_preset(o, preset);
+    const auto keep = [&](const char* flag, auto GenerateOptions::*field) {
+        if (flags.given(flag)) o.*field = options.*field;
+    };
+    keep("--remasking", &GenerateOptions::remasking);
+    keep("--threshold", &GenerateOptions::threshold);
+    keep("--eb-threshold", &GenerateOptions::eb_threshold);
+    keep("--confidence", &GenerateOptions::confidence);
+    keep("--temperature", &GenerateOptions::temperature);
+    keep("--top-k", &GenerateOptions::top_k);
+    keep("--top-p", &GenerateOptions::top_p);
+    return o;
+}
+
+bool DecodingFlags::is_greedy(const Options& flags) const {
+    const GenerateOptions o = with_preset(flags);
+    return o.temperature == 0 || o.top_k == 1;
+}
+
+void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& faults) const {
+    const GenerateOptions o = with_preset(flags);
+    if (o.temperature == 0)
+        flags.refuse_typed(faults, {"--top-k", "--top-p", "--confidence"},
+                           "has no effect at --temperature 0, which is greedy; raise that");
+    if (!two_rules && o.remasking != Remasking::LowConfidenceDynamic)
+        flags.refuse_typed(faults, {"--threshold"},
+                           "is for --remasking low_confidence_dynamic; leave it out");
+    if (two_rules || o.remasking != Remasking::EntropyBounded)
+        flags.refuse_typed(faults, {"--eb-threshold"}, "is for --remasking entropy_bounded; add that");
+}
+
 GenerateOptions DecodingFlags::resolve(const Options& flags, const ModelConfig& config,
                                        const std::vector<int>& eos_ids, uint64_t seed) const {
-    GenerateOptions o = options;
-    if (!preset.empty()) {
-        apply_preset(o, preset);
-        const auto keep = [&](const char* flag, auto GenerateOptions::*field) {
-            if (flags.given(flag)) o.*field = options.*field;
-        };
-        keep("--remasking", &GenerateOptions::remasking);
-        keep("--threshold", &GenerateOptions::threshold);
-        keep("--eb-threshold", &GenerateOptions::eb_threshold);
-        keep("--confidence", &GenerateOptions::confidence);
-        keep("--temperature", &GenerateOptions::temperature);
-        keep("--top-k", &GenerateOptions::top_k);
-        keep("--top-p", &GenerateOptions::top_p);
-    }
+    GenerateOptions o = with_preset(flags);
     if (o.block == 0) o.block = config.B;
     o.seed = seed;
     if (!ignore_eos) o.stop_ids = stop_ids.empty() ? eos_ids : stop_ids;

@@ -15,6 +15,14 @@ struct DecodingFlags {
     // --top-p, --stop-ids, --ignore-eos. `this` must outlive `flags`.
     void declare(Options& flags);
 
+    // The options with the preset's values where no flag was given.
+    GenerateOptions with_preset(const Options& flags) const;
+    // Every response to a prompt would be the same.
+    bool is_greedy(const Options& flags) const;
+    // Adds a fault for everything on the command line that has no effect beside the rest; two_rules: of static and
+    // dynamic decoding both.
+    void refuse_idle(const Options& flags, bool two_rules, Faults& faults) const;
+
     // What the flags mean for a model: the preset's values where no flag was given, its block length, and its
     // stop ids (`eos_ids`, sorted out by the caller) where --stop-ids names none. Throws Error(Usage) with
     // all faults.

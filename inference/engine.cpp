@@ -78,44 +78,50 @@ int64_t Engine::forward_passes() const { return implementation_->forward_passes_
 int64_t Engine::forwarded_rows() const { return implementation_->forwarded_rows_; }
 const EngineLimits& Engine::limits() const { return implementation_->limits_; }
 
-void Engine::Implementation::check(const Request& r, size_t index) const {
-    const auto refuse = [&](Exit code, const std::string& why) {
-        fail(code, "request %zu: %s", index, why.c_str());
+void check_request(const Request& r, size_t index, const ModelConfig& config) {
+    const auto refuse = [&](const std::string& why) {
+        fail(Exit::Usage, "request %zu: %s", index, why.c_str());
     };
-    const std::vector<std::string> found = faults(r.options, config_);
+    const std::vector<std::string> found = faults(r.options, config);
     if (!found.empty()) {
         std::string all;
         for (const std::string& f : found) all += (all.empty() ? "" : "; ") + f;
-        refuse(Exit::Usage, all);
+        refuse(all);
     }
-    const Geometry geometry = geometry_of(config_);
+    const Geometry geometry = geometry_of(config);
     if (r.prompt_ids.empty() && geometry == Geometry::Autoregressive)
-        refuse(Exit::Usage, "an autoregressive model needs a prompt of at least one token");
-    if (geometry != Geometry::Autoregressive && (config_.mask_id < 0 || config_.mask_id >= config_.V))
-        refuse(Exit::Usage, format("the model has no mask id (%d)", config_.mask_id));
+        refuse("an autoregressive model needs a prompt of at least one token");
+    if (geometry != Geometry::Autoregressive && (config.mask_id < 0 || config.mask_id >= config.V))
+        refuse(format("the model has no mask id (%d)", config.mask_id));
     if (r.options.infill &&
-        std::find(r.prompt_ids.begin(), r.prompt_ids.end(), config_.mask_id) == r.prompt_ids.end())
-        refuse(Exit::Usage,
-               format("--infill: the text has no gap; write the mask token (id %d) for every token of one",
-                      config_.mask_id));
+        std::find(r.prompt_ids.begin(), r.prompt_ids.end(), config.mask_id) == r.prompt_ids.end())
+        refuse(format("--infill: the text has no gap; write the mask token (id %d) for every token of one",
+                      config.mask_id));
     for (const int id : r.prompt_ids)
-        if (id < 0 || id >= config_.V)
-            refuse(Exit::Usage, format("prompt id %d: ids run from 0 to %d", id, config_.V - 1));
+        if (id < 0 || id >= config.V) refuse(format("prompt id %d: ids run from 0 to %d", id, config.V - 1));
     const int P = int(r.prompt_ids.size());
     const int64_t length = int64_t(P) + r.options.gen_length + r.options.block - 1;  // at most
-    if (length > INT32_MAX / 2)
-        refuse(Exit::Usage, format("--gen-length %d is too long", r.options.gen_length));
+    if (length > INT32_MAX / 2) refuse(format("--gen-length %d is too long", r.options.gen_length));
+    const Footprint need = footprint(P, r.options, config);
+    const int positions = need.shared_slots + need.own_slots;
+    if (positions > config.max_positions)
+        refuse(format("a prompt of %d and --gen-length %d take %d positions, the model has %d", P,
+                      r.options.gen_length, positions, config.max_positions));
+}
+
+void Engine::Implementation::check(const Request& r, size_t index) const {
+    const auto refuse = [&](const std::string& why) {
+        fail(Exit::NoMemory, "request %zu: %s", index, why.c_str());
+    };
+    check_request(r, index, config_);
+    const int P = int(r.prompt_ids.size());
     const Footprint need = footprint(P, r.options, config_);
     const int positions = need.shared_slots + need.own_slots;
-    if (positions > config_.max_positions)
-        refuse(Exit::Usage, format("a prompt of %d and --gen-length %d take %d positions, the model has %d",
-                                   P, r.options.gen_length, positions, config_.max_positions));
     if (positions > limits_.kv_slots)
-        refuse(Exit::NoMemory, format("a prompt of %d and --gen-length %d take %d slots, the cache has %d", P,
-                                      r.options.gen_length, positions, limits_.kv_slots));
+        refuse(format("a prompt of %d and --gen-length %d take %d slots, the cache has %d", P,
+                      r.options.gen_length, positions, limits_.kv_slots));
     if (need.rows > limits_.max_rows)
-        refuse(Exit::NoMemory,
-               format("needs passes of %d rows, the limit is %d", need.rows, limits_.max_rows));
+        refuse(format("needs passes of %d rows, the limit is %d", need.rows, limits_.max_rows));
 }
 
 // Rows and targets that nobody reads, up to a size that other passes have too.

@@ -57,6 +57,9 @@ struct Callbacks {  // any of them may be empty
     bool every_step = false;  // the host sees every step, also on a device
 };
 
+// Throws Error(Usage) where a model of this kind cannot answer the request, whatever the limits.
+void check_request(const Request& request, size_t index, const ModelConfig& config);
+
 class Engine {
   public:
     // Plans cache and activations in `arena`, which the caller allocates before the first call of generate().

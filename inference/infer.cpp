@@ -22,14 +22,22 @@
 
 namespace {
 
+// What is settled before any work: files are read, options are resolved against the model.
+struct Prepared {
+    std::string path;  // of the model
+    std::optional<ModelFolder> folder;
+    TextModel text;
+    GenerateOptions options;
+    std::vector<Prompt> prompts;  // none with --chat
+};
+
 // Weights on the device; planned first, so that nothing is read where they do not fit.
 struct Model {
-    ModelFolder folder;
+    ModelFolder& folder;
     Arena arena;
     Parameters weights;
     // dtype: "fp32", "bf16", or "auto" for the folder's own.
-    Model(const std::string& path, Ops& ops, const std::string& dtype)
-        : folder(open_model_folder(path, Head::Policy)), arena("weights", ops) {
+    Model(ModelFolder& folder, Ops& ops, const std::string& dtype) : folder(folder), arena("weights", ops) {
         const bool bf16 = dtype == "auto" ? folder.dtype == DType::BF16 : dtype == "bf16";
         weights.plan(arena, folder.config, Head::Policy, bf16 ? DType::BF16 : DType::F32);
     }
@@ -57,27 +65,66 @@ Exit encode(const InferOptions& o) {
     return Exit::Ok;
 }
 
+void check_has_tokenizer(const TextModel& text) {
+    if (!text.tokenizer)
+        fail(Exit::Usage, "--chat: the model has no tokenizer; name one with --tokenizer DIR");
+}
+
+// Adds everything that is wrong; only what needs a part that is at fault is not looked at.
+void prepare(Prepared& p, const InferOptions& o, const Common& common, const Options& flags, Faults& faults) {
+    if (flags.given("--dump-config")) return;  // and nobody waits for standard input
+    faults.attempt([&] { check_device(common.device); });
+    for (const std::string& file : {o.logits, o.trace_html})
+        if (!file.empty()) faults.attempt([&] { check_writable(file); });
+    for (const std::string& file : {o.file, o.input, o.encode})
+        if (!file.empty() && file != "-") faults.attempt([&] { check_readable(file); });
+    if (!o.encode.empty()) return;
+    if (!faults.attempt([&] {
+            p.path = o.model.empty() ? default_model_folder() : resolve_model_path(o.model);
+            p.folder.emplace(open_model_folder(p.path, Head::Policy));
+        }))
+        return;
+    const ModelConfig& config = p.folder->config;
+    faults.attempt([&] { check_cache(o.cache, config); });
+    const bool has_text = faults.attempt(
+        [&] { p.text = load_text_model(o.text.tokenizer, o.text.chat_template, p.path, config); });
+    const bool has_options =
+        faults.attempt([&] { p.options = o.decoding.resolve(flags, config, p.text.eos_ids, common.seed); });
+    if (has_text && o.chat) faults.attempt([&] { check_has_tokenizer(p.text); });
+    // A file that is missing was named above.
+    const bool has_file = (o.file.empty() || file_exists(o.file)) &&
+                          (o.input.empty() || o.input == "-" || file_exists(o.input));
+    if (!has_text || o.chat || !has_file) return;
+    faults.attempt([&] {
+        p.prompts = read_prompts(o, p.text, p.path);
+        if (!o.logits.empty()) return check_logits(p.prompts[0].ids, config);
+        if (!has_options) return;
+        for (size_t i = 0; i < p.prompts.size(); i++)
+            check_request({p.prompts[i].ids, 0, p.options}, i, config);
+    });
+}
+
 // Everything that a run has, whatever it does with it.
 struct Run {
     const InferOptions& o;
     const Common& common;
-    const std::string path;
+    const std::string& path;
     std::unique_ptr<Ops> ops;
     Model model;
-    TextModel text;
-    GenerateOptions options;
+    const TextModel& text;
+    const std::vector<Prompt>& prompts;
+    const GenerateOptions& options;
     Timer timer;
 
-    Run(const InferOptions& o, const Common& common, const Options& flags)
+    Run(const InferOptions& o, const Common& common, Prepared& p)
         : o(o),
           common(common),
-          path(o.model.empty() ? default_model_folder() : resolve_model_path(o.model)),
+          path(p.path),
           ops(make_ops(common.device)),
-          model(path, *ops, common.dtype),
-          text(load_text_model(o.text.tokenizer, o.text.chat_template, path, model.config())),
-          options(o.decoding.resolve(flags, model.config(), text.eos_ids, common.seed)) {
-        check_cache(o.cache, model.config());
-    }
+          model(*p.folder, *ops, common.dtype),
+          text(p.text),
+          prompts(p.prompts),
+          options(p.options) {}
     const ModelConfig& config() const { return model.config(); }
 
     // With --dry-run prints the plan; false then. Otherwise loads the weights and allocates.
@@ -99,15 +146,15 @@ struct Run {
 };
 
 Exit Run::write_logits() {
-    const std::vector<Prompt> prompts = read_prompts(o, text, path);
-    model.load(*ops);
-    ::write_logits(o.logits, prompts[0].ids, options.block, *ops, config(), model.weights);
+    const std::vector<int>& ids = prompts[0].ids;
+    const int T = int(ids.size());
+    ::write_logits(o.logits, ids, options.block, *ops, config(), model.weights, [&](Arena& arena) {
+        return ready(arena, {.max_active = 1, .max_rows = T, .kv_slots = T});
+    });
     return Exit::Ok;
 }
 
 Exit Run::chat() {
-    if (!text.tokenizer)
-        fail(Exit::Usage, "--chat: the model has no tokenizer; name one with --tokenizer DIR");
     const Geometry geometry = geometry_of(config());
     const int slots = o.kv_slots ? o.kv_slots : std::min(4096, config().max_positions);
     const int rows = geometry == Geometry::Canvas ? slots : std::max(512, 2 * options.block);
@@ -125,7 +172,6 @@ Exit Run::chat() {
 }
 
 Exit Run::answer() {
-    const std::vector<Prompt> prompts = read_prompts(o, text, path);
     std::vector<Asked> asked;
     std::vector<Request> requests;
     for (const Prompt& p : prompts)
@@ -171,9 +217,9 @@ Exit Run::answer() {
     return interrupt_code();
 }
 
-Exit infer(const InferOptions& o, const Common& common, const Options& flags) {
+Exit infer(const InferOptions& o, const Common& common, Prepared& prepared) {
     if (!o.encode.empty()) return encode(o);
-    Run run(o, common, flags);
+    Run run(o, common, prepared);
     if (!o.logits.empty()) return run.write_logits();
     return o.chat ? run.chat() : run.answer();
 }
@@ -183,10 +229,15 @@ Exit infer(const InferOptions& o, const Common& common, const Options& flags) {
 int main(int argc, char** argv) {
     Common common;
     InferOptions options;
+    Prepared prepared;
     return run_main(
         argc, argv,
         "Generates text with diffusion language models (SDAR, TraDo, Dream, LLaDA) and their autoregressive "
         "parents.",
-        common, [&](Options& flags) { options.declare(flags, common); },
-        [&](const Options& flags) { return infer(options, common, flags); });
+        common,
+        [&](Options& flags) {
+            options.declare(flags, common);
+            flags.check([&](Faults& faults) { prepare(prepared, options, common, flags, faults); });
+        },
+        [&](const Options&) { return infer(options, common, prepared); });
 }

@@ -54,13 +54,34 @@ void InferOptions::declare(Options& flags, const Common& common) {
             faults.add("--prompt, --file, --prompt-ids, --input, --chat and --encode exclude each other");
         if (!encode.empty() && text.tokenizer.empty() && model.empty())
             faults.add("--encode: say which --tokenizer");
+        const auto idle = [&](const std::vector<std::string>& names, const char* why) {
+            flags.refuse_typed(faults, names, why);
+        };
+        const char* nothing = nullptr;
+        if (!logits.empty()) nothing = "--logits generates nothing; leave one of them out";
+        if (!encode.empty()) nothing = "--encode generates nothing; leave one of them out";
+        if (nothing)
+            idle({"--infill", "--trace-html", "--visual", "--num-samples", "--gen-length", "--temperature",
+                  "--preset", "--ignore-eos"},
+                 nothing);
+        if (!encode.empty()) idle({"--logits", "--system", "--dry-run"}, nothing);
         if (!logits.empty() && (chat || !input.empty()))
             faults.add("--logits takes one prompt: --prompt, --file or --prompt-ids");
         if (chat && common.json) faults.add("--chat and --json exclude each other");
         if (chat && decoding.options.infill) faults.add("--chat and --infill exclude each other");
         if (chat && num_samples > 1) faults.add("--chat and --num-samples exclude each other");
+        if (chat) idle({"--trace-html", "--visual"}, "is for single answers, not for --chat; leave it out");
         if (visual && (common.json || !input.empty()))
             faults.add("--visual shows one answer: not with --json or --input");
         if (visual && num_samples > 1) faults.add("--visual shows one answer: not with --num-samples");
+        if (num_samples > 1 && decoding.is_greedy(flags))
+            faults.add("--num-samples %d: at --temperature 0 or --top-k 1 they would all be the same",
+                       num_samples);
+        if (prompt_ids_given)
+            idle({"--system"}, "stands in front of a text, --prompt-ids are ids; leave it out");
+        if (decoding.options.infill)
+            idle({"--system", "--gen-length"},
+                 "a text with gaps is taken as it is with --infill; leave it out");
+        if (!nothing) decoding.refuse_idle(flags, false, faults);
     });
 }

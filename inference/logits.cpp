@@ -4,22 +4,27 @@
 #include "model/layout_generate.h"
 #include "weights_tools/safetensors.h"
 
-void write_logits(const std::string& path, std::span<const int> ids, int block, Ops& ops,
-                  const ModelConfig& config, const Parameters& weights) {
-    const int T = int(ids.size());
-    if (T == 0) fail(Exit::Usage, "--logits: the prompt is empty");
-    if (T > config.max_positions)
-        fail(Exit::Usage, "--logits: %d ids, the model has %d positions", T, config.max_positions);
+void check_logits(std::span<const int> ids, const ModelConfig& config) {
+    if (ids.empty()) fail(Exit::Usage, "--logits: the prompt is empty");
+    if (ids.size() > size_t(config.max_positions))
+        fail(Exit::Usage, "--logits: %zu ids, the model has %d positions", ids.size(), config.max_positions);
     for (const int id : ids)
         if (id < 0 || id >= config.V)
             fail(Exit::Usage, "--logits: id %d: ids run from 0 to %d", id, config.V - 1);
+}
+
+void write_logits(const std::string& path, std::span<const int> ids, int block, Ops& ops,
+                  const ModelConfig& config, const Parameters& weights,
+                  const std::function<bool(Arena&)>& ready) {
+    check_logits(ids, config);
+    const int T = int(ids.size());
     Arena arena("logits", ops);
     KvCache cache;
     cache.plan(arena, config, T, activation_dtype(ops, weights));
     Tensor logits;
     arena.add(&logits, "logits", T, config.V);
     Transformer network(ops, config, weights, arena, T, T, &cache);
-    arena.allocate();
+    if (!ready(arena)) return;
 
     const Geometry geometry = geometry_of(config);
     const int B = geometry == Geometry::Canvas ? T : block,

@@ -1,6 +1,7 @@
 // logits.h -- one forward pass over a text as it stands, and what the model says about every position: how a
 // port is checked.
 #pragma once
+#include <functional>
 #include <span>
 #include <string>
 
@@ -8,6 +9,10 @@
 
 // Writes `logits` (T, V) in fp32: row i is what the model says about position i; under autoregressive models
 // about position i + 1, as their own implementations have it. Mask ids among `ids` are masks. block: of block
-// models.
+// models. ready(arena) allocates the planned arena, and loads the weights where they are not there yet; where it
+// returns false nothing is computed.
 void write_logits(const std::string& path, std::span<const int> ids, int block, Ops& ops,
-                  const ModelConfig& config, const Parameters& weights);
+                  const ModelConfig& config, const Parameters& weights,
+                  const std::function<bool(Arena&)>& ready);
+// Throws Error(Usage) where the model cannot take the ids.
+void check_logits(std::span<const int> ids, const ModelConfig& config);

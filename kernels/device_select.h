@@ -10,4 +10,8 @@
 //   cpu     the CPU
 //   cuda    that GPU, or Error(NoMemory) saying what is missing
 // Anything else: Error(Usage).
+// check_device() throws the same without making anything.
 std::unique_ptr<Ops> make_ops(const std::string& wish, std::string* note = nullptr);
+void check_device(const std::string& wish);
+// Whether make_ops() would take the CPU.
+bool is_host_device(const std::string& wish);

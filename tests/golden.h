@@ -99,7 +99,8 @@ inline std::vector<float> logits_of(Ops& ops, const LoadedModel& model, const Fi
     std::vector<int> prompt(size_t(ids.size()));
     load_tensors({{&ids, tensor(prompt.data(), 1, ids.size(), DType::I32)}});
     const std::string path = temporary("golden_logits.safetensors");
-    write_logits(path, prompt, block ? block : model.config().B, ops, model.config(), model.parameters);
+    write_logits(path, prompt, block ? block : model.config().B, ops, model.config(), model.parameters,
+                 [](Arena& arena) { return arena.allocate(), true; });
     std::vector<float> got;
     {
         const SafetensorsFile written(path);

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
@@ -108,8 +109,85 @@ TEST_F(InferProgram, MistakesAreNamedTogether) {
     EXPECT_TRUE(contains(r.err, "64")) << r.err;
 }
 
+// Those of the command line, of the model, of the prompt and of the files to write, one line each.
+TEST_F(InferProgram, FaultsOfEveryKindAreListedTogether) {
+    const auto lines = [](const Outcome& r) { return std::count(r.err.begin(), r.err.end(), '\n'); };
+    Outcome r = with_model(
+        "--prompt-ids 1,999 --temperature -1 --gen-length 0 --steps 9 --cache none --trace-html "
+        "no_folder/t.html "
+        "--device gpu --thinking maybe");
+    EXPECT_EQ(r.code, 2);
+    EXPECT_EQ(lines(r), 7) << r.err;
+    for (const char* part : {"--temperature -1", "--gen-length 0", "--steps 9", "--cache none",
+                             "no_folder/t.html: cannot write", "--device gpu", "--thinking maybe"})
+        EXPECT_TRUE(contains(r.err, part)) << part << "\n" << r.err;
+    r = run("--model no_model --tokenizer no_tokenizer --file no_prompt --top-p 2 --logits no_folder/l");
+    EXPECT_EQ(r.code, 2);
+    for (const char* part : {"no_model", "no_prompt", "--top-p 2", "no_folder/l: cannot write"})
+        EXPECT_TRUE(contains(r.err, part)) << part << "\n" << r.err;
+    r = with_model("--tokenizer no_tokenizer --prompt a --block 9 --steps 10 --stop-ids 999");
+    EXPECT_EQ(r.code, 2);
+    for (const char* part : {"no_tokenizer", "--steps 10", "--stop-ids 999"})
+        EXPECT_TRUE(contains(r.err, part)) << part << "\n" << r.err;
+    // None of them is a usage fault: the first one's code.
+    r = run("--model no_model --file no_prompt");
+    EXPECT_EQ(r.code, 3);
+    EXPECT_EQ(lines(r), 2) << r.err;
+}
+
+TEST_F(InferProgram, FlagsWithoutEffectAreRefused) {
+    const struct {
+        const char *arguments, *fault;
+    } cases[] = {
+        {"--prompt a --infill --logits l", "--infill: --logits generates nothing"},
+        {"--prompt a --logits l --trace-html t", "--trace-html: --logits generates nothing"},
+        {"--prompt a --logits l --num-samples 2 --temperature 1", "--num-samples: --logits"},
+        {"--encode e --visual", "--visual: --encode generates nothing"},
+        {"--prompt a --num-samples 2", "--num-samples 2: at --temperature 0"},
+        {"--prompt a --top-k 5", "--top-k: has no effect at --temperature 0"},
+        {"--prompt a --preset jetengine --temperature 0 --top-p 0.9", "--top-p: has no effect"},
+        {"--prompt a --remasking sequential --threshold 0.5", "--threshold: is for --remasking"},
+        {"--prompt a --eb-threshold 0.5", "--eb-threshold: is for --remasking entropy_bounded"},
+        {"--prompt-ids 1 --system s", "--system: stands in front of a text"},
+        {"--chat --trace-html t", "--trace-html: is for single answers"},
+    };
+    for (const auto& c : cases) {
+        const Outcome r = with_model(c.arguments);
+        EXPECT_EQ(r.code, 2) << c.arguments << r.err;
+        EXPECT_TRUE(contains(r.err, c.fault)) << c.arguments << "\n" << r.err;
+        for (const char* file : {"l", "t"}) EXPECT_FALSE(file_exists(file));
+    }
+}
+
+// Before a token is drawn; and a run that fails leaves no file, nor spoils the one that was there.
+TEST_F(InferProgram, FilesThatCannotBeWrittenFailFirst) {
+    const std::string page = temporary("kept.html"), folder = temporary("is_a_folder");
+    make_folders(folder);
+    const std::string work = "--prompt abc --gen-length 200 --num-samples 1000 --temperature 1 --trace-html ";
+    for (const std::string& path : {std::string("no_folder/trace.html"), folder}) {
+        const Outcome r = with_model(work + path);
+        EXPECT_EQ(r.code, 1);
+        EXPECT_EQ(r.out, "");
+        EXPECT_TRUE(contains(r.err, path)) << r.err;
+    }
+    EXPECT_EQ(with_model("--prompt-ids 999 --trace-html " + page).code, 2);
+    EXPECT_FALSE(file_exists(page));
+    write_file_atomic(page, "before");
+    EXPECT_EQ(with_model("--prompt-ids 999 --trace-html " + page).code, 2);
+    EXPECT_EQ(read_text(page), "before");
+}
+
+TEST_F(InferProgram, APlanOfLogitsWritesNone) {
+    const std::string file = temporary("planned.safetensors");
+    const Outcome r = with_model("--prompt abc --dry-run --json --logits " + file);
+    ASSERT_EQ(r.code, 0) << r.err;
+    EXPECT_GT(json_lines(r.out)[0]["bytes"]["logits"], 0);
+    EXPECT_FALSE(file_exists(file));
+}
+
 TEST_F(InferProgram, DryRunPrintsThePlan) {
-    const Outcome r = with_model("--prompt abc --dry-run --json --num-samples 3 --gen-length 12");
+    const Outcome r =
+        with_model("--prompt abc --dry-run --json --num-samples 3 --temperature 1 --gen-length 12");
     ASSERT_EQ(r.code, 0) << r.err;
     const Json plan = json_lines(r.out)[0];
     EXPECT_EQ(plan["max_active"], 3);

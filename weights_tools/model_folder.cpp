@@ -49,10 +49,22 @@ std::string resolve_model_path(const std::string& path) {
     return path + "/" + name;
 }
 
+// What is at a path that was taken for a model folder, and what to do; "": such a folder.
+static std::string why_no_model(const std::string& path) {
+    if (!file_exists(path)) return "there is no such folder; give a Hugging Face model folder";
+    if (!folder_exists(path)) return "is a file; give the model's folder";
+    if (file_exists(path + "/config.json")) return "";
+    if (const std::string newest = resolve_model_path(path); newest != path)
+        return "is a run's folder, not a model's; its newest checkpoint is " + newest;
+    if (file_exists(path + "/config.toml"))
+        return "is a run's folder, and `latest` in it, which names a checkpoint, is missing";
+    return "holds no config.json; give a Hugging Face model folder";
+}
+
 ModelConfig read_model_config(const std::string& path) {
     const std::string file = path + "/config.json", generation = path + "/generation_config.json";
-    if (!folder_exists(path))
-        fail(Exit::BadFile, "%s: there is no such folder; give a Hugging Face model folder", path.c_str());
+    if (const std::string why = why_no_model(path); !why.empty())
+        fail(Exit::BadFile, "%s: %s", path.c_str(), why.c_str());
     ModelConfig config = parse_config(read_json(file), file);
     if (file_exists(generation))
         if (std::vector<int> ids = generation_eos_ids(generation, config.V); !ids.empty())
