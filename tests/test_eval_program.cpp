@@ -181,10 +181,14 @@ TEST_F(EvalProgram, ARunsFolderIsItsNewestCheckpointOnItsTask) {
     write_file_atomic(run_folder + "/latest", "ckpt/step-000001\n");
     write_file_atomic(run_folder + "/config.toml",
                       "[task]\ntask = \"arithmetic:digits=2,working=totals\"\n"
-                      "gen_length = 20\nblock = 8\n");
+                      "tokenizer = \"\"\ngen_length = 20\nblock = 8\n");
     const std::string items = folder_.file("items.jsonl");
     EXPECT_EQ(json("--problems 2 --model " + run_folder + " --items " + items).size(), 2u);
     EXPECT_EQ(json_lines(read_text(items))[0]["prompt"].get<std::string>().size(), 6u);  // 12+34=
+    const std::string said = run("--problems 2 --dry-run --model " + run_folder).err;
+    EXPECT_NE(said.find("as the run: --task arithmetic:digits=2,working=totals --gen-length 20 --block 8\n"),
+              std::string::npos)
+        << said;
     // What is typed beats the run's, and two models are a table of two.
     const Outcome two = run("--problems 2 --task arithmetic:working=totals --model " + run_folder +
                             " --model inference/default_model");
@@ -226,4 +230,58 @@ TEST_F(EvalProgram, FaultsAndPlans) {
     const std::string help = run("--help").out;
     for (const char* word : {"What is measured:", "Decoding:", "Examples:", "--grade-only"})
         EXPECT_NE(help.find(word), std::string::npos) << word;
+}
+
+TEST_F(EvalProgram, FaultsOfEveryKindAreListedTogether) {
+    const Outcome r =
+        run("--model no_model --model inference/default_model --model inference/../inference/default_model/ "
+            "--task chess "
+            "--items no_folder/items --top-p 0 --steps 99 --mask-sets 4 --device gpu");
+    EXPECT_EQ(r.code, 2);
+    for (const char* part :
+         {"no_model", "default_model/: is given twice", "'chess'", "no_folder/items: cannot write",
+          "--top-p 0", "--steps 99", "--mask-sets: is for --likelihood", "--device gpu"})
+        EXPECT_NE(r.err.find(part), std::string::npos) << part << "\n" << r.err;
+    // What does not fit the model, before anything is generated.
+    const Outcome longer = run("--gen-length 100000 --problems 1 --block 0 --stop-ids 999");
+    EXPECT_EQ(longer.code, 2);
+    EXPECT_NE(longer.err.find("--stop-ids 999"), std::string::npos) << longer.err;
+    EXPECT_NE(run("--gen-length 100000 --problems 1").err.find("positions"), std::string::npos);
+}
+
+TEST_F(EvalProgram, FlagsWithoutEffectAreRefused) {
+    const struct {
+        const char *arguments, *fault;
+    } cases[] = {
+        {"--likelihood --gen-length 9", "--gen-length: --likelihood generates nothing"},
+        {"--likelihood --pass-at 1", "--pass-at: counts generated responses"},
+        {"--choices c --split train", "--split: --choices takes every question"},
+        {"--grade-only g --block 8", "--block: --grade-only takes no model"},
+        {"--score-end", "--score-end: is for --likelihood and --choices"},
+        {"--top-k 4", "--top-k: has no effect at --temperature 0"},
+        {"--remasking sequential --threshold 0.5", "--threshold: is for"},
+        {"--eb-threshold 0.5", "--eb-threshold: is for"},
+        {"--preset sdar-eval --num-samples 2", "--num-samples 2: at --temperature 0 or --top-k 1"},
+    };
+    for (const auto& c : cases) {
+        const Outcome r = run(c.arguments);
+        EXPECT_EQ(r.code, 2) << c.arguments << r.err;
+        EXPECT_NE(r.err.find(c.fault), std::string::npos) << c.arguments << "\n" << r.err;
+    }
+    // Decoded statically and dynamically, a threshold has its effect.
+    EXPECT_EQ(run("--threshold 0.5 --dry-run").code, 0);
+}
+
+// What is there in place of a model.
+TEST_F(EvalProgram, FoldersThatAreNoModel) {
+    const std::string run_folder = folder_.file("run"), file = folder_.file("file");
+    make_folders(run_folder);
+    write_file_atomic(run_folder + "/config.toml", "# train_sft\n");
+    write_file_atomic(file, "x");
+    const Outcome r = run("--model no_folder --model tests --model " + file + " --model " + run_folder);
+    EXPECT_EQ(r.code, 3);
+    for (const std::string& part :
+         {std::string("no_folder: there is no such folder"), std::string("tests: holds no config.json"),
+          file + ": is a file", run_folder + ": is a run's folder, and `latest` in it"})
+        EXPECT_NE(r.err.find(part), std::string::npos) << part << "\n" << r.err;
 }

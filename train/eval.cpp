@@ -4,10 +4,15 @@
 int main(int argc, char** argv) {
     Common common;
     EvalFlags flags;
+    EvalPlan plan;
     return run_main(
         argc, argv,
         "Scores models on a task or a data file: generated answers, likelihoods of given ones, multiple "
         "choice.",
-        common, [&](Options& options) { flags.declare(options); },
-        [&](const Options& options) { return run_eval(flags, common, options); });
+        common,
+        [&](Options& options) {
+            flags.declare(options);
+            options.check([&](Faults& faults) { plan = plan_eval(flags, common, options, faults); });
+        },
+        [&](const Options&) { return run_eval(plan, common); });
 }

@@ -65,15 +65,45 @@ void EvalFlags::declare(Options& f) {
             faults.add("--likelihood, --choices and --grade-only exclude each other");
         if (!grade_only.empty() && !models.empty()) faults.add("--grade-only needs no --model");
         if (!grade_only.empty() && !items.empty()) faults.add("--grade-only and --items exclude each other");
-        const bool sampled = decoding.options.temperature > 0 || !decoding.preset.empty();
-        if (samples > 1 && !sampled)
-            faults.add("--num-samples %d: at --temperature 0 they would all be the same", samples);
+        for (size_t i = 0; i < models.size(); i++)
+            for (size_t j = 0; j < i; j++)
+                if (same_place(models[i], models[j])) {
+                    faults.add("--model %s: is given twice; name every model once", models[i].c_str());
+                    break;
+                }
+        if (samples > 1 && decoding.is_greedy(f))
+            faults.add("--num-samples %d: at --temperature 0 or --top-k 1 they would all be the same",
+                       samples);
         for (const int k : pass_at)
             if (k > samples && grade_only.empty())
                 faults.add("--pass-at %d: needs as many --num-samples, there are %d", k, samples);
         if (f.given("--choices") && f.given("--task"))
             faults.add("--choices and --task exclude each other: the file holds the questions");
+        refuse_idle(f, faults);
     });
+}
+
+// What has no effect beside the rest.
+void EvalFlags::refuse_idle(const Options& f, Faults& faults) const {
+    const bool scored = likelihood || !choices.empty();
+    if (!scored) f.refuse_typed(faults, {"--mask-sets", "--score-end"}, "is for --likelihood and --choices");
+    if (!choices.empty()) f.refuse_typed(faults, {"--split"}, "--choices takes every question; leave it out");
+    if (scored || !grade_only.empty())
+        f.refuse_typed(faults,
+                       {"--preset", "--gen-length", "--steps", "--remasking", "--threshold", "--eb-threshold",
+                        "--confidence", "--temperature", "--top-k", "--top-p", "--stop-ids", "--ignore-eos",
+                        "--num-samples", "--max-active"},
+                       std::string(!grade_only.empty() ? "--grade-only"
+                                   : likelihood        ? "--likelihood"
+                                                       : "--choices") +
+                           " generates nothing; leave it out");
+    else
+        decoding.refuse_idle(f, !f.given("--remasking") && decoding.preset.empty(), faults);
+    if (scored) f.refuse_typed(faults, {"--pass-at"}, "counts generated responses; leave it out");
+    if (!grade_only.empty())
+        f.refuse_typed(faults,
+                       {"--block", "--tokenizer", "--chat-template", "--prompt-template", "--max-rows"},
+                       "--grade-only takes no model; leave it out");
 }
 
 void adopt_run_options(EvalFlags& f, const Options& given) {
@@ -87,7 +117,7 @@ void adopt_run_options(EvalFlags& f, const Options& given) {
         const auto text = [&](const char* key, std::string& to) {
             if (name != key || given.given(std::string("--") + key)) return;
             to = item.value.text;
-            adopted += format(" --%s %s", key, to.c_str());
+            if (!to.empty()) adopted += format(" --%s %s", key, to.c_str());
         };
         const auto number = [&](const char* key, int& to) {
             std::string value;

@@ -27,6 +27,9 @@ struct EvalFlags {
     std::string items;
 
     void declare(Options& flags);  // `this` must outlive `flags`
+
+  private:
+    void refuse_idle(const Options& flags, Faults& faults) const;
 };
 
 // Where the first model is the folder of a run: the options that it shares with an evaluation (task, block

@@ -1,12 +1,9 @@
 #include "train/eval_program.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "inference/infer_plan.h"
 #include "kernels/device_select.h"
-#include "train/choices.h"
-#include "train/codec.h"
 #include "train/eval_table.h"
 #include "train/evaluation.h"
 #include "train/grade.h"
@@ -17,36 +14,29 @@
 #include "utils/progress.h"
 #include "utils/signals.h"
 #include "utils/timer.h"
-#include "weights_tools/model_folder.h"
 
 namespace {
 
-// A model that is evaluated: planned first, loaded once everything is known to fit.
+// A model on the device: planned first, loaded once everything is known to fit.
 struct Subject {
-    std::string name;  // as it was given; "": the small model that comes along
-    ModelFolder folder;
+    std::unique_ptr<EvalSubject> files;
+    const std::string& name;
+    const TextCodec& codec;
     Arena arena;
     Parameters weights;
-    TextModel text;
-    TextCodec codec;
 
-    Subject(const std::string& given, const EvalFlags& f, Ops& ops, const std::string& dtype)
-        : name(given.empty() ? "default model" : given),
-          folder(open_model_folder(given.empty() ? default_model_folder() : resolve_model_path(given),
-                                   Head::Policy)),
-          arena("weights", ops),
-          text(load_text_model(f.text.tokenizer, f.text.chat_template, folder.path, folder.config)),
-          codec(make_codec(text, prompt_template(f.prompt_template), f.text.thinking)) {
-        const bool bf16 = dtype == "auto" ? folder.dtype == DType::BF16 : dtype == "bf16";
+    Subject(std::unique_ptr<EvalSubject> subject, Ops& ops, const std::string& dtype)
+        : files(std::move(subject)), name(files->name), codec(files->codec), arena("weights", ops) {
+        const bool bf16 = dtype == "auto" ? files->folder.dtype == DType::BF16 : dtype == "bf16";
         weights.plan(arena, config(), Head::Policy, bf16 ? DType::BF16 : DType::F32);
     }
     void load(Ops& ops) {
         arena.allocate();
-        if (ops.on_host()) use_files(folder, weights);
+        if (ops.on_host()) use_files(files->folder, weights);
         weights.bind(config());
-        load_weights(folder, weights, ops);
+        load_weights(files->folder, weights, ops);
     }
-    const ModelConfig& config() const { return folder.config; }
+    const ModelConfig& config() const { return files->config(); }
     Geometry geometry() const { return geometry_of(config()); }
 };
 
@@ -68,24 +58,22 @@ class Items {
 };
 
 struct Session {
+    EvalPlan& plan;
     const EvalFlags& f;
     const Common& common;
-    const Options& given;
     std::unique_ptr<Ops> ops;
     Items items;
 
-    Session(const EvalFlags& f, const Common& common, const Options& given)
-        : f(f),
+    Session(EvalPlan& plan, const Common& common)
+        : plan(plan),
+          f(plan.flags),
           common(common),
-          given(given),
           ops(make_ops(common.device)),
           items(common.dry_run ? "" : f.items) {}
 
-    std::unique_ptr<Subject> open(const std::string& model) {
-        return std::make_unique<Subject>(model, f, *ops, common.dtype);
-    }
-    std::vector<std::string> models() const {
-        return f.models.empty() ? std::vector<std::string>{""} : f.models;
+    // Of the plan's model, which goes when this does: there is room for one at a time.
+    std::unique_ptr<Subject> open(std::unique_ptr<EvalSubject>& subject) {
+        return std::make_unique<Subject>(std::move(subject), *ops, common.dtype);
     }
     // False with --dry-run, which prints the plan instead.
     bool ready(Subject& subject, Arena& arena, const EngineLimits& limits) {
@@ -162,29 +150,24 @@ EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& t
 
 Exit generate(Session& session) {
     const EvalFlags& f = session.f;
-    const Task task = make_tasks(f.task, session.common.seed);
-    const std::vector<Problem> problems = evaluation_problems(f, task);
+    const Task& task = *session.plan.task;
+    const std::vector<Problem>& problems = session.plan.problems;
     std::vector<EvalRow> rows;
-    for (const std::string& model : session.models()) {
-        const auto subject = session.open(model);
-        const GenerateOptions options =
-            f.decoding.resolve(session.given, subject->config(), subject->text.eos_ids, session.common.seed);
+    for (auto& planned : session.plan.subjects) {
+        const auto subject = session.open(planned);
+        const GenerateOptions& options = subject->files->options;
+        const std::vector<Request>& requests = subject->files->requests;
         // A rule that was asked for is the only one.
-        const bool chosen = session.given.given("--remasking") || !f.decoding.preset.empty();
+        const std::string& rule = session.plan.rule;
         const std::vector<Decoding> ways =
-            chosen ? std::vector<Decoding>{{f.decoding.preset.empty() ? name_of(options.remasking)
-                                                                      : f.decoding.preset,
-                                            options}}
-                   : decodings(options, subject->geometry());
-        std::vector<Request> requests;
-        for (const Problem& p : problems)
-            requests.push_back({subject->codec.encode_prompt(p.prompt), 0, options});
+            rule.empty() ? decodings(options, subject->geometry()) : std::vector<Decoding>{{rule, options}};
         const size_t available = session.ops->available(), weights = subject->arena.bytes();
         const EngineLimits limits = plan_limits(requests, subject->config(), f.max_active, f.max_rows, 0,
                                                 available - std::min(available, weights),
                                                 activation_dtype(*session.ops, subject->weights));
         Arena arena("engine", *session.ops);
-        Engine engine(*session.ops, subject->config(), subject->weights, limits, subject->text.n_ids, arena);
+        Engine engine(*session.ops, subject->config(), subject->weights, limits, subject->files->text.n_ids,
+                      arena);
         engine.check(requests);
         if (!session.ready(*subject, arena, limits)) continue;
         log_info("%s: %zu problems of %s, %s each, at most %d tokens in blocks of %d", subject->name.c_str(),
@@ -277,16 +260,11 @@ class Likelihoods {
 };
 
 Exit likelihood(Session& session) {
-    const EvalFlags& f = session.f;
-    const Task task = make_tasks(f.task, session.common.seed);
-    std::vector<Problem> problems = evaluation_problems(f, task);
-    std::erase_if(problems, [](const Problem& p) { return p.solution.empty(); });
-    if (problems.empty())
-        fail(Exit::Usage, "--likelihood: task %s has no solutions to its problems", task.name.c_str());
+    const std::vector<Problem>& problems = session.plan.problems;
     std::vector<std::vector<std::string>> table = {
         {"model", "what it is", "answers", "tokens", "nats/answer", "nats/token", "perplexity"}};
-    for (const std::string& model : session.models()) {
-        const auto subject = session.open(model);
+    for (auto& planned : session.plan.subjects) {
+        const auto subject = session.open(planned);
         Likelihoods answers(session, *subject);
         for (size_t i = 0; i < problems.size(); i++)
             answers.add(problems[i].prompt, problems[i].solution, uint32_t(i));
@@ -320,13 +298,11 @@ Exit likelihood(Session& session) {
 }
 
 Exit multiple_choice(Session& session) {
-    const EvalFlags& f = session.f;
-    std::vector<ChoiceQuestion> questions = read_choices(f.choices);
-    if (f.problems && size_t(f.problems) < questions.size()) questions.resize(size_t(f.problems));
+    const std::vector<ChoiceQuestion>& questions = session.plan.questions;
     std::vector<std::vector<std::string>> table = {
         {"model", "what it is", "questions", "accuracy", "95% of it", "per byte"}};
-    for (const std::string& model : session.models()) {
-        const auto subject = session.open(model);
+    for (auto& planned : session.plan.subjects) {
+        const auto subject = session.open(planned);
         Likelihoods answers(session, *subject);
         uint32_t number = 0;
         for (const ChoiceQuestion& q : questions)
@@ -376,8 +352,9 @@ Exit multiple_choice(Session& session) {
 
 // ---- saved responses
 
-Exit grade(const EvalFlags& f, const Common& common) {
-    const Task task = make_tasks(f.task, common.seed);
+Exit grade(const EvalPlan& plan, const Common& common) {
+    const EvalFlags& f = plan.flags;
+    const Task& task = *plan.task;
     const int64_t generated = f.problems ? f.problems : 100000;
     std::vector<EvalRow> rows;
     for (const SavedResponses& saved : grade_file(f.grade_only, task, f.split, generated)) {
@@ -399,10 +376,9 @@ Exit grade(const EvalFlags& f, const Common& common) {
 
 }  // namespace
 
-Exit run_eval(EvalFlags f, const Common& common, const Options& options) {
-    if (!f.grade_only.empty()) return grade(f, common);
-    adopt_run_options(f, options);
-    Session session(f, common, options);
-    if (!f.choices.empty()) return multiple_choice(session);
-    return f.likelihood ? likelihood(session) : generate(session);
+Exit run_eval(EvalPlan& plan, const Common& common) {
+    if (!plan.flags.grade_only.empty()) return grade(plan, common);
+    Session session(plan, common);
+    if (!plan.flags.choices.empty()) return multiple_choice(session);
+    return plan.flags.likelihood ? likelihood(session) : generate(session);
 }
