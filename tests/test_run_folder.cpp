@@ -15,11 +15,11 @@ TEST(RunFolder, OneProcessAndOneRunPerFolder) {
     const std::string path = fresh("folder");
     {
         const RunFolder a = RunFolder::create(path, "x", "k = 1\n");
-        EXPECT_THROW(RunFolder::open(path), Error);  // locked
+        EXPECT_THROW(RunFolder::open(path, "train_sft"), Error);  // locked
     }
-    EXPECT_THROW(RunFolder::create(path, "x", ""), Error);  // there is a run
-    EXPECT_THROW(RunFolder::open(path), Error);             // without a checkpoint
-    EXPECT_THROW(RunFolder::open(path + "_none"), Error);
+    EXPECT_THROW(RunFolder::create(path, "x", ""), Error);    // there is a run
+    EXPECT_THROW(RunFolder::open(path, "train_sft"), Error);  // without a checkpoint
+    EXPECT_THROW(RunFolder::open(path + "_none", "train_sft"), Error);
     EXPECT_EQ(read_text(path + "/config.toml"), "k = 1\n");
 }
 

@@ -159,3 +159,36 @@ TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
         EXPECT_NE(o.err.find("empty"), std::string::npos) << o.err;
     }
 }
+
+TEST_F(SftProgram, FaultsAreListedTogether) {
+    const auto fault = [&](const std::string& arguments, int code) {
+        const Outcome o = run_command(program("train_sft") + " --device cpu " + arguments);
+        EXPECT_EQ(o.code, code) << arguments << "\n" << o.err;
+        return o.err;
+    };
+    const auto expect = [](const std::string& err, const std::vector<const char*>& parts) {
+        EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), std::ptrdiff_t(parts.size())) << err;
+        for (const char* part : parts) EXPECT_NE(err.find(part), std::string::npos) << part << "\n" << err;
+    };
+    const std::string model = "--model " + folder_.file("model"), data = folder_.file("data.jsonl"),
+                      fields = " --prompt-field question --response-field answer --data " + data;
+    expect(fault("", 2), {"--model", "--data"});
+    expect(
+        fault(
+            "--model no_model --data no_data --eval-data no_eval_data --method trace --complementary --lr x "
+            "--dtype bf16 --out /proc/none/run",
+            2),
+        {"no_model", "no_data", "no_eval_data", "--complementary: ", "--lr", "--dtype bf16", "/proc/none"});
+    expect(fault(model + fields +
+                     " --canvas 8 --eval-split 0.001 --method random-mask --sft-block 8 --eval-every 2",
+                 2),
+           {"--canvas: is for full-attention models", "--sft-block: is for --method semi-ar",
+            "--sft-block: is for full-attention", "--eval-split 0.001"});
+    expect(fault(model + fields + " --token-budget 2 --eval-every 2 --shrink 2", 2),
+           {"--token-budget 2", "--eval-every: nothing is held out", "--shrink: "});
+    expect(fault(model + " --replay no_copies --dump-grads no_folder/grads --batch-size 3 --resume x", 2),
+           {"no_copies", "no_folder/grads", "--batch-size: ", "--resume: "});
+    expect(fault(model + fields + " --epochs 0 --name a/b", 2), {"--epochs 0", "--name 'a/b'"});
+    // A folder that is no run hides nothing, and --model is not asked for.
+    expect(fault("--resume no_run --lr x", 2), {"no_run", "--lr"});
+}

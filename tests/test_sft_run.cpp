@@ -46,7 +46,7 @@ struct TestRun {
     TestRun(const std::string& path, const SftRunOptions& o, bool resume)
         : learner(*ops, random_model_config(), Head::Policy, 4, {128, 128},
                   {.lr = 0.01, .schedule = Schedule::Cosine, .total_steps = 15}),
-          folder(resume ? RunFolder::open(path) : RunFolder::create(path, "test", "")),
+          folder(resume ? RunFolder::open(path, "train_sft") : RunFolder::create(path, "test", "")),
           options(o) {
         learner.allocate();
         if (resume)
@@ -143,7 +143,7 @@ TEST(ResumedArguments, ReadTheRunsOwnOptions) {
     const auto given = [](std::vector<std::string> words) {
         std::vector<char*> argv;
         for (std::string& w : words) argv.push_back(w.data());
-        ResumedArguments arguments(int(argv.size()), argv.data());
+        ResumedArguments arguments(int(argv.size()), argv.data(), "train_sft");
         EXPECT_EQ(arguments.values()[arguments.count()], nullptr);
         return std::vector<std::string>(arguments.values(), arguments.values() + arguments.count());
     };

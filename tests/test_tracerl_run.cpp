@@ -50,7 +50,8 @@ std::vector<std::string> expect_resumes(
     for (int patience = 3; starts < 60; patience += 5, starts++) {
         World w(with_value);
         configure(w.options);
-        RunFolder folder = starts ? RunFolder::open(cut) : RunFolder::create(cut, "test", "");
+        RunFolder folder =
+            starts ? RunFolder::open(cut, "train_tracerl") : RunFolder::create(cut, "test", "");
         const auto run = w.run(folder);
         if (starts) {
             w.load(folder.latest());
@@ -65,7 +66,7 @@ std::vector<std::string> expect_resumes(
     const std::vector<std::string> metrics = metrics_without_times(whole);
     EXPECT_EQ(metrics, metrics_without_times(cut));
     EXPECT_NE(metrics[metrics.size() - 2].find("\"updates\":4"), std::string::npos) << "nothing was trained";
-    const RunFolder a = RunFolder::open(whole), b = RunFolder::open(cut);
+    const RunFolder a = RunFolder::open(whole, "train_tracerl"), b = RunFolder::open(cut, "train_tracerl");
     EXPECT_EQ(a.latest().substr(whole.size()), b.latest().substr(cut.size()));
     EXPECT_EQ(checkpoint_bytes(a.latest()), checkpoint_bytes(b.latest()));
     for (const auto& entry : fs::directory_iterator(whole + "/samples")) {
@@ -98,7 +99,8 @@ TEST(TraceRlRun, AWarmStartThatEndedEarlyDoesNotGoOnAfterAStop) {
             w.options.sft.steps = 20;
             w.options.sft_until = 0;
             w.options.steps = 0;
-            RunFolder folder = start ? RunFolder::open(path) : RunFolder::create(path, "test", "");
+            RunFolder folder =
+                start ? RunFolder::open(path, "train_tracerl") : RunFolder::create(path, "test", "");
             const auto run = w.run(folder);
             if (start) {
                 w.load(folder.latest());
@@ -245,7 +247,7 @@ TEST(TraceRlRun, GradientsThatAreNotFinite) {
         World w(false);
         w.options.eval_every = 0;
         w.options.sft.steps = 1;
-        RunFolder folder = RunFolder::open(path);
+        RunFolder folder = RunFolder::open(path, "train_tracerl");
         w.load(folder.latest());
         const auto run = w.run(folder);
         run->resume(folder.latest());

@@ -81,11 +81,40 @@ const std::vector<Case>& cases() {
          "",
          {"--keep-accuracy", "--mask-low"}},
         {"OutThatIsTaken", "", "--out {taken}", {"a run is there already"}},
+        {"BlocksBesideATaskThatIsNone", "", "--block 4 --train-block 6 --task foo", {"multiple", "'foo'"}},
+        {"BlocksBesideAModelThatIsNone",
+         "",
+         "--model nonesuch --block 4 --train-block 6 --eval-task foo",
+         {"nonesuch", "multiple", "'foo'"}},
+        {"WhatNeedsNoTokenizer",
+         "steps = 9\n",
+         "--model {other} --block 4 --tokenizer nonesuch --task chess --eval-task {data}:held_out=0",
+         {"nonesuch", "'chess'", "no problem is held out", "--steps 9"}},
+        {"BudgetAndLengthWithoutAPrompt", "", "--task chess --token-budget 10", {"'chess'", "any prompt"}},
+        {"LengthOfFullAttention",
+         "",
+         "--model {canvas} --gen-length 40 --task arithmetic",
+         {"positions, the model has 32"}},
+        {"WithoutEffect",
+         "",
+         "--norm-length 5 --masks 2 --lambda 0.9 --sft-batch 3 --min-lr-ratio 0.1 --tokenizer bytes --out a "
+         "--name b",
+         {"--norm-length: is the divisor of --loss-norm constant",
+          "--masks: ", "--lambda: there is no value model", "--sft-batch: there is no warm start",
+          "--min-lr-ratio: is the floor of --schedule cosine", "--tokenizer: ", "--name: "}},
+        {"MoreMiniBatchesThanResponses",
+         "tasks = 4\nresponses = 4\nmini-batches = 17\nschedule = \"cosine\"\n",
+         "",
+         {"--mini-batches 17: a step has 4 x 4 = 16 responses"}},
+        {"DevicesAndTypes",
+         "device-memory = 80\n",
+         "--device gpu --dtype bf16 --out /proc/nonesuch/run --task foo",
+         {"belongs on the command line", "--device gpu", "/proc/nonesuch", "'foo'"}},
         // Of every kind one: the file's, the command line's, and what only shows beside model and task.
         {"AllAtOnce",
          "unknown = 1\ntasks = true\ntask = \"sudoku4:holes=99\"\nkeep-accuracy = \"no\"\n",
          "--lr x --block 4 --train-block 6 --value-model {other} --length-schedule 9 --out {taken}",
-         {"unknown", "tasks", "holes", "--keep-accuracy", "--lr", "vocabulary of 300", "STEP:N",
+         {"unknown", "tasks", "holes", "--keep-accuracy", "--lr", "vocabulary of 300", "STEP:N", "multiple",
           "a run is there already"}},
     };
     return all;
@@ -116,6 +145,19 @@ TEST_P(HostileConfig, IsRefusedWithAllItsFaults) {
     replace(arguments, "{other}", other);
     replace(arguments, "{taken}", taken);
     replace(arguments, "{data}", data);
+    if (arguments.find("{canvas}") != std::string::npos) {
+        const std::string canvas = fresh("canvas");
+        ASSERT_EQ(
+            run_command(program("convert") +
+                        " init --preset dream-7b --tokenizer bytes --set hidden_size=16 --set "
+                        "intermediate_size=24 --set "
+                        "num_hidden_layers=1 --set num_attention_heads=2 --set num_key_value_heads=1 --set "
+                        "max_position_embeddings=32 --out " +
+                        canvas)
+                .code,
+            0);
+        replace(arguments, "{canvas}", canvas);
+    }
     const Outcome o = run(arguments);
     EXPECT_EQ(o.code, 2) << o.err;
     EXPECT_EQ(o.out, "");
@@ -126,6 +168,15 @@ TEST_P(HostileConfig, IsRefusedWithAllItsFaults) {
 
 INSTANTIATE_TEST_SUITE_P(All, HostileConfig, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
+
+// A file serves runs that switch parts of it off: there is no fault in what is idle.
+TEST(TrainConfigs, AFileMayHoldWhatHasNoEffect) {
+    const std::string config = temporary("idle.toml");
+    write_file_atomic(config,
+                      "norm-length = 5\nmasks = 2\nlambda = 0.9\nsft-batch = 3\nmin-lr-ratio = 0.1\n");
+    const Outcome o = run("--dry-run --config " + config);
+    EXPECT_EQ(o.code, 0) << o.err;
+}
 
 // The published models are not here: their config.json is all that a plan needs. As they are written these recipes fit a GPU of
 // 139 GiB.

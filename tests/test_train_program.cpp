@@ -228,3 +228,57 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     write_file_atomic(taken + "/config.toml", "");
     EXPECT_EQ(run("--out " + taken).code, 2);
 }
+
+TEST(TrainProgram, ReplayIsNoRun) {
+    const std::string grads = temporary("grads.safetensors"),
+                      same = (fs::path(grads).parent_path() / "." / "grads.safetensors").string();
+    const Outcome o = run(
+        "--replay no_records.jsonl --model no_policy --value-model no_value --resume no_run --dump-grads " +
+        grads + " --dump-value-grads " + same);
+    EXPECT_EQ(o.code, 2);
+    for (const char* part : {"--resume: --replay computes", "no_records.jsonl", "no_policy", "no_value",
+                             "--dump-value-grads would be written over it"})
+        EXPECT_NE(o.err.find(part), std::string::npos) << part << "\n" << o.err;
+    const Outcome nowhere = run("--replay no_records.jsonl --model no_policy --dump-grads no_folder/grads");
+    EXPECT_EQ(nowhere.code, 3);
+    for (const char* part : {"no_records.jsonl", "no_policy", "no_folder/grads: cannot write"})
+        EXPECT_NE(nowhere.err.find(part), std::string::npos) << part << "\n" << nowhere.err;
+}
+
+// Whatever is named in place of a run: what it is instead, and what to do.
+TEST(TrainProgram, FoldersThatAreNoRunToResume) {
+    const std::string folder = fresh("resumed"), file = temporary("resumed_file"),
+                      other = fresh("resumed_sft");
+    ASSERT_EQ(run(SMALL + " --out " + folder + " --total-steps 0").code, 0);
+    const std::string newest = read_text(folder + "/latest"), name = newest.substr(0, newest.size() - 1);
+    write_file_atomic(file, "x");
+    make_folders(other);
+    write_file_atomic(other + "/config.toml", "# train_sft\npad_tokens = 3\n");
+    const auto fault = [&](const std::string& path, int code) {
+        const Outcome o = run("--resume " + path);
+        EXPECT_EQ(o.code, code) << o.err;
+        EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
+        EXPECT_NE(o.err.find(path), std::string::npos) << o.err;
+        return o.err;
+    };
+    const auto has = [](const std::string& text, const std::string& part) {
+        EXPECT_NE(text.find(part), std::string::npos) << text;
+    };
+    has(fault("no_such_run", 3), "there is no such folder");
+    has(fault(file, 3), "is a file");
+    has(fault("tests", 3), "config.toml is missing");
+    has(fault("inference/default_model", 3), "--model begins a new run with it");
+    has(fault(folder + "/" + name, 3), "is a checkpoint");
+    has(fault(other, 2), "is a run of train_sft; go on with ./train_sft --resume");
+    has(run_command(program("train_sft") + " --resume " + folder).err,
+        "is a run of train_tracerl; go on with ./train_tracerl --resume");
+
+    write_file_atomic(folder + "/latest", "ckpt/step-000099\n");
+    has(fault(folder, 3), "names 'ckpt/step-000099', which is not there");
+    write_file_atomic(folder + "/latest", "\n");
+    has(fault(folder, 3), "echo " + name + " > ");
+    fs::remove(folder + "/latest");
+    has(fault(folder, 3), "echo " + name + " > ");
+    fs::remove_all(folder + "/ckpt");
+    has(fault(folder, 3), "begin again with --config " + folder + "/config.toml");
+}

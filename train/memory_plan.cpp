@@ -108,16 +108,27 @@ void MemoryFlags::declare(Options& flags) {
         .not_in_config();
 }
 
-std::unique_ptr<Ops> training_ops(const MemoryFlags& flags, const Common& common, std::string* note) {
-    if (flags.device_memory == 0) return make_ops(common.device, note);
-    if (!common.dry_run)
+static void check_dtype(const std::string& dtype, bool on_host) {
+    if (dtype == "bf16" && on_host)
+        fail(Exit::Usage, "--dtype bf16: training on the CPU is in fp32; leave it out, or use --device cuda");
+}
+
+void check_training_device(const MemoryFlags& flags, const Common& common) {
+    if (flags.device_memory > 0 && !common.dry_run)
         fail(Exit::Usage, "--device-memory %g: is for plans; add --dry-run", flags.device_memory);
+    if (flags.device_memory > 0) return;
+    check_device(common.device);
+    check_dtype(common.dtype, is_host_device(common.device));
+}
+
+std::unique_ptr<Ops> training_ops(const MemoryFlags& flags, const Common& common, std::string* note) {
+    check_training_device(flags, common);
+    if (flags.device_memory == 0) return make_ops(common.device, note);
     const double bytes = flags.device_memory * (1 << 30) - double(CUDA_WORKSPACE + CUDA_RESERVE);
     return make_planned_ops(size_t(std::max(bytes, 0.0)));
 }
 
 DType training_dtype(const std::string& dtype, const Ops& ops) {
-    if (dtype == "bf16" && ops.on_host())
-        fail(Exit::Usage, "--dtype bf16: training on the CPU is in fp32; leave it out, or use --device cuda");
+    check_dtype(dtype, ops.on_host());
     return dtype == "fp32" || ops.on_host() ? DType::F32 : DType::BF16;
 }

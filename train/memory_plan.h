@@ -43,6 +43,8 @@ struct MemoryFlags {
     void declare(Options& flags);        // `this` must outlive `flags`
 };
 
+// Throws what the next two would, before there is a device.
+void check_training_device(const MemoryFlags& flags, const Common& common);
 // The device of --device, or with --device-memory one that need not be there. note: see make_ops.
 std::unique_ptr<Ops> training_ops(const MemoryFlags& flags, const Common& common,
                                   std::string* note = nullptr);

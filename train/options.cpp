@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "utils/files.h"
+
 KeepBand parse_keep_accuracy(const std::string& text) {
     if (text == "all") return {.all = true};
     KeepBand keep;
@@ -59,14 +61,18 @@ void RlFlags::declare(Options& flags) {
     flags.add_choice("--value-target NAME", &o.value_target,
                      {{"zscore", ValueTarget::ZScore}, {"raw", ValueTarget::Raw}},
                      "what a reward is for the value model: standardised in its group, or as it is");
-    flags.check([this](Faults& faults) {
-        try {
-            options.keep = parse_keep_accuracy(keep_accuracy);
-        } catch (const Error& e) {
-            faults.add("%s", e.what());
-        }
+    flags.check([this, &flags](Faults& faults) {
+        faults.attempt([&] { options.keep = parse_keep_accuracy(keep_accuracy); });
         if (options.masks.low > options.masks.high)
             faults.add("--mask-low %g is above --mask-high %g", options.masks.low, options.masks.high);
+        if (options.loss.loss_norm != LossNorm::Constant)
+            flags.refuse_typed(faults, {"--norm-length"}, "is the divisor of --loss-norm constant; add that");
+        if (options.kind == RlObjective::TraceRl)
+            flags.refuse_typed(
+                faults, {"--masks", "--mask-low", "--mask-high", "--mask-ratio-per"},
+                "masks are drawn with --objective random-masking and coupled only; leave it out");
+        else
+            flags.refuse_typed(faults, {"--shrink"}, "merges steps of --objective tracerl; leave it out");
     });
 }
 
@@ -87,6 +93,10 @@ void declare_optimizer(Options& flags, OptimizerOptions& o, const std::string& p
     flags.add(name("weight-decay X"), &o.weight_decay, "decoupled; not of norms and biases").range(0, 1e3);
     flags.add(name("max-grad-norm X"), &o.max_grad_norm, "gradients are scaled down to this norm; 0: never")
         .range(0, 1e9);
+    flags.check([&flags, &o, floor = name("min-lr-ratio"), schedule = name("schedule")](Faults& faults) {
+        if (o.schedule == Schedule::Constant)
+            flags.refuse_typed(faults, {floor}, "is the floor of " + schedule + " cosine; add that");
+    });
 }
 
 void declare_sft_masks(Options& flags, SftMaskOptions& o) {
@@ -109,7 +119,16 @@ void declare_sft_masks(Options& flags, SftMaskOptions& o) {
         .add("--sft-block B", &o.block,
              "semi-ar under full attention: blocks of B, counted from the end of the prompt")
         .range(1, 1 << 20);
-    flags.check([&o](Faults& faults) {
+    flags.check([&o, &flags](Faults& faults) {
+        const bool noisy = o.method == SftMethod::SemiAr || o.method == SftMethod::RandomMask;
+        if (!noisy)
+            flags.refuse_typed(faults, {"--mask-low", "--mask-high", "--weight-by-level", "--complementary"},
+                               "is for noise: --method semi-ar or random-mask; leave it out");
+        if (o.method != SftMethod::Trace)
+            flags.refuse_typed(faults, {"--shrink"}, "merges steps of --method trace; leave it out");
+        if (o.method != SftMethod::SemiAr)
+            flags.refuse_typed(faults, {"--sft-block"}, "is for --method semi-ar; leave it out");
+        if (!noisy) return;
         if (o.low > o.high) faults.add("--mask-low %g is above --mask-high %g", o.low, o.high);
         if (o.weight_by_level && o.low <= 0)
             faults.add("--weight-by-level divides by the noise level: --mask-low must be above 0");
@@ -130,10 +149,20 @@ void ReplayFlags::declare(Options& flags, bool has_value_model) {
     if (has_value_model)
         flags.add("--dump-value-grads FILE", &dump_value_grads, "write the value model's gradients")
             .not_in_config();
-    flags.check([this](Faults& faults) {
-        if (file.empty() && !dump_grads.empty())
-            faults.add("--dump-grads %s: only goes with --replay", dump_grads.c_str());
-        if (file.empty() && !dump_value_grads.empty())
-            faults.add("--dump-value-grads %s: only goes with --replay", dump_value_grads.c_str());
+    flags.check([this, &flags, has_value_model](Faults& faults) {
+        if (!file.empty())
+            flags.refuse_typed(
+                faults, {"--resume", "--out", "--name"},
+                "--replay computes loss and gradients of --model, there is no run; leave it out");
+        else
+            flags.refuse_typed(faults, {"--dump-grads"}, "only goes with --replay");
+        if (file.empty() && has_value_model)
+            flags.refuse_typed(faults, {"--dump-value-grads"}, "only goes with --replay");
+        if (!file.empty()) faults.attempt([&] { check_readable(file); });
+        for (const std::string& path : {dump_grads, dump_value_grads})
+            if (!path.empty()) faults.attempt([&] { check_writable(path); });
+        if (!dump_grads.empty() && same_place(dump_grads, dump_value_grads))
+            faults.add("--dump-grads %s: --dump-value-grads would be written over it; name two files",
+                       dump_grads.c_str());
     });
 }

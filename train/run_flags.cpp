@@ -70,7 +70,8 @@ void RunFlags::declare(Options& f) {
     f.section("Update");
     f.add("--total-steps N", &run.steps, "steps of reinforcement learning").range(0, 1e9);
     f.add("--epochs N", &run.rl.epochs, "passes over a step's responses").range(1, 1000);
-    f.add("--mini-batches N", &run.rl.mini_batches, "updates per pass").range(1, 1e6);
+    f.add("--mini-batches N", &run.rl.mini_batches, "updates per pass, at most one per response")
+        .range(1, 1e6);
     f.add("--token-budget N", &token_budget, "tokens of one forward pass in training; 0: what suits")
         .range(0, 1 << 24);
     f.add_choice("--overlong RULE", &run.rl.overlong,
@@ -105,14 +106,37 @@ void RunFlags::declare(Options& f) {
     f.add("--name NAME", &name, "of the run's folder, runs/NAME-DATE");
     f.add("--out RUN", &out, "the run's folder").not_in_config();
     f.add("--resume RUN", &resume, "goes on with a run that was stopped").not_in_config();
-    f.check([this](Faults& faults) {
+    f.check([this, &f](Faults& faults) {
         if (run.eval_samples > 1 && run.eval_temperature == 0)
             faults.add("--eval-samples %d: at --eval-temperature 0 all samples are the same",
                        run.eval_samples);
-        try {
+        faults.attempt([&] {
             run.length_schedule = parse_length_schedule(length_schedule, decoding.options.gen_length);
-        } catch (const Error& e) {
-            faults.add("%s", e.what());
-        }
+        });
+        const int64_t responses = int64_t(run.rl.tasks) * run.rl.responses;
+        if (run.rl.mini_batches > responses)
+            faults.add("--mini-batches %d: a step has %d x %d = %lld responses to share out; at most so many",
+                       run.rl.mini_batches, run.rl.tasks, run.rl.responses, (long long)responses);
+        if (run.steps > 0 && decoding.is_greedy(f))
+            faults.add(
+                "at --temperature 0 or --top-k 1 the responses to a problem would all be the same, with "
+                "nothing to "
+                "compare; raise them");
+        if (run.enlarge_at > run.steps)
+            f.refuse_typed(faults, {"--enlarge-at"},
+                           format("the run ends at --total-steps %lld, before step %lld",
+                                  (long long)run.steps, (long long)run.enlarge_at));
+        if (run.sft.steps == 0)
+            f.refuse_typed(faults,
+                           {"--sft-batch", "--sft-pad-tokens", "--sft-until", "--sft-eval-every",
+                            "--sft-eval-problems", "--sft-mask-low", "--sft-mask-high", "--sft-lr"},
+                           "there is no warm start; add --sft-steps");
+        else if (run.sft_eval_every == 0)
+            f.refuse_typed(faults, {"--sft-until", "--sft-eval-problems"},
+                           "the accuracy is never measured; raise --sft-eval-every");
+        if (run.sft.masks.low > run.sft.masks.high)
+            faults.add("--sft-mask-low %g is above --sft-mask-high %g", run.sft.masks.low,
+                       run.sft.masks.high);
+        if (!out.empty()) f.refuse_typed(faults, {"--name"}, "--out names the run's folder; leave one out");
     });
 }

@@ -33,16 +33,30 @@ static std::string fresh_folder(const std::string& name) {
     return path;
 }
 
-void RunFolder::check_free(const std::string& path) {
-    if (!path.empty() && file_exists(path + "/config.toml"))
+void RunFolder::check_free(const std::string& path, const std::string& name) {
+    if (path.empty() && (name.empty() || name.find('/') != std::string::npos))
+        fail(Exit::Usage, "--name '%s': is to be a part of runs/NAME-DATE; --out names a folder anywhere",
+             name.c_str());
+    if (path.empty()) return;
+    if (file_exists(path + "/config.toml"))
         fail(Exit::Usage,
              "--out %s: a run is there already; choose another folder, or --resume %s to go on with it",
              path.c_str(), path.c_str());
+    fs::path missing = fs::absolute(path) / "config.toml";
+    while (!file_exists(missing.parent_path())) missing = missing.parent_path();
+    if (!folder_exists(missing.parent_path()))
+        fail(Exit::Runtime, "--out %s: %s is a file; choose another folder", path.c_str(),
+             missing.parent_path().c_str());
+    try {
+        check_writable(missing);
+    } catch (const Error& e) {
+        fail(e.code, "--out %s: %s", path.c_str(), e.what());
+    }
 }
 
 RunFolder RunFolder::create(const std::string& path, const std::string& name,
                             const std::string& config_toml) {
-    check_free(path);
+    check_free(path, name);
     RunFolder run(path.empty() ? fresh_folder(name) : path);
     make_folders(run.file("ckpt"));
     make_folders(run.file("samples"));
@@ -51,13 +65,60 @@ RunFolder RunFolder::create(const std::string& path, const std::string& name,
     return run;
 }
 
-RunFolder RunFolder::open(const std::string& path) {
+std::string RunFolder::program_of(const std::string& path) {
+    const std::string config = path + "/config.toml";
+    if (!file_exists(config) || folder_exists(config)) return "";
+    try {
+        const std::string text = read_text(config), line = text.substr(0, text.find('\n'));
+        for (const char* program : {"train_sft", "train_tracerl"})
+            if (line == std::string("# ") + program) return program;
+    } catch (const Error&) {  // who reads its options will say so
+    }
+    return "";
+}
+
+// What is at a path that was taken for a run, and what to do.
+static std::string why_no_run(const std::string& path) {
+    if (!file_exists(path)) return "there is no such folder";
+    if (!folder_exists(path)) return "is a file; name the run's folder";
+    const fs::path run = fs::path(path) / "../..";
+    if (file_exists(path + "/state.json") && file_exists(run / "config.toml"))
+        return "is a checkpoint; name the run's folder, " + fs::weakly_canonical(run).string();
+    if (file_exists(path + "/config.json")) return "is a model, not a run; --model begins a new run with it";
+    return "is no run's folder: config.toml is missing";
+}
+
+// The names of what is there for steps, step-N, sorted.
+static std::vector<std::string> steps_in(const std::string& folder) {
+    std::vector<std::string> all;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error))
+        if (entry.path().filename().string().starts_with("step-"))
+            all.push_back(entry.path().filename().string());
+    std::sort(all.begin(), all.end());
+    return all;
+}
+
+// How to go on with a run whose `latest` does not lead to a checkpoint.
+static std::string remedy(const std::string& run) {
+    const std::vector<std::string> all = steps_in(run + "/ckpt");
+    if (all.empty()) return format("ckpt/ holds none; begin again with --config %s/config.toml", run.c_str());
+    return format("the newest in ckpt/ is taken after: echo ckpt/%s > %s/latest", all.back().c_str(),
+                  run.c_str());
+}
+
+RunFolder RunFolder::open(const std::string& path, const std::string& program) {
     if (!file_exists(path + "/config.toml"))
-        fail(Exit::BadFile, "--resume %s: there is no run (no config.toml)", path.c_str());
+        fail(Exit::BadFile, "--resume %s: %s", path.c_str(), why_no_run(path).c_str());
+    const std::string of = program_of(path);
+    if (!of.empty() && of != program)
+        fail(Exit::Usage, "--resume %s: is a run of %s; go on with ./%s --resume %s", path.c_str(),
+             of.c_str(), of.c_str(), path.c_str());
     RunFolder run(path);
     run.lock();
     if (run.latest().empty())
-        fail(Exit::BadFile, "--resume %s: the run has no checkpoint yet; start it again", path.c_str());
+        fail(Exit::BadFile, "--resume %s: no checkpoint is named by `latest`, which is missing or empty; %s",
+             path.c_str(), remedy(path).c_str());
     return run;
 }
 
@@ -106,11 +167,7 @@ void RunFolder::truncate_metrics(int64_t lines) {
 
 void RunFolder::prune(const std::string& folder, int keep, const std::string& newest) const {
     if (keep <= 0) return;
-    std::vector<std::string> all;
-    for (const auto& entry : fs::directory_iterator(file(folder)))
-        if (entry.path().filename().string().starts_with("step-"))
-            all.push_back(entry.path().filename().string());
-    std::sort(all.begin(), all.end());
+    const std::vector<std::string> all = steps_in(file(folder));
     for (size_t i = 0; i + size_t(keep) < all.size(); i++) {
         if (all[i] == newest) continue;
         const std::string old = file(folder + "/" + all[i]);
@@ -138,7 +195,9 @@ std::string RunFolder::latest() const {
     if (!file_exists(file("latest"))) return "";
     std::string name = read_text(file("latest"));
     while (!name.empty() && (name.back() == '\n' || name.back() == '\r')) name.pop_back();
+    if (name.empty()) return "";
     if (!folder_exists(file(name)))
-        fail(Exit::BadFile, "%s: names '%s', which is not there", file("latest").c_str(), name.c_str());
+        fail(Exit::BadFile, "%s: names '%s', which is not there; %s", file("latest").c_str(), name.c_str(),
+             remedy(path_).c_str());
     return file(name);
 }

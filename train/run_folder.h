@@ -19,10 +19,14 @@ class RunFolder {
     // A fresh folder: `path`, or runs/NAME-DATE where it is empty. Refuses one that holds a run already.
     // Throws Error(Usage).
     static RunFolder create(const std::string& path, const std::string& name, const std::string& config_toml);
-    // Throws Error(Usage) where create() would refuse the path.
-    static void check_free(const std::string& path);
-    // An existing run, locked; throws Error(BadFile) where there is none or it has no checkpoint.
-    static RunFolder open(const std::string& path);
+    // Throws what create() would: Error(Usage) where a run is at the path or the name is none, Error(Runtime) where no
+    // folder can be.
+    static void check_free(const std::string& path, const std::string& name);
+    // An existing run of `program` (train_sft, train_tracerl), locked. Throws Error(BadFile) where there is none or it has
+    // no checkpoint, Error(Usage) where it is another program's.
+    static RunFolder open(const std::string& path, const std::string& program);
+    // The program whose run is in the folder: config.toml begins with "# train_sft" or "# train_tracerl". "" where it does not.
+    static std::string program_of(const std::string& path);
     ~RunFolder();
     RunFolder(RunFolder&& other) noexcept;
 

@@ -6,7 +6,6 @@
 #include "utils/json.h"
 #include "utils/log.h"
 #include "utils/signals.h"
-#include "weights_tools/model_folder.h"
 
 static const char* EXAMPLES = R"(Examples:
   ./train_sft --model DIR --data data.jsonl --out runs/sft
@@ -55,14 +54,27 @@ void SftFlags::declare(Options& f) {
     f.add("--resume RUN", &resume, "goes on with a run that was stopped, with its options").not_in_config();
     replay.declare(f, false);
     f.epilog(EXAMPLES);
-    f.check([this](Faults& faults) {
-        if (model.empty()) faults.add("--model: name a model folder (`convert init` makes one)");
-        if (replay.file.empty() && data.empty())
+    f.check([this, &f](Faults& faults) {
+        const bool replayed = !replay.file.empty(), resumed = !resume.empty();
+        if (model.empty() && !resumed) faults.add("--model: name a model folder (`convert init` makes one)");
+        if (data.empty() && !replayed && !resumed)
             faults.add("--data: name a file of examples, or --replay one of noisy copies");
+        if (run.epochs == 0)
+            faults.add("--epochs 0: nothing would be trained; more than that, a part of 1 included");
         if (!eval_data.empty() && eval_split > 0)
             faults.add("--eval-data and --eval-split: give one of them");
-        if (!out.empty() && !resume.empty())
-            faults.add("--out and --resume: a resumed run stays in its folder");
+        if (eval_data.empty() && eval_split == 0)
+            f.refuse_typed(faults, {"--eval-every"}, "nothing is held out; add --eval-data or --eval-split");
+        if (!out.empty() && resumed) faults.add("--out and --resume: a resumed run stays in its folder");
+        if (!out.empty()) f.refuse_typed(faults, {"--name"}, "--out names the run's folder; leave one out");
+        if (resumed && !replayed)
+            f.refuse_typed(faults, {"--model"},
+                           "--resume goes on with the run's newest checkpoint; leave it out");
+        if (replayed)
+            f.refuse_typed(faults,
+                           {"--data", "--eval-data", "--eval-split", "--epochs", "--max-steps",
+                            "--batch-size", "--save-every"},
+                           "nothing is trained with --replay; leave it out");
     });
 }
 
@@ -76,21 +88,24 @@ void check_method(const SftMaskOptions& masks, const ModelConfig& config, const 
              model.c_str());
 }
 
-// The examples to train and those held out.
-std::pair<std::vector<SftExample>, std::vector<SftExample>> read_data(const SftFlags& f,
-                                                                      const TextModel& text,
-                                                                      const RecordLimits& limits) {
+// Into plan.train and plan.held_out.
+void read_data(SftPlan& plan, const TextModel& text, const RecordLimits& limits) {
+    const SftFlags& f = plan.flags;
     SftData all = read_sft_data(f.data, text, f.reading, limits), held_out;
     if (all.too_long) log_warning("%s: %d examples are too long and left out", f.data.c_str(), all.too_long);
     if (!f.eval_data.empty()) {
         held_out = read_sft_data(f.eval_data, text, f.reading, limits);
     } else if (f.eval_split > 0) {
         const size_t n = size_t(f.eval_split * double(all.examples.size()));
+        if (n == 0)
+            fail(Exit::Usage, "--eval-split %g: that is none of the %zu examples of %s; raise it",
+                 f.eval_split, all.examples.size(), f.data.c_str());
         const auto first = all.examples.end() - std::ptrdiff_t(n);
         held_out.examples.assign(first, all.examples.end());
         all.examples.erase(first, all.examples.end());
     }
-    return {std::move(all.examples), std::move(held_out.examples)};
+    plan.train = std::move(all.examples);
+    plan.held_out = std::move(held_out.examples);
 }
 
 MicroBatchLimits micro_batch_limits(const SftFlags& f, const MicroBatchLimits& need) {
@@ -104,29 +119,69 @@ MicroBatchLimits micro_batch_limits(const SftFlags& f, const MicroBatchLimits& n
     return {tokens, std::max(tokens, need.max_targets)};
 }
 
+// What has no effect on a model of this kind.
+void refuse_of_kind(const ModelConfig& config, const Options& options, Faults& faults) {
+    if (config.full_attention)
+        options.refuse_typed(faults, {"--block"}, "a full-attention model has no blocks; leave it out");
+    else
+        options.refuse_typed(faults, {"--canvas", "--sft-block"},
+                             "is for full-attention models, this one has blocks; leave it out");
+}
+
 }  // namespace
 
-Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& config_toml) {
-    std::optional<RunFolder> folder;
-    if (!f.resume.empty()) folder.emplace(RunFolder::open(f.resume));
-    const std::string source = folder ? folder->latest() : f.model;
-
-    ModelFolder model = open_model_folder(source, Head::Policy);
-    check_method(f.run.masks, model.config, source);
-    if (f.block && !model.config.full_attention) model.config.B = f.block;  // and the saved model says so
-    const int block = model.config.full_attention ? 0 : model.config.B;
-    const TextModel text = load_text_model(f.text.tokenizer, f.text.chat_template, source, model.config);
+SftPlan plan_sft(const SftFlags& flags, const Common& common, const Options& options, Faults& faults) {
+    SftPlan plan;
+    plan.flags = flags;
+    SftFlags& f = plan.flags;
     f.run.seed = common.seed;
     f.run.progress = progress_style(common.progress);
     f.reading.thinking = f.text.thinking;
     f.reading.needs_step_map = f.run.masks.method == SftMethod::Trace;
-    auto [train, held_out] = read_data(f, text, record_limits(model.config, block, false));
-    f.optimizer.total_steps = steps_of(f.run, train.size());
+    faults.attempt([&] { RunFolder::check_free(f.out, f.name); });
+    if (!f.resume.empty() &&
+        !faults.attempt([&] { plan.folder.emplace(RunFolder::open(f.resume, "train_sft")); }))
+        return plan;  // its options and its model are what there would be to look at
+    const std::string source = plan.folder ? plan.folder->latest() : f.model;
 
-    const MaskShape shape = {block, model.config.mask_id};
-    MicroBatchLimits need = largest_example(train, shape, f.run.masks);
-    need.max_tokens = std::max(need.max_tokens, largest_example(held_out, shape, f.run.masks).max_tokens);
-    Learner learner(ops, model.config, Head::Policy, block, micro_batch_limits(f, need), f.optimizer,
+    TextModel text;
+    const bool has_model = !source.empty() && faults.attempt([&] {
+        plan.model.emplace(open_model_folder(source, Head::Policy));
+        ModelConfig& config = plan.model->config;
+        if (f.block && !config.full_attention) config.B = f.block;  // and the saved model says so
+        refuse_of_kind(config, options, faults);
+    });
+    const bool has_method =
+        has_model && faults.attempt([&] { check_method(f.run.masks, plan.model->config, source); });
+    const bool has_text = has_model && faults.attempt([&] {
+        text = load_text_model(f.text.tokenizer, f.text.chat_template, source, plan.model->config);
+    });
+    if (!has_text) {
+        for (const std::string& file : {f.data, f.eval_data})
+            if (!file.empty()) faults.attempt([&] { check_readable(file); });
+        return plan;
+    }
+    const bool has_data = !f.data.empty() && faults.attempt([&] {
+        read_data(plan, text, record_limits(plan.model->config, plan.block(), false));
+    });
+    if (!has_data || !has_method) return plan;
+    faults.attempt([&] {
+        f.optimizer.total_steps = steps_of(f.run, plan.train.size());
+        const MaskShape shape = {plan.block(), plan.model->config.mask_id};
+        MicroBatchLimits need = largest_example(plan.train, shape, f.run.masks);
+        need.max_tokens =
+            std::max(need.max_tokens, largest_example(plan.held_out, shape, f.run.masks).max_tokens);
+        plan.limits = micro_batch_limits(f, need);
+    });
+    return plan;
+}
+
+Exit run_sft(Ops& ops, SftPlan& p, const Common& common, const std::string& config_toml) {
+    const SftFlags& f = p.flags;
+    ModelFolder& model = *p.model;
+    std::optional<RunFolder>& folder = p.folder;
+    const std::string source = model.path;
+    Learner learner(ops, model.config, Head::Policy, p.block(), p.limits, f.optimizer,
                     {.weights = training_dtype(common.dtype, ops), .moments = f.memory.moments});
     const MemoryPlan plan = plan_memory({{"model", &learner}}, nullptr, f.memory.recompute, ops.available());
     if (common.dry_run && common.json)
@@ -140,13 +195,13 @@ Exit run_sft(Ops& ops, SftFlags f, const Common& common, const std::string& conf
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
     log_info("run folder %s; %s, %.2fM parameters; %zu examples, %zu held out", folder->path().c_str(),
-             source.c_str(), double(model.config.n_parameters()) / 1e6, train.size(), held_out.size());
+             source.c_str(), double(model.config.n_parameters()) / 1e6, p.train.size(), p.held_out.size());
     const auto save = [&](const std::string& path) {
         // after a resume from the newest checkpoint: the one resumed from may be gone
         save_model_folder(path, learner.master(), learner.config,
                           f.resume.empty() ? source : folder->latest(), DType::F32, ops);
     };
-    SftRun run(f.run, learner, std::move(train), std::move(held_out), *folder, save);
+    SftRun run(f.run, learner, std::move(p.train), std::move(p.held_out), *folder, save);
     if (!f.resume.empty()) run.resume(source);
     catch_signals();
     if (!run.run([] { return interrupted(); })) {

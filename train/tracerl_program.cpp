@@ -1,6 +1,7 @@
 #include "train/tracerl_program.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "inference/infer_plan.h"
 #include "tokenizer/byte_tokenizer.h"
@@ -38,34 +39,49 @@ int longest_block(const RunFlags& f, const GenerateOptions& rollout) {
     return std::max(f.run.train_block, rollout.block);
 }
 
-void check_blocks(const RunFlags& f, const ModelConfig& config, const GenerateOptions& rollout, int prompt) {
-    const int train = f.run.train_block, block = longest_block(f, rollout);
-    if (train && config.full_attention)
+// With which prompt: the longest of the run, as far as it is known.
+std::string with_prompt(std::optional<int> prompt) {
+    return prompt ? format("a prompt of %d tokens", *prompt) : "any prompt";
+}
+
+// block: the rollout's.
+void check_train_block(const RunFlags& f, int block, bool full_attention) {
+    const int train = f.run.train_block;
+    if (train && full_attention)
         fail(Exit::Usage, "--train-block %d: a full-attention model is not trained in blocks", train);
-    if (train && train % rollout.block)
+    if (train && train % block)
         fail(Exit::Usage, "--train-block %d: must be a multiple of the rollout's block length, %d", train,
-             rollout.block);
+             block);
     // Equal ones are fine: a run that is resumed after the switch begins with the enlarged blocks.
-    if (f.run.enlarge_at && train < rollout.block)
+    if (f.run.enlarge_at && train < block)
         fail(Exit::Usage, "--enlarge-at %lld: needs --train-block, longer than the rollout's %d",
-             (long long)f.run.enlarge_at, rollout.block);
-    const int positions = (prompt + rollout.gen_length + block - 1) / block * block;
-    if (!config.full_attention && positions > config.max_positions)
-        fail(Exit::Usage,
-             "--gen-length %d: with a prompt of %d tokens and blocks of %d it takes %d positions, the model "
-             "has %d",
-             rollout.gen_length, prompt, block, positions, config.max_positions);
+             (long long)f.run.enlarge_at, block);
+}
+
+void check_positions(const RunFlags& f, const ModelConfig& config, const GenerateOptions& rollout,
+                     std::optional<int> prompt) {
+    const int block = config.full_attention ? 1 : longest_block(f, rollout);
+    const int64_t length = int64_t(prompt.value_or(0)) + rollout.gen_length;
+    const int64_t positions = (length + block - 1) / block * block;
+    if (positions > config.max_positions)
+        fail(Exit::Usage, "--gen-length %d: with %s%s it takes %lld positions, the model has %d",
+             rollout.gen_length, with_prompt(prompt).c_str(),
+             config.full_attention ? "" : format(" and blocks of %d", block).c_str(), (long long)positions,
+             config.max_positions);
 }
 
 // A data file's problems are of two splits, either of which may be empty.
-void check_splits(const Task& task, const Task& eval_task) {
+void check_is_trained(const Task& task) {
     if (task.held_out_size && !task.train_size)
         fail(Exit::Usage, "--task %s: all problems are held out, none is left to train on; lower held_out",
              task.name.c_str());
-    if (eval_task.train_size && !eval_task.held_out_size)
+}
+
+void check_is_held_out(const Task& task) {
+    if (task.train_size && !task.held_out_size)
         fail(Exit::Usage,
              "%s: no problem is held out for evaluation; raise held_out, or name another --eval-task",
-             eval_task.name.c_str());
+             task.name.c_str());
 }
 
 EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, GenerateOptions rollout,
@@ -99,16 +115,16 @@ int64_t largest_response(const RunFlags& f, const RlOptions& rl, const ModelConf
 
 // The longest response must fit into one pass: it is never cut.
 MicroBatchLimits micro_batch_limits(const RunFlags& f, const RlOptions& rl, const ModelConfig& config,
-                                    const GenerateOptions& rollout, int prompt) {
+                                    const GenerateOptions& rollout, std::optional<int> prompt) {
     constexpr int64_t CHEAP_TOKENS = 4096, MOST_TOKENS = 1 << 24;
-    const int64_t worst = largest_response(f, rl, config, rollout, prompt),
+    const int64_t worst = largest_response(f, rl, config, rollout, prompt.value_or(0)),
                   budget = f.token_budget ? f.token_budget : MOST_TOKENS;
     if (budget < worst)
         fail(Exit::Usage,
-             "--token-budget %lld: a response of --gen-length %d to a prompt of %d tokens can take %lld "
-             "tokens "
-             "in training; raise the one or lower the other",
-             (long long)budget, rollout.gen_length, prompt, (long long)worst);
+             "--token-budget %lld: a response of --gen-length %d to %s can take %lld tokens in training; "
+             "raise "
+             "the one or lower the other",
+             (long long)budget, rollout.gen_length, with_prompt(prompt).c_str(), (long long)worst);
     const int tokens = f.token_budget ? f.token_budget : int(std::max(worst, CHEAP_TOKENS));
     return {tokens, tokens};
 }
@@ -168,26 +184,10 @@ TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Opt
     plan.request = std::move(request);
     const TracerlRequest& r = plan.request;
     RunFlags& f = plan.request.flags;
-    // What one part needs of another that is at fault is not looked at.
-    const auto good = [&](const auto& part) {
-        try {
-            part();
-            return true;
-        } catch (const Error& error) {
-            if (error.code != Exit::Usage) {
-                if (!plan.bad_file) plan.bad_file = error;
-                return false;
-            }
-            const std::string all = error.what();
-            for (size_t at = 0, end; at < all.size(); at = end + 1) {
-                end = std::min(all.find('\n', at), all.size());
-                faults.add("%s", all.substr(at, end - at).c_str());
-            }
-            return false;
-        }
-    };
-    good([&] { RunFolder::check_free(f.out); });
-    if (!f.resume.empty() && !good([&] { plan.folder.emplace(RunFolder::open(f.resume)); })) return plan;
+    faults.attempt([&] { RunFolder::check_free(f.out, f.name); });
+    const bool has_folder = f.resume.empty() || faults.attempt([&] {
+        plan.folder.emplace(RunFolder::open(f.resume, "train_tracerl"));
+    });
     plan.policy_folder = plan.folder ? plan.folder->latest() : r.model;
     if (plan.folder && !r.value_model.empty())
         plan.value_folder = plan.policy_folder + "/value_model";
@@ -195,43 +195,61 @@ TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Opt
         plan.value_folder = r.value_model;
 
     const bool made = plan.policy_folder.empty();
-    const bool has_config =
-        good([&] { plan.config = made ? made_config(f) : read_model_config(plan.policy_folder); });
-    if (!r.value_model.empty() && has_config)
-        good([&] {
-            plan.value_config =
-                plan.value_folder.empty() ? plan.config : read_model_config(plan.value_folder);
-            check_value_model(*plan.value_config, plan.config, plan.value_folder);
+    const bool has_config = has_folder && faults.attempt([&] {
+        plan.config = made ? made_config(f) : read_model_config(plan.policy_folder);
+    });
+    if (has_folder && !r.value_model.empty())
+        faults.attempt([&] {
+            if (plan.folder && !folder_exists(plan.value_folder))
+                fail(Exit::Usage,
+                     "--value-model %s: the run of --resume has none and cannot get one; begin another with "
+                     "--model %s",
+                     r.value_model.c_str(), plan.policy_folder.c_str());
+            if (!plan.value_folder.empty())
+                plan.value_config = read_model_config(plan.value_folder);
+            else if (has_config)
+                plan.value_config = plan.config;
+            if (has_config) check_value_model(*plan.value_config, plan.config, plan.value_folder);
         });
-    const bool has_text =
-        has_config && good([&] {
-            plan.text = std::make_unique<TextModel>(load_text_model(
-                made ? "bytes" : f.text.tokenizer, f.text.chat_template, plan.policy_folder, plan.config));
-            plan.codec = make_codec(*plan.text, prompt_template(f.prompt_template), f.text.thinking);
+    const bool has_text = has_config && faults.attempt([&] {
+        plan.text = std::make_unique<TextModel>(load_text_model(
+            made ? "bytes" : f.text.tokenizer, f.text.chat_template, plan.policy_folder, plan.config));
+        plan.codec = make_codec(*plan.text, prompt_template(f.prompt_template), f.text.thinking);
+    });
+
+    const bool has_task = faults.attempt([&] {
+        plan.task = make_tasks(f.task, common.seed);
+        check_is_trained(plan.task);
+    });
+    const bool has_eval_task = faults.attempt([&] {
+        if (!f.eval_task.empty()) plan.other_eval_task = make_tasks(f.eval_task, common.seed);
+        if (has_task || plan.other_eval_task) check_is_held_out(plan.eval_task());
+    });
+    std::optional<int> prompt;
+    if (has_text && has_task && has_eval_task)
+        faults.attempt([&] {
+            plan.longest_prompt = std::max(longest_prompt(plan.task, Split::Train, plan.codec),
+                                           longest_prompt(plan.eval_task(), Split::HeldOut, plan.codec));
+            prompt = plan.longest_prompt;
         });
-    const bool has_train_task = good([&] { plan.task = make_tasks(f.task, common.seed); });
-    const bool has_task = good([&] {
-                              if (!f.eval_task.empty())
-                                  plan.other_eval_task = make_tasks(f.eval_task, common.seed);
-                          }) &&
-                          has_train_task && good([&] { check_splits(plan.task, plan.eval_task()); });
-    GenerateOptions rollout;
-    const bool has_rollout =
-        has_text && good([&] {
-            rollout = f.decoding.resolve(options, plan.config, plan.text->eos_ids, common.seed);
-            settle(f, r, common, rollout);
-        });
-    if (has_task && has_text)
-        plan.longest_prompt = std::max(longest_prompt(plan.task, Split::Train, plan.codec),
-                                       longest_prompt(plan.eval_task(), Split::HeldOut, plan.codec));
-    if (has_task && has_rollout && good([&] { check_blocks(f, plan.config, rollout, plan.longest_prompt); }))
-        good([&] { plan.limits = micro_batch_limits(f, r.rl, plan.config, rollout, plan.longest_prompt); });
-    if (plan.bad_file && !faults.all().empty()) faults.add("%s", plan.bad_file->what());
+
+    GenerateOptions rollout = f.decoding.options;
+    const bool has_rollout = has_config && faults.attempt([&] {
+        rollout = f.decoding.resolve(options, plan.config,
+                                     plan.text ? plan.text->eos_ids : std::vector<int>(), common.seed);
+        settle(f, r, common, rollout);
+    });
+    if (!has_rollout && rollout.block == 0 && has_config) rollout.block = plan.config.B;
+    const bool has_blocks = rollout.block > 0 && faults.attempt([&] {
+        check_train_block(f, rollout.block, has_config && plan.config.full_attention);
+    });
+    if (has_rollout && has_blocks &&
+        faults.attempt([&] { check_positions(f, plan.config, rollout, prompt); }))
+        faults.attempt([&] { plan.limits = micro_batch_limits(f, r.rl, plan.config, rollout, prompt); });
     return plan;
 }
 
 Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::string& config_toml) {
-    if (plan.bad_file) throw *plan.bad_file;
     RunFlags& f = plan.request.flags;
     const ModelConfig& config = plan.config;
     const Task& task = plan.task;

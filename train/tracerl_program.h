@@ -26,10 +26,9 @@ struct TracerlPlan {
     const Task& eval_task() const { return other_eval_task ? *other_eval_task : task; }
     int longest_prompt = 0;  // tokens
     MicroBatchLimits limits;
-    std::optional<Error> bad_file;  // a fault that is no usage error: thrown by run_tracerl()
 };
 
-// Adds everything that is wrong with the request.
+// Adds everything that is wrong with the request; only what needs a part that is at fault is not looked at.
 TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Options& options,
                          Faults& faults);
 

@@ -24,13 +24,22 @@ static Exit replay(Ops& ops, const SftFlags& f, const Common& common) {
 int main(int argc, char** argv) {
     Common common;
     SftFlags flags;
-    ResumedArguments arguments(argc, argv);
+    std::optional<SftPlan> plan;  // where nothing is replayed
+    ResumedArguments arguments(argc, argv, "train_sft");
     return run_main(
         arguments.count(), arguments.values(), "Supervised fine-tuning of diffusion language models.", common,
-        [&](Options& options) { flags.declare(options); },
+        [&](Options& options) {
+            flags.declare(options);
+            options.check([&](Faults& faults) {
+                faults.attempt([&] { check_training_device(flags.memory, common); });
+                if (flags.replay.file.empty())
+                    plan.emplace(plan_sft(flags, common, options, faults));
+                else if (!flags.model.empty())
+                    faults.attempt([&] { read_model_config(flags.model); });
+            });
+        },
         [&](const Options& options) {
             const std::unique_ptr<Ops> ops = training_ops(flags.memory, common);
-            return flags.replay.file.empty() ? run_sft(*ops, flags, common, options.to_toml())
-                                             : replay(*ops, flags, common);
+            return plan ? run_sft(*ops, *plan, common, options.to_toml()) : replay(*ops, flags, common);
         });
 }

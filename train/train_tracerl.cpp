@@ -5,6 +5,7 @@
 #include "train/tracerl_program.h"
 #include "utils/json.h"
 #include "utils/log.h"
+#include "weights_tools/model_folder.h"
 
 namespace {
 
@@ -43,8 +44,22 @@ struct TracerlFlags {
         flags.epilog(EXAMPLES);
         flags.check([this, &flags, &common](Faults& faults) {
             if (value_model == "none") value_model.clear();
-            if (!replay.dump_value_grads.empty() && value_model.empty())
-                faults.add("--dump-value-grads: needs --value-model");
+            if (value_model.empty()) {
+                flags.refuse_typed(faults, {"--dump-value-grads"}, "needs --value-model");
+                flags.refuse_typed(faults,
+                                   {"--gamma", "--lambda", "--value-clip", "--value-target", "--value-lr",
+                                    "--value-schedule", "--value-warmup", "--value-weight-decay"},
+                                   "there is no value model; add --value-model");
+            }
+            if (!run.resume.empty() && replay.file.empty())
+                flags.refuse_typed(faults, {"--model"},
+                                   "--resume goes on with the run's newest checkpoint; leave it out");
+            if (!model.empty() || !run.resume.empty())
+                flags.refuse_typed(faults, {"--init"},
+                                   "a model is made only where none is given; leave it out");
+            else if (replay.file.empty())
+                flags.refuse_typed(faults, {"--tokenizer", "--chat-template"},
+                                   "the model that is made here speaks bytes; name one with --model");
             if (!value_model.empty() && rl.options.kind != RlObjective::TraceRl)
                 faults.add("--value-model: goes with --objective tracerl only");
             if (!replay.file.empty() && model.empty()) faults.add("--replay: needs --model");
@@ -52,8 +67,13 @@ struct TracerlFlags {
                 faults.add("--replay: --value-model must be a folder (convert value-init makes one)");
             if (!run.out.empty() && !run.resume.empty())
                 faults.add("--out and --resume: a resumed run stays in its folder");
+            faults.attempt([&] { check_training_device(run.memory, common); });
             if (replay.file.empty())
                 plan.emplace(plan_tracerl({model, value_model, run, rl.options}, common, flags, faults));
+            else
+                for (const std::string& folder : {model, value_model})
+                    if (!folder.empty() && folder != "init")
+                        faults.attempt([&] { read_model_config(folder); });
         });
     }
 };
@@ -86,7 +106,7 @@ int main(int argc, char** argv) {
     }
     Common common;
     TracerlFlags f;
-    ResumedArguments arguments(argc, argv, "train/configs/default.toml");
+    ResumedArguments arguments(argc, argv, "train_tracerl", "train/configs/default.toml");
     return run_main(
         arguments.count(), arguments.values(),
         "Reinforcement learning of diffusion language models on their own reveal traces (TraceRL).", common,
