@@ -226,6 +226,12 @@ TEST(Cli, ConfigFile) {
     EXPECT_EQ(d.prompt, "two\nlines");
 }
 
+TEST(Cli, OneFileOfConfiguration) {
+    const std::string path = config_file("steps = 3\n");
+    EXPECT_EQ(Demo().fault({"--config", path, "--config", path}),
+              "--config " + path + ": is one of 2 files, and one is read; put them into one");
+}
+
 TEST(Cli, AllFaultsOfAConfigTogether) {
     const std::string path = config_file(
         "temprature = 1\n"

@@ -59,8 +59,7 @@ void SftFlags::declare(Options& f) {
         if (model.empty() && !resumed) faults.add("--model: name a model folder (`convert init` makes one)");
         if (data.empty() && !replayed && !resumed)
             faults.add("--data: name a file of examples, or --replay one of noisy copies");
-        if (run.epochs == 0)
-            faults.add("--epochs 0: nothing would be trained; more than that, a part of 1 included");
+        if (run.epochs == 0) faults.add("--epochs 0: nothing would be trained; 0.5 is half of the data");
         if (!eval_data.empty() && eval_split > 0)
             faults.add("--eval-data and --eval-split: give one of them");
         if (eval_data.empty() && eval_split == 0)

@@ -376,6 +376,10 @@ bool Options::parse(const std::vector<std::string>& arguments) {
     for (OptionEntry* entry : entries)  // first what says where the rest is
         if (entry->on_command_line && (entry->name == "config" || entry->name == "version"))
             entry->assign(entry->words());
+    for (const OptionEntry* entry : entries)
+        if (entry->name == "config" && entry->arguments.size() > 1)
+            faults.add("--config %s: is one of %zu files, and one is read; put them into one",
+                       entry->arguments[0].c_str(), entry->arguments.size());
     if (s.version) {
         printf("%s %s (%s %s)\n", s.name.c_str(), VERSION, "g++", __VERSION__);
         return false;
