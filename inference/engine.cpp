@@ -39,7 +39,8 @@ class Engine::Implementation {
     }
 
     std::vector<Trajectory> generate(std::span<const Request> requests, const Callbacks& callbacks);
-    void check(const Request& request, size_t index) const;
+    void check(std::span<const Request> requests) const;
+    void check(const Request& request) const;
     void forget() {
         if (kept_.size) slots_.release(kept_.slot, kept_.size);
         kept_ = {};
@@ -70,18 +71,15 @@ Engine::~Engine() = default;
 std::vector<Trajectory> Engine::generate(std::span<const Request> requests, const Callbacks& callbacks) {
     return implementation_->generate(requests, callbacks);
 }
-void Engine::check(std::span<const Request> requests) const {
-    for (size_t i = 0; i < requests.size(); i++) implementation_->check(requests[i], i);
-}
+void Engine::check(std::span<const Request> requests) const { implementation_->check(requests); }
+void Engine::check(const Request& request) const { implementation_->check(request); }
 void Engine::forget() { implementation_->forget(); }
 int64_t Engine::forward_passes() const { return implementation_->forward_passes_; }
 int64_t Engine::forwarded_rows() const { return implementation_->forwarded_rows_; }
 const EngineLimits& Engine::limits() const { return implementation_->limits_; }
 
-void check_request(const Request& r, size_t index, const ModelConfig& config) {
-    const auto refuse = [&](const std::string& why) {
-        fail(Exit::Usage, "request %zu: %s", index, why.c_str());
-    };
+void check_request(const Request& r, const ModelConfig& config) {
+    const auto refuse = [&](const std::string& why) { throw Error(Exit::Usage, why); };
     const std::vector<std::string> found = faults(r.options, config);
     if (!found.empty()) {
         std::string all;
@@ -109,11 +107,17 @@ void check_request(const Request& r, size_t index, const ModelConfig& config) {
                       r.options.gen_length, positions, config.max_positions));
 }
 
-void Engine::Implementation::check(const Request& r, size_t index) const {
-    const auto refuse = [&](const std::string& why) {
-        fail(Exit::NoMemory, "request %zu: %s", index, why.c_str());
-    };
-    check_request(r, index, config_);
+void Engine::Implementation::check(std::span<const Request> requests) const {
+    for (size_t i = 0; i < requests.size(); i++) try {
+            check(requests[i]);
+        } catch (const Error& e) {
+            fail(e.code, "request %zu: %s", i, e.what());
+        }
+}
+
+void Engine::Implementation::check(const Request& r) const {
+    const auto refuse = [&](const std::string& why) { throw Error(Exit::NoMemory, why); };
+    check_request(r, config_);
     const int P = int(r.prompt_ids.size());
     const Footprint need = footprint(P, r.options, config_);
     const int positions = need.shared_slots + need.own_slots;
@@ -188,7 +192,7 @@ Trajectory Engine::Implementation::finish(const Active& a) {
 
 std::vector<Trajectory> Engine::Implementation::generate(std::span<const Request> requests,
                                                          const Callbacks& callbacks) {
-    for (size_t i = 0; i < requests.size(); i++) check(requests[i], i);
+    check(requests);
     std::vector<Trajectory> done(requests.size());
     const auto finished = [&](int request, Trajectory t) {
         done[size_t(request)] = std::move(t);

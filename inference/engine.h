@@ -58,7 +58,7 @@ struct Callbacks {  // any of them may be empty
 };
 
 // Throws Error(Usage) where a model of this kind cannot answer the request, whatever the limits.
-void check_request(const Request& request, size_t index, const ModelConfig& config);
+void check_request(const Request& request, const ModelConfig& config);
 
 class Engine {
   public:
@@ -77,6 +77,7 @@ class Engine {
 
     // Throws what generate() would for these requests, without any work.
     void check(std::span<const Request> requests) const;
+    void check(const Request& request) const;  // of one, whose number its message leaves out
 
     void forget();                   // drops what keep_last kept: call it when the weights change
     int64_t forward_passes() const;  // of the engine, since it was made

@@ -58,6 +58,16 @@ void check_cache(Cache cache, const ModelConfig& config) {
         fail(Exit::Usage, "--cache none: is for full-attention models; a block model's cache is exact");
 }
 
+// What is at fault with a line of a file is a fault of the file.
+void check(const Prompt& prompt, bool in_file, const std::function<void()>& check_it) {
+    try {
+        check_it();
+    } catch (const Error& e) {
+        const Exit code = in_file && e.code == Exit::Usage ? Exit::BadFile : e.code;
+        fail(code, "%s: %s", prompt.where.c_str(), e.what());
+    }
+}
+
 Exit encode(const InferOptions& o) {
     const auto tokenizer =
         load_tokenizer(o.text.tokenizer.empty() ? resolve_model_path(o.model) : o.text.tokenizer);
@@ -96,11 +106,14 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
                           (o.input.empty() || o.input == "-" || file_exists(o.input));
     if (!has_text || o.chat || !has_file) return;
     faults.attempt([&] {
-        p.prompts = read_prompts(o, p.text, p.path);
+        if (!has_options && !o.input.empty()) return;  // lines change single options
+        p.prompts = read_prompts({o, flags, p.options, config, p.text, p.path});
         if (!o.logits.empty()) return check_logits(p.prompts[0].ids, config);
         if (!has_options) return;
-        for (size_t i = 0; i < p.prompts.size(); i++)
-            check_request({p.prompts[i].ids, 0, p.options}, i, config);
+        for (const Prompt& prompt : p.prompts)
+            check(prompt, !o.input.empty(), [&] {
+                check_request({prompt.ids, 0, prompt.decoding.options}, config);
+            });
     });
 }
 
@@ -175,9 +188,10 @@ Exit Run::answer() {
     std::vector<Asked> asked;
     std::vector<Request> requests;
     for (const Prompt& p : prompts)
-        for (int s = 0; s < o.num_samples; s++) {
+        for (int s = 0; s < p.decoding.num_samples; s++) {
             asked.push_back({&p, s});
-            requests.push_back({p.ids, uint32_t(requests.size()), options});
+            requests.push_back(
+                {p.ids, uint32_t(p.decoding.own_seed ? size_t(s) : requests.size()), p.decoding.options});
         }
     const size_t available = ops->available(), weights = model.arena.bytes();
     const EngineLimits limits =
@@ -185,7 +199,8 @@ Exit Run::answer() {
                     available - std::min(available, weights), activation_dtype(*ops, model.weights));
     Arena arena("engine", *ops);
     Engine engine(*ops, config(), model.weights, limits, text.n_ids, arena);
-    engine.check(requests);
+    for (size_t i = 0; i < requests.size(); i++)
+        check(*asked[i].prompt, !o.input.empty(), [&] { engine.check(requests[i]); });
     if (!ready(arena, limits)) return Exit::Ok;
 
     AnswerPrinter printer(stdout, asked, text, common.json, timer.restart());
@@ -197,8 +212,8 @@ Exit Run::answer() {
         progress.emplace("answers", int64_t(requests.size()), progress_style(common.progress));
     Callbacks callbacks;
     callbacks.should_stop = interrupted;
-    callbacks.on_reveal = [&](int, const PartialResponse& so_far) {
-        view ? view->show(so_far) : printer.reveal(so_far, options);
+    callbacks.on_reveal = [&](int request, const PartialResponse& so_far) {
+        view ? view->show(so_far) : printer.reveal(so_far, requests[size_t(request)].options);
     };
     callbacks.every_step = o.visual;
     callbacks.on_finish = [&](int request, const Trajectory& t) {
@@ -211,7 +226,8 @@ Exit Run::answer() {
     if (!o.trace_html.empty()) {
         Json traces = Json::array();
         for (size_t i = 0; i < done.size(); i++)
-            traces.push_back(trace_json(done[i], asked[i], text, options.block, config().full_attention));
+            traces.push_back(
+                trace_json(done[i], asked[i], text, requests[i].options.block, config().full_attention));
         write_file_atomic(o.trace_html, trace_page(traces, path));
     }
     return interrupt_code();

@@ -5,6 +5,7 @@
 
 #include "utils/files.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 #include "utils/log.h"
 
 namespace {
@@ -15,53 +16,46 @@ void need_tokenizer(const TextModel& text, const std::string& where) {
              where.c_str());
 }
 
-Prompt from_text(const InferOptions& o, const TextModel& text, const std::string& words,
-                 const std::string& where) {
-    need_tokenizer(text, where);
+Prompt from_text(const Asking& asking, const std::string& words, const std::string& where,
+                 Decoding decoding) {
+    need_tokenizer(asking.text, where);
     // A text with gaps is a text, not a question.
-    if (o.decoding.options.infill) return {Json(), text.tokenizer->encode(words, true), words};
-    return {Json(), text.encode_prompt(words, o.system, o.text.thinking), words};
+    std::vector<int> ids = decoding.options.infill
+                               ? asking.text.tokenizer->encode(words, true)
+                               : asking.text.encode_prompt(words, asking.o.system, asking.o.text.thinking);
+    return {Json(), std::move(ids), words, where, std::move(decoding)};
 }
 
-std::vector<int> ids_of(const Json& value, const std::string& where) {
-    if (!value.is_array())
-        fail(Exit::BadFile, "%s: 'prompt_ids' is not an array of token ids", where.c_str());
-    std::vector<int> ids;
-    for (const Json& id : value) {
-        if (!id.is_number_integer() || id < 0 || id > INT32_MAX)
-            fail(Exit::BadFile, "%s: 'prompt_ids' holds %s, which is no token id", where.c_str(),
-                 dump(id).c_str());
-        ids.push_back(id.get<int>());
-    }
-    return ids;
-}
-
-Prompt from_line(const InferOptions& o, const TextModel& text, const Json& line, const std::string& where) {
+Prompt from_line(const Asking& asking, const Json& line, const std::string& where) {
     if (!line.is_object()) fail(Exit::BadFile, "%s: not a JSON object", where.c_str());
     if (has(line, "prompt") + has(line, "messages") + has(line, "prompt_ids") != 1)
         fail(Exit::BadFile, "%s: give one of 'prompt', 'messages' and 'prompt_ids'", where.c_str());
+    const Decoding decoding = read_line_options(line, where, {asking.options, asking.o.num_samples},
+                                                asking.config, asking.text.eos_ids, asking.flags);
     Prompt out;
+    out.where = where;
+    out.decoding = decoding;
     if (has(line, "prompt_ids")) {
-        out.ids = ids_of(line["prompt_ids"], where);
+        out.ids = get_ints(line, "prompt_ids", where, 0, asking.config.V - 1, "a token id");
     } else if (has(line, "prompt")) {
-        out = from_text(o, text, get_string(line, "prompt", where), where);
+        out = from_text(asking, get_string(line, "prompt", where), where, decoding);
     } else {
-        need_tokenizer(text, where);
+        need_tokenizer(asking.text, where);
         const std::vector<Message> messages = parse_messages(line["messages"], where);
-        out.ids = text.encode_messages(messages, o.text.thinking);
+        out.ids = asking.text.encode_messages(messages, asking.o.text.thinking);
         if (!messages.empty()) out.shown = messages.back().content;
     }
     if (line.contains("id")) out.id = line["id"];
     return out;
 }
 
-std::vector<Prompt> from_jsonl(const InferOptions& o, const TextModel& text) {
+std::vector<Prompt> from_jsonl(const Asking& asking) {
     std::vector<Prompt> out;
-    const std::string path = o.input == "-" ? "/dev/stdin" : o.input;
+    const std::string path = asking.o.input == "-" ? "/dev/stdin" : asking.o.input;
     read_jsonl(path, [&](const Json& line, const std::string& where) {
-        out.push_back(from_line(o, text, line, where));
+        out.push_back(from_line(asking, line, where));
     });
-    if (out.empty()) fail(Exit::BadFile, "%s: holds no lines", o.input.c_str());
+    if (out.empty()) fail(Exit::BadFile, "%s: holds no lines", asking.o.input.c_str());
     return out;
 }
 
@@ -74,20 +68,25 @@ std::string without_last_newline(std::string text) {
 
 }  // namespace
 
-std::vector<Prompt> read_prompts(const InferOptions& o, const TextModel& text, const std::string& folder) {
-    if (!o.input.empty()) return from_jsonl(o, text);
-    if (o.prompt_ids_given) return {{Json(), o.prompt_ids, ""}};
-    if (o.prompt_given) return {from_text(o, text, o.prompt, "--prompt")};
-    if (!o.file.empty()) return {from_text(o, text, without_last_newline(read_text(o.file)), "--file")};
+std::vector<Prompt> read_prompts(const Asking& asking) {
+    const InferOptions& o = asking.o;
+    const Decoding decoding{asking.options, o.num_samples};
+    const auto text = [&](const std::string& words, const char* where) {
+        return std::vector{from_text(asking, words, where, decoding)};
+    };
+    if (!o.input.empty()) return from_jsonl(asking);
+    if (o.prompt_ids_given) return {{Json(), o.prompt_ids, "", "--prompt-ids", decoding}};
+    if (o.prompt_given) return text(o.prompt, "--prompt");
+    if (!o.file.empty()) return text(without_last_newline(read_text(o.file)), "--file");
     struct stat in;
     if (!isatty(STDIN_FILENO) && fstat(STDIN_FILENO, &in) == 0) {
         const std::string words = without_last_newline(read_text("/dev/stdin"));
-        if (!words.empty()) return {from_text(o, text, words, "standard input")};
+        if (!words.empty()) return text(words, "standard input");
     }
     if (!o.model.empty())
         fail(Exit::Usage, "say what to answer: --prompt TEXT, --file, --input, --prompt-ids or --chat");
-    const std::string words = sample_prompt(folder);
-    log_info("model: %s, a small one that comes along and can do sums", folder.c_str());
+    const std::string words = sample_prompt(asking.folder);
+    log_info("model: %s, a small one that comes along and can do sums", asking.folder.c_str());
     log_info("prompt: %s   (another with --prompt TEXT)", words.c_str());
-    return {from_text(o, text, words, "sample prompt")};
+    return text(words, "sample prompt");
 }

@@ -1,16 +1,27 @@
 // infer_inputs.h -- what `infer` is asked: from the command line, a file, JSON lines or a pipe.
 #pragma once
 #include "inference/infer_options.h"
+#include "inference/line_options.h"
 #include "inference/text_model.h"
 #include "utils/json.h"
 
 struct Prompt {
     Json id;  // of a JSON line; null where it has none
     std::vector<int> ids;
-    std::string shown;  // the text as it was given, for people; "" where there were only ids
+    std::string shown;       // the text as it was given, for people; "" where there were only ids
+    std::string where = "";  // "prompts.jsonl:3", "--prompt"; for messages
+    Decoding decoding{};
 };
 
-// `folder` is the model's; where nothing is asked and it is the default model, its sample prompt. Throws
-// Error(Usage | BadFile).
-std::vector<Prompt> read_prompts(const InferOptions& options, const TextModel& text,
-                                 const std::string& folder);
+// Who is asked, and how where a line does not say.
+struct Asking {
+    const InferOptions& o;
+    const Options& flags;  // that o was read from
+    const GenerateOptions& options;
+    const ModelConfig& config;
+    const TextModel& text;
+    const std::string& folder;  // the model's
+};
+
+// Where nothing is asked and it is the default model, its sample prompt. Throws Error(Usage | BadFile).
+std::vector<Prompt> read_prompts(const Asking& asking);

@@ -21,8 +21,10 @@ void InferOptions::declare(Options& flags, const Common& common) {
     flags.add("--prompt,-p TEXT", &prompt, "what to answer, or with --chat-template raw to continue");
     flags.add("--file,-f FILE", &file, "the same from a file");
     flags.add("--prompt-ids IDS", &prompt_ids, "the same as token ids: 1,2,3");
-    flags.add("--input FILE", &input,
-              "JSON lines with prompt, messages or prompt_ids, and an optional id; - is standard input");
+    flags.add(
+        "--input FILE", &input,
+        "JSON lines with prompt, messages or prompt_ids, an optional id, and decoding options of their own "
+        "(top_k, seed, num_samples ...); - is standard input");
     flags.add("--chat,-i", &chat, "talk; /help lists the commands");
     flags.add("--system,-s TEXT", &system, "system message in front of a prompt");
     flags.add("--infill", &decoding.options.infill,

@@ -86,6 +86,83 @@ TEST_F(InferProgram, JsonLinesAreAnsweredInTheirOrder) {
     EXPECT_NE(a[0]["output_ids"], a[1]["output_ids"]);
 }
 
+// Each line is answered as a run of its own answers it, whose flags say what the line says.
+TEST_F(InferProgram, LinesHaveOptionsOfTheirOwn) {
+    const struct {
+        const char *line, *flags;
+    } asked[] = {
+        {R"({"prompt": "abc", "gen_length": 12, "temperature": 1, "top_k": 5, "block": 8, "steps": 4,
+             "remasking": "low_confidence_static", "confidence": "filtered", "seed": 7, "answer": "42"})",
+         "--prompt abc --gen-length 12 --temperature 1 --top-k 5 --block 8 --steps 4 --seed 7 "
+         "--remasking low_confidence_static --confidence filtered"},
+        {R"({"prompt_ids": [97, 98, 99, 100, 101], "max_tokens": 21, "temp": 0.7, "top_p": 0.8, "threshold": 0.02,
+             "num_samples": 2, "seed": 9, "stop_ids": [97, 98], "stop": null})",
+         "--prompt-ids 97,98,99,100,101 --gen-length 21 --temperature 0.7 --top-p 0.8 --threshold 0.02 "
+         "--num-samples 2 --seed 9 --stop-ids 97,98"},
+        {R"({"prompt": "a b", "preset": "sdar", "top_k": 3, "gen_length": 9, "ignore_eos": true, "seed": 3})",
+         "--prompt 'a b' --preset sdar --top-k 3 --gen-length 9 --ignore-eos --seed 3"},
+        {R"({"prompt": "eb", "remasking": "entropy_bounded", "eb_threshold": 8})",
+         "--prompt eb --remasking entropy_bounded --eb-threshold 8 --gen-length 30"},
+    };
+    std::string lines;
+    std::vector<Json> alone;
+    for (const auto& a : asked) {
+        lines += dump(Json::parse(a.line)) + "\n";
+        const Outcome r = with_model(std::string("--json ") + a.flags);
+        ASSERT_EQ(r.code, 0) << r.err;
+        for (const Json& line : json_lines(r.out)) alone.push_back(line);
+    }
+    const Outcome together = with_model("--input - --json --gen-length 30", lines);
+    ASSERT_EQ(together.code, 0) << together.err;
+    const std::vector<Json> got = json_lines(together.out);
+    ASSERT_EQ(got.size(), alone.size());
+    for (size_t i = 0; i < got.size(); i++)
+        for (const char* key : {"sample", "prompt_ids", "output_ids", "step_map", "logprobs", "tail_ids",
+                                "tail_steps", "finish_reason"})
+            EXPECT_EQ(got[i][key], alone[i][key]) << i << " " << key;
+    // Its own answers are lines that it takes.
+    const Outcome again = with_model("--input - --json --gen-length 30", together.out);
+    EXPECT_EQ(again.code, 0) << again.err;
+}
+
+TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
+    const std::pair<const char*, const char*> faults[] = {
+        {R"("temperature": "hot")",
+         ":2: field 'temperature' is \"hot\", expected a number, 0 (greedy) or more"},
+        {R"("temperature": -1)", ":2: field 'temperature' is -1, expected a number, 0 (greedy) or more"},
+        {R"("top_p": 0)", ":2: field 'top_p' is 0, expected a number above 0, up to 1 (off)"},
+        {R"("threshold": 2)", ":2: field 'threshold' is 2, expected a number from 0 to 1"},
+        {R"("top_k": 1.5)", ":2: field 'top_k' is 1.5, expected an integer from 0 to 2147483647"},
+        {R"("max_tokens": 0)", ":2: field 'max_tokens' is 0, expected an integer from 1 to 2147483647"},
+        {R"("steps": 9, "block": 8)", ":2: field 'steps' is 9, expected an integer from 0 to 8"},
+        {R"("stop_ids": [1, 999])", ":2: field 'stop_ids'[1] is 999, expected a token id, from 0 to "},
+        {R"("seed": -1)", ":2: field 'seed' is -1, expected an integer from 0 to "},
+        {R"("remasking": "best")", ":2: --remasking: 'best' is not known; known are low_confidence_static, "},
+        {R"("preset": "best")", ":2: --preset: 'best' is not known; known are sdar, "},
+        {R"("infill": true)", ":2: --infill: a gap must see what comes after it"},
+        {R"("gen_length": 300)",
+         ":2: a prompt of 1 and --gen-length 300 take 304 positions, the model has 256"},
+        {R"("ignore_eos": true, "stop_ids": [1])", ":2: 'ignore_eos' and 'stop_ids' exclude each other"},
+        {R"("gen_length": 8, "max_tokens": 8)", ":2: 'gen_length' and 'max_tokens' are the same option"},
+        {R"("Temprature": 1)", ":2: unknown key 'Temprature'; did you mean 'temperature'?"},
+        {R"("top-k": 1)", ""},  // as on the command line
+        {R"("topk": 1)", ":2: unknown key 'topk'; did you mean 'top_k'?"},
+        {R"("max_batch": 1)",
+         ":2: 'max_batch' is the same for all lines; give it on the command line (--max-active)"},
+        {R"("step": 1, "stop": "x", "present": 1, "answer": 3, "reward": -1, "input": "", "model": "x")",
+         ""}};
+    for (const auto& [fields, message] : faults) {
+        const Outcome r =
+            with_model("--input - --gen-length 4 --dry-run",
+                       std::string("{\"prompt\": \"b\"}\n{\"prompt\": \"a\", ") + fields + "}\n");
+        EXPECT_EQ(r.code, *message ? 3 : 0) << fields << r.err;
+        EXPECT_TRUE(contains(r.err, message)) << fields << ": " << r.err;
+        if (*message) {
+            EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+        }
+    }
+}
+
 TEST_F(InferProgram, MistakesAreNamedTogether) {
     Outcome r = with_model("--prompt a --threshold 2 --top-p 0 --steps 9");
     EXPECT_EQ(r.code, 2);

@@ -116,6 +116,9 @@ TEST(Json, Fields) {
     EXPECT_THROW(get_int(json, "n", "in", 0, 10), Error);
     EXPECT_THROW(get_int(json, "b", "in", 0, 10), Error);
     EXPECT_THROW(get_number(json, "s", "in"), Error);
+    EXPECT_EQ(get_number(json, "half", "in", 0.5, 1, "half to one"), 0.5);
+    EXPECT_THROW(get_number(json, "half", "in", 0.6, 1, "more than half"), Error);
+    EXPECT_THROW(get_number(json, "s", "in", 0, 1, "a number"), Error);
     EXPECT_THROW(get_bool(json, "i", "in"), Error);
     EXPECT_THROW(get_string(json, "i", "in"), Error);
     EXPECT_THROW(get_string(Json(3), "i", "in"), Error);

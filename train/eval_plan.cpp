@@ -36,9 +36,9 @@ void check_requests(EvalSubject& subject, const std::vector<Problem>& problems) 
     for (const Problem& p : problems) {
         subject.requests.push_back({subject.codec.encode_prompt(p.prompt), 0, subject.options});
         try {
-            check_request(subject.requests.back(), subject.requests.size() - 1, subject.config());
+            check_request(subject.requests.back(), subject.config());
         } catch (const Error& e) {
-            fail(e.code, "%s: %s", subject.name.c_str(), e.what());
+            fail(e.code, "%s: request %zu: %s", subject.name.c_str(), subject.requests.size() - 1, e.what());
         }
     }
 }

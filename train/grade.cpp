@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "train/evaluation.h"
-#include "train/json_fields.h"
 #include "utils/error.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 #include "utils/signals.h"
 
 namespace {

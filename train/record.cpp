@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "train/json_fields.h"
 #include "utils/error.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 
 RecordLimits record_limits(const ModelConfig& config, int block, bool has_value_model) {
     return {.V = config.V,

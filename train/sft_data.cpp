@@ -1,8 +1,8 @@
 #include "train/sft_data.h"
 
-#include "train/json_fields.h"
 #include "utils/error.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 
 namespace {
 

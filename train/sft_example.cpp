@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "train/json_fields.h"
 #include "utils/error.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 
 // Indices into a response of n tokens: ascending order restored, each at most once.
 static std::vector<int> get_indices(const Json& json, const char* field, int n, const std::string& where) {

@@ -20,10 +20,10 @@
 #include <algorithm>
 #include <memory>
 
-#include "train/json_fields.h"
 #include "train/task.h"
 #include "utils/error.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 #include "utils/line_process.h"
 #include "utils/log.h"
 

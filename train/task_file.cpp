@@ -9,11 +9,11 @@
 //   calculator=off      keep GSM8K's <<48/2=24>> in the reference solutions
 #include <algorithm>
 
-#include "train/json_fields.h"
 #include "train/task.h"
 #include "train/verify_number.h"
 #include "utils/error.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 
 namespace {
 

@@ -200,6 +200,12 @@ void Options::refuse_typed(Faults& faults, const std::vector<std::string>& names
     }
 }
 
+std::string Options::canonical(const std::string& name) const {
+    State* root = state_->parent ? state_->parent : state_.get();
+    const OptionEntry* entry = root->find(hyphens(name));
+    return entry ? entry->name : "";
+}
+
 void Options::add_common(Common& common) {
     section("Common");
     add("--config FILE", &state_->config, "read options from a TOML file; the command line beats it")

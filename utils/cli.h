@@ -104,7 +104,9 @@ class Options {
     void check(std::function<void(Faults&)> function);
     // A subcommand (`convert check`) with options of its own; the program's options are legal behind it too.
     Options& command(const std::string& name, const std::string& summary);
-    std::string chosen() const;                 // the subcommand's name, "" without
+    std::string chosen() const;  // the subcommand's name, "" without
+    // The first name of the option that `name` ("max_tokens") names too: "gen-length"; "" where there is none.
+    std::string canonical(const std::string& name) const;
     bool given(const std::string& name) const;  // "--top-k": set by command line or file
     // A fault "NAME: why" for each of these options that is on the command line. For those that have no effect beside
     // others; a file may hold them, since it serves runs that switch parts of it off.

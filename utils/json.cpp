@@ -192,6 +192,14 @@ double get_number(const Json& object, const char* field, const std::string& wher
     return value.get<double>();
 }
 
+double get_number(const Json& object, const char* field, const std::string& where, double low, double high,
+                  const char* expected) {
+    const Json& value = field_of(object, field, where, expected);
+    if (!value.is_number() || !(value.get<double>() >= low && value.get<double>() <= high))
+        wrong(value, field, where, expected);
+    return value.get<double>();
+}
+
 bool get_bool(const Json& object, const char* field, const std::string& where) {
     const Json& value = field_of(object, field, where, "true or false");
     if (!value.is_boolean()) wrong(value, field, where, "true or false");

@@ -21,6 +21,9 @@ void read_jsonl(const std::string& path,
 // fit.
 int64_t get_int(const Json& object, const char* field, const std::string& where, int64_t low, int64_t high);
 double get_number(const Json& object, const char* field, const std::string& where);
+// The same within [low, high]; `expected` says so: "a number, 0 or more".
+double get_number(const Json& object, const char* field, const std::string& where, double low, double high,
+                  const char* expected);
 bool get_bool(const Json& object, const char* field, const std::string& where);
 std::string get_string(const Json& object, const char* field, const std::string& where);
 bool has(const Json& object, const char* field);  // present and not null

@@ -1,4 +1,4 @@
-#include "train/json_fields.h"
+#include "utils/json_fields.h"
 
 #include <cmath>
 
