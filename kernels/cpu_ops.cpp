@@ -9,6 +9,7 @@
 #include "kernels/linear.h"
 #include "kernels/lm_head.h"
 #include "kernels/ops.h"
+#include "kernels/pair_loss.h"
 #include "kernels/parallel.h"
 #include "kernels/reveal_block.h"
 #include "kernels/rmsnorm.h"
@@ -153,6 +154,15 @@ class CpuOps : public Ops {
     void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
                              Tensor weight) override {
         cpu::value_head_backward(context_, dhidden, dweight, dvalue, hidden, weight);
+    }
+
+    // ---- losses
+    void policy_loss_backward(Tensor dlogprob, Tensor logprob, Tensor pairs, double clip_low,
+                              double clip_high, double kl_beta) override {
+        cpu::policy_loss_backward(dlogprob, logprob, pairs, clip_low, clip_high, kl_beta);
+    }
+    void value_loss_backward(Tensor dvalue, Tensor value, Tensor pairs, double value_clip) override {
+        cpu::value_loss_backward(dvalue, value, pairs, value_clip);
     }
 
     // ---- generation

@@ -180,6 +180,11 @@ void attention_backward_rows(const Context&, Tensor dq, Tensor dk, Tensor dv, Te
 // row_sums (T, NH) = sum over a head of dout * out
 void attention_row_sums(const Context&, Tensor row_sums, Tensor dout, Tensor out, int heads);
 
+// ---- pair_loss.h ----
+void policy_loss_backward(const Context&, Tensor dlogprob, Tensor logprob, Tensor pairs, double clip_low,
+                          double clip_high, double kl_beta);
+void value_loss_backward(const Context&, Tensor dvalue, Tensor value, Tensor pairs, double value_clip);
+
 // ---- reveal_block.h ----
 void reveal_blocks(const Context&, const RevealRun& run);
 

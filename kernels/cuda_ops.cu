@@ -204,6 +204,15 @@ class CudaOps : public Ops {
         cuda::value_head_backward(context(), dhidden, dweight, dvalue, hidden, weight);
     }
 
+    // ---- losses
+    void policy_loss_backward(Tensor dlogprob, Tensor logprob, Tensor pairs, double clip_low,
+                              double clip_high, double kl_beta) override {
+        cuda::policy_loss_backward(context(), dlogprob, logprob, pairs, clip_low, clip_high, kl_beta);
+    }
+    void value_loss_backward(Tensor dvalue, Tensor value, Tensor pairs, double value_clip) override {
+        cuda::value_loss_backward(context(), dvalue, value, pairs, value_clip);
+    }
+
     // ---- generation
     void reveal_blocks(const RevealRun& run) override { cuda::reveal_blocks(context(), run); }
     void repeat_while(Tensor running, std::span<const int> key, const std::function<void()>& step) override {

@@ -128,6 +128,15 @@ constexpr int size_bucket(int n) {
     return (n + step - 1) / step * step;
 }
 
+// A target of a training pass: everything of its loss but the network's output (pair_loss.h).
+struct LossPair {
+    double old = 0;     // output of the old policy (value model)
+    double credit = 0;  // what the target gets: the advantage A_j (policy), the return R_j (value model)
+    double weight = 0;  // of its loss in the sum
+    int current = 0;    // 1: the old policy (value model) is the one in training, and `old` is not read
+    int padding = 0;
+};
+
 struct AdamW {
     float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
     int64_t step = 1;      // 1 for the first update: bias correction divides by 1 - beta^step
@@ -215,6 +224,13 @@ class Ops : public Memory {
     // dhidden (N, C) =, dweight (1, C) +=
     virtual void value_head_backward(Tensor dhidden, Tensor dweight, Tensor dvalue, Tensor hidden,
                                      Tensor weight) = 0;
+
+    // ---- losses: pairs (N) LossPair, one per target --------------------------------------------------------------------
+    // dlogprob (N) = d loss / d logprob (N) of the clipped surrogate and its divergence from the old policy
+    virtual void policy_loss_backward(Tensor dlogprob, Tensor logprob, Tensor pairs, double clip_low,
+                                      double clip_high, double kl_beta) = 0;
+    // dvalue (N) = d loss / d value (N) of the clipped regression
+    virtual void value_loss_backward(Tensor dvalue, Tensor value, Tensor pairs, double value_clip) = 0;
 
     // ---- generation --------------------------------------------------------------------------------------------------
     // One step's decision for every block of the run: targets are revealed from `sampled`, ids written into `token`, the

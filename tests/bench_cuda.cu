@@ -288,6 +288,9 @@ void bench_head(Bench& b, const Body& m, int N) {
         [&] { ops.head_logprob(p, lse, {}, x, w, target); });
     b.flops("head backward", shape, 3 * work, [&] { ops.head_backward(dx, dw, d, lse, x, w, target); });
     const auto fresh = [&](Tensor shape) { return b.fresh(shape.rows, shape.cols, DType::I32); };
+    const Tensor pairs = fresh(records<LossPair>(nullptr, N));
+    b.bytes("policy loss", shape, double(pairs.bytes()) + 8.0 * N,
+            [&] { ops.policy_loss_backward(d, p, pairs, 0.2, 0.2, 0.01); });
     const Tensor sampled = fresh(records<Sampled>(nullptr, N)), rows = fresh(records<SampleRow>(nullptr, N));
     for (const auto& [name, row] :
          {std::pair{"head sample, greedy", SampleRow{}},

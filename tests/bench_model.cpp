@@ -187,11 +187,15 @@ class Shape {
         const PackedBatch packed = pack(sequences, config_.B, false);
         const int T = packed.batch.T(), N = packed.batch.n_targets();
         const double work = 3 * forward_flops(config_, packed.batch);
-        const double s = seconds(ops_, network.gradients().final_norm, [&] {
-            network.accumulate(sequences, [&](int, std::span<const double>, std::span<double> d) {
-                std::fill(d.begin(), d.end(), -1.0 / N);
-            });
-        });
+        std::vector<std::vector<double>> weights;
+        for (const Sequence& s : sequences) {
+            weights.emplace_back();
+            for (const Copy& copy : s.copies)
+                weights.back().resize(weights.back().size() + copy.target.size(), 1);
+        }
+        const auto pairs = cross_entropy_pairs(weights, N);
+        const double s = seconds(ops_, network.gradients().final_norm,
+                                 [&] { network.accumulate(sequences, {.pairs = pairs}); });
         const double products = product_seconds(ops_, config_, dtype_, T, N);
         printf(
             "%-10s %-26s T %6d, targets %6d %9.2f ms %9.0f tokens/s %7.2f TFLOP/s %5.1f %% of the limit, "

@@ -24,13 +24,14 @@ FILTERS = {
     "device": "*CudaOps*:*CudaHead*:*CudaSampling*:*CudaSumOfSquares*", "stochastic_rounding": "*CudaAdamW*:*CudaOps*AdamW*",
     "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaMatmul*:*CudaHead*",
     "reveal_block": "CudaReveal*", "column_sums": "*CudaColumnSums*", "value_head": "*CudaColumnSums*",
-    "sum_of_squares": "*CudaSumOfSquares*",
+    "sum_of_squares": "*CudaSumOfSquares*", "pair_loss": "*CudaPairLoss*",
 }
 DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*"
 # Headers with device code, and the .cu files that are compiled with a broken one.
 HEADERS = {
     "kernels/attention_tile.cuh": ["attention", "attention_backward"],
     "kernels/device/device.h": ["rmsnorm", "lm_head", "sampling", "sum_of_squares"],
+    "kernels/pair_loss.h": ["pair_loss"],
     "kernels/stochastic_rounding.h": ["adamw"],
 }
 

@@ -4,8 +4,10 @@
 // after the references' scalar
 #include <filesystem>
 
+#include "tests/random_records.h"
 #include "tests/temporary_folder.h"
 #include "train/learner.h"
+#include "train/rl_update.h"
 
 namespace {
 
@@ -87,14 +89,14 @@ struct World {
     // Loss and gradients of one update.
     double accumulate() {
         double loss = 0;
-        learner->network->accumulate(
-            examples(config), [&](int, std::span<const double> output, std::span<double> doutput) {
-                for (size_t i = 0; i < output.size(); i++) {
-                    const bool value = learner->head == Head::Value;
-                    loss += (value ? 0.5 * (output[i] - 1) * (output[i] - 1) : -output[i]) / 9;
-                    doutput[i] = (value ? output[i] - 1 : -1) / 9;
-                }
-            });
+        // Cross-entropy, or the squared distance of values from 1.
+        const auto pairs = cross_entropy_pairs(std::vector(3, std::vector(3, 1.0)), 9);
+        learner->network->accumulate(examples(config),
+                                     {.pairs = pairs, .outputs = [&](int i, std::span<const double> output) {
+                                          loss += learner->head == Head::Value
+                                                      ? value_loss(output, pairs[size_t(i)], 0)
+                                                      : cross_entropy(output, pairs[size_t(i)]);
+                                      }});
         return loss;
     }
     // `weight_error`: gradients are taken at weights that are off by so much of themselves.
@@ -187,6 +189,47 @@ TEST(CudaTrainingState, InitialWeightsAreTheHosts) {
     EXPECT_EQ(cuda.master(), cpu.master());
 }
 
+// A whole update, in fp32 and several passes: its report and its gradients, whether the old values are known before or come
+// with it.
+TEST(CudaUpdate, IsTheHosts) {
+    for (const bool given : {true, false}) {
+        World cpu(make_cpu_ops(), {}), cuda(cuda_ops_for_tests(), {}),
+            cpu_value(make_cpu_ops(), {}, Head::Value), cuda_value(cuda_ops_for_tests(), {}, Head::Value);
+        const ModelConfig& c = cpu.config;
+        ModelConfig ids = c;  // of text, none is the mask's
+        ids.V = c.mask_id + 1;
+        Rng rng(5, Stream::Mask);
+        std::vector<Record> records;
+        for (int k = 0; k < 6; k++) {
+            Record& r = records.emplace_back(random_record(rng, ids, c.B, 4, 3 + k % 4));
+            r.group = k / 3;
+            r.reward = k % 3;
+            if (k % 3 == 0) r.old_logprobs.clear();
+            for (int i = 0; given && i < r.length(); i++) r.old_values.push_back(double(rng.normal()));
+        }
+        RlOptions o;
+        o.loss = {.kl_beta = 0.05, .clip_high = 0.3, .gamma = 0.9, .lambda = 0.8};
+        const Rollout rollout = prepare(records, {c.B, c.mask_id}, o, true, rng);
+        const auto update = [&](World& policy, World& value) {
+            return accumulate(rollout, all_responses(rollout), *policy.learner->network,
+                              value.learner->network.get(), o);
+        };
+        const UpdateReport want = update(cpu, cpu_value), got = update(cuda, cuda_value);
+        EXPECT_GT(want.clip_fraction, 0);
+        EXPECT_EQ(got.clip_fraction, want.clip_fraction);
+        EXPECT_EQ(got.n_pairs, want.n_pairs);
+        for (const auto& [g, w] : {std::pair{got.policy_loss, want.policy_loss},
+                                   {got.kl, want.kl},
+                                   {got.loss, want.loss},
+                                   {got.value_loss, want.value_loss},
+                                   {got.max_ratio, want.max_ratio},
+                                   {got.explained_variance, want.explained_variance}})
+            EXPECT_NEAR(g, w, 1e-5 * std::max(1.0, std::abs(w)));
+        EXPECT_LT(distance(cuda.gradients(), cpu.gradients()), 1e-5);
+        EXPECT_LT(distance(cuda_value.gradients(), cpu_value.gradients()), 1e-5);
+    }
+}
+
 // However an update is cut, and whatever is computed again, its gradients are those of one pass: to summation order in fp32,
 // to bf16's rounding of a shared prompt's gradients, which meet in other places.
 TEST(CudaMicroBatches, ChangeNoGradient) {
@@ -222,9 +265,8 @@ TEST(CudaRecompute, ChangesNoBit) {
             for (const float e : x) bits.push_back(to_bf16(e));
             ops->upload(t, t.dtype == DType::F32 ? static_cast<const void*>(x.data()) : bits.data());
         });
-        network.accumulate(examples(c), [](int, std::span<const double> output, std::span<double> doutput) {
-            for (size_t i = 0; i < output.size(); i++) doutput[i] = -0.1 * double(i + 1);
-        });
+        const std::vector<std::vector<double>> target_weights(3, {0.1, 0.2, 0.3});
+        network.accumulate(examples(c), {.pairs = cross_entropy_pairs(target_weights, 1)});
         const std::vector<double> got = read(*ops, network.gradients());
         if (recompute == Recompute::None) want = got;
         EXPECT_EQ(got, want) << name_of(recompute);

@@ -152,10 +152,8 @@ TEST(MemoryPlan, TakingTurnsChangesNoResult) {
                     {.begin = 4, .token = std::vector<int>(4, config.mask_id), .target = {4, 5, 6, 7}});
                 sequences.push_back(s);
             }
-            learner.network->accumulate(sequences,
-                                        [](int, std::span<const double> logprob, std::span<double> d) {
-                                            for (size_t j = 0; j < logprob.size(); j++) d[j] = -1;
-                                        });
+            const std::vector<std::vector<double>> ones(sequences.size(), std::vector<double>(4, 1.0));
+            learner.network->accumulate(sequences, {.pairs = cross_entropy_pairs(ones, 1)});
             learner.step();
         }
         learner.weights.for_each_stored([&](const std::string&, const Tensor& t) {

@@ -32,10 +32,7 @@ void expect_packed_equals_dense(const std::vector<Sequence>& sequences, const Ra
     for (const MicroBatchLimits& limits : {MicroBatchLimits{4096, 4096}, need}) {
         TrainingNetwork network(*model.ops, model.config, model.weights, Head::Policy, block, limits);
         network.allocate();
-        const auto got =
-            network.accumulate(sequences, [&](int i, std::span<const double>, std::span<double> d) {
-                std::copy(weight[size_t(i)].begin(), weight[size_t(i)].end(), d.begin());
-            });
+        const auto got = network.accumulate(sequences, {.pairs = cross_entropy_pairs(weight, -1)});
         for (size_t i = 0; i < sequences.size(); i++) expect_near(got[i], want[i]);
         expect_same_gradients(network.gradients(), dense.grads, model.config);
         const auto evaluated = network.evaluate(sequences);
@@ -121,9 +118,9 @@ TEST(Update, TraceSftIsTraceRlAtAdvantageOne) {
         o.loss.loss_norm = LossNorm::Token;
         const Rollout rollout = prepare(records, shape, o, false, rng);
         accumulate(rollout, all_responses(rollout), a, nullptr, o);
-        b.accumulate(sft, [&](int, std::span<const double> logprob, std::span<double> d) {
-            cross_entropy(d, logprob, std::vector<double>(logprob.size(), 1.0 / double(n_tokens)));
-        });
+        std::vector<std::vector<double>> ones;
+        for (const Record& r : records) ones.emplace_back(size_t(r.length()), 1.0);
+        b.accumulate(sft, {.pairs = cross_entropy_pairs(ones, double(n_tokens))});
         expect_same_gradients(a.gradients(), b.gradients(), model.config);
     }
 }
@@ -225,9 +222,14 @@ TEST(Update, GradientsOfTheWholeNetworkByComplexStep) {
         }
         TrainingNetwork network(*model.ops, c, model.weights, setup.head, block, {4096, 4096});
         network.allocate();
-        network.accumulate(sequences, [&](int i, std::span<const double>, std::span<double> d) {
-            std::copy(weight[size_t(i)].begin(), weight[size_t(i)].end(), d.begin());
-        });
+        std::vector<std::vector<LossPair>> pairs = cross_entropy_pairs(weight, -1);
+        if (setup.head == Head::Value) {  // a regression towards value - weight has the derivative weight
+            const auto values = network.evaluate(sequences);
+            for (size_t k = 0; k < pairs.size(); k++)
+                for (size_t i = 0; i < pairs[k].size(); i++)
+                    pairs[k][i] = {.credit = values[k][i] - weight[k][i], .weight = 1, .current = 1};
+        }
+        network.accumulate(sequences, {.pairs = pairs});
         NaiveNetwork<std::complex<double>> naive(c, model.weights);
         network.gradients().for_each(c, [&](const std::string& name, const Tensor& t) {
             for (int k = 0; k < 2; k++) {

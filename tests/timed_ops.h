@@ -125,6 +125,13 @@ class TimedOps : public Ops {
                              Tensor weight) override {
         other([&] { ops_.value_head_backward(dhidden, dweight, dvalue, hidden, weight); });
     }
+    void policy_loss_backward(Tensor dlogprob, Tensor logprob, Tensor pairs, double clip_low,
+                              double clip_high, double kl_beta) override {
+        other([&] { ops_.policy_loss_backward(dlogprob, logprob, pairs, clip_low, clip_high, kl_beta); });
+    }
+    void value_loss_backward(Tensor dvalue, Tensor value, Tensor pairs, double value_clip) override {
+        other([&] { ops_.value_loss_backward(dvalue, value, pairs, value_clip); });
+    }
     void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options, Tensor master) override {
         other([&] { ops_.adamw(param, m, v, grad, options, master); });
     }

@@ -1,7 +1,8 @@
 #include "train/objective.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "kernels/pair_loss.h"
 
 static size_t pairs(const Sequence& s) {
     size_t n = 0;
@@ -31,28 +32,26 @@ std::vector<std::vector<double>> loss_weights(std::span<const Sequence> update, 
     return out;
 }
 
-PolicyLoss policy_loss(std::span<double> dlogprob, std::span<const double> logp_new,
-                       std::span<const double> logp_old, std::span<const double> advantage,
-                       std::span<const double> weight, const ObjectiveOptions& o) {
-    constexpr double MAX_LOG_RATIO = 10;
+std::vector<LossPair> loss_pairs(std::span<const double> old, std::span<const double> credit,
+                                 std::span<const double> weight) {
+    std::vector<LossPair> pairs(credit.size());
+    for (size_t i = 0; i < pairs.size(); i++)
+        pairs[i] = {.old = old.empty() ? 0 : old[i],
+                    .credit = credit[i],
+                    .weight = weight[i],
+                    .current = old.empty()};
+    return pairs;
+}
+
+PolicyLoss policy_loss(std::span<const double> logprob, std::span<const LossPair> pairs,
+                       const ObjectiveOptions& o) {
     PolicyLoss sum;
-    for (size_t i = 0; i < logp_new.size(); i++) {
-        const double raw = logp_old[i] - logp_new[i];
-        const double d = std::clamp(raw, -MAX_LOG_RATIO, MAX_LOG_RATIO);
-        const double dd = raw == d ? -1 : 0;  // d d / d logp_new
-        const double rho = std::exp(-d), A = advantage[i];
-
-        // (3): the smaller of the plain and the clipped surrogate; the clipped one is flat where it clips.
-        const double plain = rho * A, clipped = std::clamp(rho, 1 - o.clip_low, 1 + o.clip_high) * A;
-        const double surrogate = std::min(plain, clipped);
-        const double dsurrogate = plain <= clipped ? -plain * dd : 0;
-
-        const double k3 = std::exp(d) - 1 - d;
-        const double dk3 = (std::exp(d) - 1) * dd;
-
-        sum.policy -= weight[i] * surrogate;
-        sum.kl += weight[i] * k3;
-        dlogprob[i] = weight[i] * (-dsurrogate + o.kl_beta * dk3);
+    for (size_t i = 0; i < pairs.size(); i++) {
+        const PolicyTerms pair = policy_terms(logprob[i], pairs[i], o.clip_low, o.clip_high, o.kl_beta);
+        sum.policy -= pairs[i].weight * pair.surrogate;  // (3)
+        sum.kl += pairs[i].weight * pair.k3;
+        sum.clipped += pair.ratio < 1 - o.clip_low || pair.ratio > 1 + o.clip_high;
+        sum.max_ratio = std::max(sum.max_ratio, pair.ratio);
     }
     return sum;
 }
@@ -85,25 +84,25 @@ std::vector<double> reward_at_end(const Sequence& sequence, double reward) {
     return out;
 }
 
-double value_loss(std::span<double> dvalue, std::span<const double> value, std::span<const double> value_old,
-                  std::span<const double> returns, std::span<const double> weight, double value_clip) {
+double value_loss(std::span<const double> value, std::span<const LossPair> pairs, double value_clip) {
     double sum = 0;
-    for (size_t i = 0; i < value.size(); i++) {
-        const double V = value[i], R = returns[i];
-        const double clipped = value_old[i] + std::clamp(V - value_old[i], -value_clip, value_clip);
-        const double plain_error = (V - R) * (V - R), clipped_error = (clipped - R) * (clipped - R);
-        sum += weight[i] * 0.5 * std::max(plain_error, clipped_error);  // (4)
-        dvalue[i] = plain_error >= clipped_error ? weight[i] * (V - R) : 0;
-    }
+    for (size_t i = 0; i < pairs.size(); i++)
+        sum += pairs[i].weight * value_terms(value[i], pairs[i], value_clip).loss;  // (4)
     return sum;
 }
 
-double cross_entropy(std::span<double> dlogprob, std::span<const double> logprob,
-                     std::span<const double> weight) {
+double cross_entropy(std::span<const double> logprob, std::span<const LossPair> pairs) {
     double sum = 0;
-    for (size_t i = 0; i < logprob.size(); i++) {
-        sum -= weight[i] * logprob[i];
-        dlogprob[i] = -weight[i];
-    }
+    for (size_t i = 0; i < pairs.size(); i++) sum -= pairs[i].weight * logprob[i];
     return sum;
+}
+
+std::vector<std::vector<LossPair>> cross_entropy_pairs(std::span<const std::vector<double>> weights,
+                                                       double n) {
+    std::vector<std::vector<LossPair>> pairs;
+    for (const std::vector<double>& sequence : weights) {
+        pairs.emplace_back();
+        for (const double w : sequence) pairs.back().push_back({.credit = 1, .weight = w / n, .current = 1});
+    }
+    return pairs;
 }

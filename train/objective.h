@@ -30,11 +30,13 @@
 // (B.6) is tracerl.cpp.
 //
 // loss = policy_loss + beta kl = -J; the value loss is the other network's own. Everything here is on the host and in
-// double, one response at a time.
+// double, one response at a time. What one pair adds to (3) and (4), with its derivative, is in kernels/pair_loss.h, since
+// a device computes it, too.
 #pragma once
 #include <span>
 #include <vector>
 
+#include "kernels/ops.h"
 #include "model/layout.h"
 
 enum class LossNorm { Step, Sequence, Token, Constant };
@@ -54,14 +56,20 @@ struct ObjectiveOptions {
 std::vector<std::vector<double>> loss_weights(std::span<const Sequence> update, LossNorm norm,
                                               double norm_length);
 
+// The pairs of one response. credit: A_j or R_j; old: the old policy's log-probs or the old value model's values, empty
+// where it is the one in training. Spans hold one number per pair.
+std::vector<LossPair> loss_pairs(std::span<const double> old, std::span<const double> credit,
+                                 std::span<const double> weight);
+
 // The sums of one response, already weighted.
 struct PolicyLoss {
     double policy = 0, kl = 0;  // loss = policy + beta * kl
+    int64_t clipped = 0;        // pairs whose ratio is outside [1 - clip_low, 1 + clip_high]
+    double max_ratio = 1;       // largest rho
 };
-// -(3) and its derivative: dlogprob[i] = d loss / d logp_new[i]. All spans hold one number per pair.
-PolicyLoss policy_loss(std::span<double> dlogprob, std::span<const double> logp_new,
-                       std::span<const double> logp_old, std::span<const double> advantage,
-                       std::span<const double> weight, const ObjectiveOptions& options);
+// -(3)
+PolicyLoss policy_loss(std::span<const double> logprob, std::span<const LossPair> pairs,
+                       const ObjectiveOptions& options);
 
 // (4.2a) to (4.2f): returns R_j and advantages A_j of one response from rewards r_j and old values V_j, one number per pair.
 // The copies of `sequence` are the steps t.
@@ -71,10 +79,11 @@ void step_returns(std::span<double> returns, std::span<double> advantages, std::
 // A verifiable reward sits on all tokens of the last step. One number per pair.
 std::vector<double> reward_at_end(const Sequence& sequence, double reward);
 
-// (4): dvalue[i] = d loss / d value[i]; returns the weighted loss of one response.
-double value_loss(std::span<double> dvalue, std::span<const double> value, std::span<const double> value_old,
-                  std::span<const double> returns, std::span<const double> weight, double value_clip);
+// (4), the weighted loss of one response.
+double value_loss(std::span<const double> value, std::span<const LossPair> pairs, double value_clip);
 
-// SFT: the weighted cross-entropy, sum of weight * -logp.
-double cross_entropy(std::span<double> dlogprob, std::span<const double> logprob,
-                     std::span<const double> weight);
+// SFT: the weighted cross-entropy of one sequence, sum of weight * -logp. Its derivative, -weight, is that of (3) on policy
+// with A = 1, so its pairs are these; n divides the weights of all sequences.
+double cross_entropy(std::span<const double> logprob, std::span<const LossPair> pairs);
+std::vector<std::vector<LossPair>> cross_entropy_pairs(std::span<const std::vector<double>> weights,
+                                                       double n);

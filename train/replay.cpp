@@ -205,13 +205,12 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
     policy.load(ops);
     const double load_s = timer.restart();
 
+    const std::vector<std::vector<LossPair>> pairs = cross_entropy_pairs(weights, double(n_tokens));
     double loss = 0;
     const std::vector<std::vector<double>> logprobs = policy.network->accumulate(
-        sequences, [&](int i, std::span<const double> logprob, std::span<double> dlogprob) {
-            std::vector<double>& weight = weights[size_t(i)];
-            for (double& w : weight) w /= double(n_tokens);
-            loss += cross_entropy(dlogprob, logprob, weight);
-        });
+        sequences, {.pairs = pairs, .outputs = [&](int i, std::span<const double> logprob) {
+                        loss += cross_entropy(logprob, pairs[size_t(i)]);
+                    }});
     const double update_s = timer.restart();
     if (!request.dump_grads.empty())
         save_parameters(request.dump_grads, policy.network->gradients(), config, ops);

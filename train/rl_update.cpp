@@ -1,7 +1,6 @@
 #include "train/rl_update.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "utils/error.h"
@@ -113,42 +112,48 @@ UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, 
     for (const std::vector<double>& w : weight) report.n_pairs += int64_t(w.size());
     report.advantages.resize(sequences.size());
 
+    std::vector<std::vector<LossPair>> pairs(sequences.size());
     if (value) {
         report.returns.resize(sequences.size());
         std::vector<std::vector<double>> old_values(sequences.size());
-        report.values =
-            value->accumulate(sequences, [&](int i, std::span<const double> V, std::span<double> dV) {
-                const size_t at = size_t(i);
-                const std::vector<double>& given = rollout.old_value[size_t(responses[at])];
-                old_values[at] = given.empty() ? std::vector<double>(V.begin(), V.end()) : given;
-                report.returns[at].resize(V.size());
-                report.advantages[at].resize(V.size());
-                step_returns(report.returns[at], report.advantages[at], rollout.reward[size_t(responses[at])],
-                             old_values[at], sequences[at], o.loss.gamma, o.loss.lambda);
-                report.value_loss +=
-                    value_loss(dV, V, old_values[at], report.returns[at], weight[at], o.loss.value_clip);
-            });
+        const auto fill_in = [&](size_t at, std::span<const double> old) {
+            old_values[at].assign(old.begin(), old.end());
+            report.returns[at].resize(old.size());
+            report.advantages[at].resize(old.size());
+            step_returns(report.returns[at], report.advantages[at], rollout.reward[size_t(responses[at])],
+                         old_values[at], sequences[at], o.loss.gamma, o.loss.lambda);
+            pairs[at] = loss_pairs(old_values[at], report.returns[at], weight[at]);
+        };
+        bool known = true;  // all old values, before the pass
+        for (size_t at = 0; at < sequences.size(); at++) {
+            const std::vector<double>& old = rollout.old_value[size_t(responses[at])];
+            if (!old.empty()) fill_in(at, old);
+            known &= !old.empty();
+        }
+        const auto outputs = [&](int i, std::span<const double> V) {
+            if (pairs[size_t(i)].empty()) fill_in(size_t(i), V);
+            report.value_loss += value_loss(V, pairs[size_t(i)], o.loss.value_clip);
+        };
+        // Returns are made of old values. Where these are the values of this very pass, it has to wait for the host.
+        report.values = value->accumulate(
+            sequences, {.pairs = pairs, .options = o.loss, .outputs = outputs, .pairs_from_outputs = !known});
         report.explained_variance = explained_variance(report.returns, old_values);
     } else {
         for (size_t i = 0; i < sequences.size(); i++)
             report.advantages[i] = rollout.advantage[size_t(responses[i])];
     }
 
+    for (size_t at = 0; at < sequences.size(); at++)
+        pairs[at] = loss_pairs(rollout.old_logprob[size_t(responses[at])], report.advantages[at], weight[at]);
     int64_t clipped = 0;
-    report.logprobs =
-        policy.accumulate(sequences, [&](int i, std::span<const double> logp, std::span<double> dlogp) {
-            const size_t at = size_t(i);
-            const std::vector<double>& given = rollout.old_logprob[size_t(responses[at])];
-            const std::span<const double> old = given.empty() ? logp : std::span<const double>(given);
-            const PolicyLoss loss = policy_loss(dlogp, logp, old, report.advantages[at], weight[at], o.loss);
-            report.policy_loss += loss.policy;
-            report.kl += loss.kl;
-            for (size_t k = 0; k < logp.size(); k++) {
-                const double rho = std::exp(logp[k] - old[k]);
-                report.max_ratio = std::max(report.max_ratio, rho);
-                clipped += rho < 1 - o.loss.clip_low || rho > 1 + o.loss.clip_high;
-            }
-        });
+    const auto outputs = [&](int i, std::span<const double> logprob) {
+        const PolicyLoss loss = policy_loss(logprob, pairs[size_t(i)], o.loss);
+        report.policy_loss += loss.policy;
+        report.kl += loss.kl;
+        report.max_ratio = std::max(report.max_ratio, loss.max_ratio);
+        clipped += loss.clipped;
+    };
+    report.logprobs = policy.accumulate(sequences, {.pairs = pairs, .options = o.loss, .outputs = outputs});
     report.loss = report.policy_loss + o.loss.kl_beta * report.kl;
     report.clip_fraction = report.n_pairs ? double(clipped) / double(report.n_pairs) : 0;
     return report;

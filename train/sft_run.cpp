@@ -15,27 +15,27 @@ namespace {
 constexpr int BAD_UPDATES_TO_STOP = 3;
 constexpr uint32_t EVALUATION = 1u << 31;  // substreams of masks: the lower half belongs to training
 
-// The states of a batch, and the weight of every target.
+// The states of a batch, and every target's part in the loss.
 struct Batch {
     std::vector<Sequence> sequences;
-    std::vector<std::vector<double>> weights;  // sum of weight * -log p is the loss
+    std::vector<std::vector<LossPair>> pairs;
     int64_t n_trained = 0;
 };
 
 Batch make_batch(std::span<const SftExample> examples, std::span<const size_t> indices,
                  const MaskShape& shape, const SftMaskOptions& masks, Rng& rng) {
     Batch batch;
+    std::vector<std::vector<double>> weights;
     int64_t n_response = 0;
     for (const size_t i : indices) {
         SftExample example = examples[i];
         example.copies = sft_copies(example, shape, masks, rng);
         batch.sequences.push_back(sft_sequence(example, shape));
-        batch.weights.push_back(sft_weights(example));
-        batch.n_trained += int64_t(batch.weights.back().size());
+        weights.push_back(sft_weights(example));
+        batch.n_trained += int64_t(weights.back().size());
         n_response += int64_t(example.response_ids.size());
     }
-    for (std::vector<double>& weight : batch.weights)
-        for (double& w : weight) w /= double(n_response);
+    batch.pairs = cross_entropy_pairs(weights, double(n_response));
     return batch;
 }
 
@@ -98,11 +98,11 @@ SftRun::Step SftRun::train_step() {
                                    shape, options_.masks, rng);
     Step out;
     const int64_t before = learner_.network->tokens_forwarded();
-    learner_.network->accumulate(batch.sequences,
-                                 [&](int i, std::span<const double> logprob, std::span<double> dlogprob) {
-                                     out.loss += cross_entropy(dlogprob, logprob, batch.weights[size_t(i)]);
-                                     for (const double lp : logprob) out.nll -= lp / double(batch.n_trained);
-                                 });
+    learner_.network->accumulate(
+        batch.sequences, {.pairs = batch.pairs, .outputs = [&](int i, std::span<const double> logprob) {
+                              out.loss += cross_entropy(logprob, batch.pairs[size_t(i)]);
+                              for (const double lp : logprob) out.nll -= lp / double(batch.n_trained);
+                          }});
     out.tokens = learner_.network->tokens_forwarded() - before;
     out.update = learner_.step();
     return out;

@@ -5,6 +5,9 @@
 
 namespace {
 
+// Outputs of so many passes stay on the device until the host asks for them. One number per target: next to nothing.
+constexpr int OUTPUT_PASSES = 16;
+
 int64_t count_targets(const Sequence& s) {
     int64_t n = 0;
     for (const Copy& copy : s.copies) n += int64_t(copy.target.size());
@@ -95,9 +98,11 @@ TrainingNetwork::TrainingNetwork(Ops& ops, const ModelConfig& config, const Para
     transformer_ = std::make_unique<Transformer>(ops, config, weights, activation_arena_, limits.max_tokens,
                                                  limits.max_targets, nullptr, recompute);
     activation_arena_.add(&target_, "target ids", 1, limits.max_targets, DType::I32);
-    activation_arena_.add(&output_, "target outputs", 1, limits.max_targets);
+    activation_arena_.add(&output_, "target outputs", 1, int64_t(OUTPUT_PASSES) * limits.max_targets);
     activation_arena_.add(&lse_, "target lse", 1, limits.max_targets);
     activation_arena_.add(&doutput_, "d target outputs", 1, limits.max_targets);
+    const Tensor pairs = records<LossPair>(nullptr, limits.max_targets);
+    activation_arena_.add(&pairs_, "loss pairs", pairs.rows, pairs.cols, pairs.dtype);
 }
 
 void TrainingNetwork::allocate() {
@@ -115,63 +120,84 @@ std::vector<std::vector<double>> TrainingNetwork::evaluate(std::span<const Seque
 }
 
 std::vector<std::vector<double>> TrainingNetwork::accumulate(std::span<const Sequence> sequences,
-                                                             const SequenceLoss& loss) {
+                                                             const UpdateLoss& loss) {
     return run(sequences, &loss);
 }
 
+// Passes are queued one after another: outputs stay on the device until the last one, or as long as there is room, so that a
+// device never waits for the host between forward and backward, nor between passes.
 std::vector<std::vector<double>> TrainingNetwork::run(std::span<const Sequence> sequences,
-                                                      const SequenceLoss* loss) {
+                                                      const UpdateLoss* loss) {
     std::vector<std::vector<double>> outputs(sequences.size());
+    std::vector<int> waiting;  // sequences whose outputs stand in output_, one after another
+    int n_waiting = 0;         // that many outputs
+    const auto fetch = [&] {
+        std::vector<float> flat(static_cast<size_t>(n_waiting));
+        ops_.download(flat.data(), output_.col_range(0, n_waiting));
+        auto at = flat.begin();
+        for (const int i : waiting) {
+            const auto end = at + count_targets(sequences[size_t(i)]);
+            outputs[size_t(i)].assign(at, end);
+            at = end;
+            if (loss && loss->outputs) loss->outputs(i, outputs[size_t(i)]);
+        }
+        waiting.clear();
+        n_waiting = 0;
+    };
     for (const std::vector<int>& members : cut_micro_batches(sequences, block_, limits_)) {
         std::vector<Sequence> micro;
         for (const int i : members) micro.push_back(sequences[size_t(i)]);
         const PackedBatch packed = pack(micro, block_, head_ == Head::Policy && config_.shift);
-        const std::vector<float> flat = forward(packed, micro);
+        const int n = packed.batch.n_targets();
+        if (n_waiting + n > output_.cols) fetch();
+        const Tensor output = output_.col_range(n_waiting, n_waiting + n);
+        forward(output, packed, micro);
         tokens_forwarded_ += packed.batch.T();
-        for (size_t k = 0; k < packed.target.size(); k++)
-            outputs[size_t(members[size_t(packed.target[k].sequence)])].push_back(double(flat[k]));
+        waiting.insert(waiting.end(), members.begin(), members.end());
+        n_waiting += n;
         if (!loss) continue;
-        // Targets come sequence by sequence, so a sequence's gradients are a contiguous run.
-        std::vector<float> dflat;
+        if (loss->pairs_from_outputs) fetch();
+        std::vector<LossPair> pairs;  // targets come sequence by sequence
         for (const int i : members) {
-            std::vector<double> doutput(outputs[size_t(i)].size(), 0.0);
-            (*loss)(i, outputs[size_t(i)], doutput);
-            dflat.insert(dflat.end(), doutput.begin(), doutput.end());
+            const std::vector<LossPair>& of = loss->pairs[size_t(i)];
+            pairs.insert(pairs.end(), of.begin(), of.end());
         }
-        backward(dflat);
+        backward(output, pairs, loss->options);
     }
+    fetch();
     return outputs;
 }
 
-std::vector<float> TrainingNetwork::forward(const PackedBatch& packed, std::span<const Sequence> sequences) {
-    const int n = packed.batch.n_targets();
-    std::vector<float> out(static_cast<size_t>(n));
+void TrainingNetwork::forward(Tensor output, const PackedBatch& packed, std::span<const Sequence> sequences) {
+    const int n = int(output.cols);
     hidden_ = transformer_->forward(packed.batch);
-    if (n == 0) return out;
+    if (n == 0) return;
     if (head_ == Head::Value) {
-        ops_.value_head_forward(output_.col_range(0, n), hidden_, weights_.value_head);
+        ops_.value_head_forward(output, hidden_, weights_.value_head);
     } else {
         std::vector<int> id;
         for (const Target& t : packed.target)
             id.push_back(sequences[size_t(t.sequence)].token[size_t(t.position)]);
         ops_.upload(target_.col_range(0, n), id.data());
-        ops_.head_logprob(output_.col_range(0, n), lse_.col_range(0, n), {}, hidden_, weights_.lm_head,
+        ops_.head_logprob(output, lse_.col_range(0, n), {}, hidden_, weights_.lm_head,
                           target_.col_range(0, n));
     }
-    ops_.download(out.data(), output_.col_range(0, n));
-    return out;
 }
 
-void TrainingNetwork::backward(std::span<const float> doutput) {
-    const int n = int(doutput.size());
+void TrainingNetwork::backward(Tensor output, std::span<const LossPair> pairs, const ObjectiveOptions& o) {
+    const int n = int(output.cols);
+    CHECK(int(pairs.size()) == n, "%zu pairs for %d targets", pairs.size(), n);
     if (n == 0) return;
-    ops_.upload(doutput_.col_range(0, n), doutput.data());
+    const Tensor on_device = pairs_.row_range(0, n), doutput = doutput_.col_range(0, n);
+    ops_.upload(on_device, pairs.data());
     const Tensor dhidden = transformer_->dhidden(n);
-    if (head_ == Head::Value)
-        ops_.value_head_backward(dhidden, gradients_.value_head, doutput_.col_range(0, n), hidden_,
-                                 weights_.value_head);
-    else
-        ops_.head_backward(dhidden, gradients_.lm_head, doutput_.col_range(0, n), lse_.col_range(0, n),
-                           hidden_, weights_.lm_head, target_.col_range(0, n));
+    if (head_ == Head::Value) {
+        ops_.value_loss_backward(doutput, output, on_device, o.value_clip);
+        ops_.value_head_backward(dhidden, gradients_.value_head, doutput, hidden_, weights_.value_head);
+    } else {
+        ops_.policy_loss_backward(doutput, output, on_device, o.clip_low, o.clip_high, o.kl_beta);
+        ops_.head_backward(dhidden, gradients_.lm_head, doutput, lse_.col_range(0, n), hidden_,
+                           weights_.lm_head, target_.col_range(0, n));
+    }
     transformer_->backward(gradients_, dhidden);
 }

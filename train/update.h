@@ -11,6 +11,7 @@
 
 #include "model/layout.h"
 #include "model/transformer.h"
+#include "train/objective.h"
 
 struct MicroBatchLimits {
     int max_tokens = 4096;
@@ -25,10 +26,16 @@ std::vector<std::vector<int>> cut_micro_batches(std::span<const Sequence> sequen
 // The smallest limits that let every sequence through alone.
 MicroBatchLimits needed_limits(std::span<const Sequence> sequences, int block);
 
-// d loss / d output of one sequence. output: log-probability (policy) or value (value model) of every target,
-// in the order of copies and targets; doutput likewise, to be filled.
-using SequenceLoss =
-    std::function<void(int sequence, std::span<const double> output, std::span<double> doutput)>;
+// The loss of an update: (3) of objective.h for a policy, (4) for a value model. Outputs are the log-probabilities or values
+// of a sequence's targets, pairs what its loss needs beside them, both in the order of copies and targets.
+struct UpdateLoss {
+    std::span<const std::vector<LossPair>> pairs;  // of every sequence
+    ObjectiveOptions options = {};
+    // Called with every sequence's outputs when they have come to the host, some passes later.
+    std::function<void(int sequence, std::span<const double> output)> outputs = nullptr;
+    // Pairs are made of outputs, by outputs(): it is called between forward and backward, where a device then waits.
+    bool pairs_from_outputs = false;
+};
 
 class TrainingNetwork {
   public:
@@ -41,9 +48,8 @@ class TrainingNetwork {
 
     // Outputs of every sequence, forward only.
     std::vector<std::vector<double>> evaluate(std::span<const Sequence> sequences);
-    // Forward, `loss`, backward: gradients += . Returns the outputs. Deterministic for given limits.
-    std::vector<std::vector<double>> accumulate(std::span<const Sequence> sequences,
-                                                const SequenceLoss& loss);
+    // Forward, loss, backward: gradients += . Returns the outputs. Deterministic for given limits.
+    std::vector<std::vector<double>> accumulate(std::span<const Sequence> sequences, const UpdateLoss& loss);
 
     void zero_gradients();
     const Parameters& gradients() const { return gradients_; }
@@ -57,9 +63,9 @@ class TrainingNetwork {
     const Arena& activation_arena() const { return activation_arena_; }
 
   private:
-    std::vector<std::vector<double>> run(std::span<const Sequence> sequences, const SequenceLoss* loss);
-    std::vector<float> forward(const PackedBatch& packed, std::span<const Sequence> sequences);
-    void backward(std::span<const float> doutput);
+    std::vector<std::vector<double>> run(std::span<const Sequence> sequences, const UpdateLoss* loss);
+    void forward(Tensor output, const PackedBatch& packed, std::span<const Sequence> sequences);
+    void backward(Tensor output, std::span<const LossPair> pairs, const ObjectiveOptions& options);
 
     Ops& ops_;
     const ModelConfig& config_;
@@ -70,7 +76,9 @@ class TrainingNetwork {
     Arena gradient_arena_, activation_arena_;
     Parameters gradients_;
     std::unique_ptr<Transformer> transformer_;
-    Tensor target_, output_, lse_, doutput_;  // (1, max_targets) each
-    Tensor hidden_;                           // of the last forward pass
+    Tensor target_, lse_, doutput_;  // (1, max_targets) each
+    Tensor pairs_;                   // (max_targets) LossPair
+    Tensor output_;                  // (1, OUTPUT_PASSES * max_targets)
+    Tensor hidden_;                  // of the last forward pass
     int64_t tokens_forwarded_ = 0;
 };

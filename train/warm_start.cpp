@@ -30,11 +30,11 @@ WarmStartStep warm_start_step(Learner& policy, const TextCodec& codec, const Tas
     }
     WarmStartStep out;
     const int64_t before = policy.network->tokens_forwarded();
+    const std::vector<std::vector<LossPair>> pairs = cross_entropy_pairs(weights, double(n_tokens));
     policy.network->accumulate(sequences,
-                               [&](int i, std::span<const double> logprob, std::span<double> dlogprob) {
-                                   for (double& w : weights[size_t(i)]) w /= double(n_tokens);
-                                   out.loss += cross_entropy(dlogprob, logprob, weights[size_t(i)]);
-                               });
+                               {.pairs = pairs, .outputs = [&](int i, std::span<const double> logprob) {
+                                    out.loss += cross_entropy(logprob, pairs[size_t(i)]);
+                                }});
     out.update = policy.step();
     out.tokens = policy.network->tokens_forwarded() - before;
     return out;

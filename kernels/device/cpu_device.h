@@ -90,6 +90,11 @@ inline std::vector<CopyQueue::Copy>& pending() {
     return copies;
 }
 void finish_pending();
+// How often the host has waited for the stream.
+inline int64_t& waits() {
+    static int64_t n = 0;
+    return n;
+}
 
 // Where launches go instead of being run, while a graph is recorded (graph.h).
 inline std::vector<std::function<void()>>*& recording() {
@@ -318,6 +323,7 @@ inline cudaError_t cudaStreamCreate(cudaStream_t* s) {
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
     cpu_device::refuse_recording("a wait for the stream");
+    cpu_device::waits()++;
     cpu_device::finish_pending();
     return cudaSuccess;
 }
