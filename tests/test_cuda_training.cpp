@@ -208,6 +208,7 @@ TEST(CudaUpdate, IsTheHosts) {
             for (int i = 0; given && i < r.length(); i++) r.old_values.push_back(double(rng.normal()));
         }
         RlOptions o;
+        o.keep.all = true;
         o.loss = {.kl_beta = 0.05, .clip_high = 0.3, .gamma = 0.9, .lambda = 0.8};
         const Rollout rollout = prepare(records, {c.B, c.mask_id}, o, true, rng);
         const auto update = [&](World& policy, World& value) {

@@ -21,13 +21,13 @@ TEST(MicroBatches, EveryResponseOnceWithinTheBudget) {
     const MicroBatchLimits limits = {150, 60};
     std::set<int> seen;
     size_t cuts = 0;
-    for (const std::vector<int>& members : cut_micro_batches(sequences, 4, limits)) {
-        std::vector<Sequence> micro;
-        for (const int i : members) {
-            EXPECT_TRUE(seen.insert(i).second);
-            micro.push_back(sequences[size_t(i)]);
+    for (const std::vector<Part>& parts : cut_micro_batches(sequences, 4, limits)) {
+        for (const Part& part : parts) {
+            EXPECT_TRUE(seen.insert(part.sequence).second);
+            EXPECT_EQ(part.end - part.begin, int(sequences[size_t(part.sequence)].copies.size()))
+                << "it is whole";
         }
-        const PackedBatch packed = pack(micro, 4, false);
+        const PackedBatch packed = pack(parts_of(sequences, parts), 4, false);
         EXPECT_LE(packed.batch.T(), limits.max_tokens);
         EXPECT_LE(packed.batch.n_targets(), limits.max_targets);
         cuts++;
@@ -39,12 +39,44 @@ TEST(MicroBatches, EveryResponseOnceWithinTheBudget) {
     ASSERT_EQ(one.size(), 1u);
     int last = -1;
     std::set<int> finished;
-    for (const int i : one[0]) {  // groups stand together
-        if (i % 5 != last) {
-            EXPECT_TRUE(finished.insert(i % 5).second);
+    for (const Part& part : one[0]) {  // groups stand together
+        const int group = part.sequence % 5;
+        if (group != last) {
+            EXPECT_TRUE(finished.insert(group).second);
         }
-        last = i % 5;
+        last = group;
     }
+}
+
+// Under full attention copies stand alone: every one once, in order, as many as fit.
+TEST(MicroBatches, FullAttentionIsCutBetweenCopies) {
+    Rng rng(19, Stream::Mask);
+    const ModelConfig c = random_family_config(Family::Llada, 4);
+    std::vector<Sequence> sequences;
+    for (int k = 0; k < 6; k++)
+        sequences.push_back(trace_sequence(random_record(rng, c, 0, 5, 12), {0, c.mask_id}, 1));
+    const MicroBatchLimits need = needed_limits(sequences, 0);
+    int longest = 0, copies = 0;
+    for (const Sequence& s : sequences)
+        for (const Copy& copy : s.copies) longest = std::max(longest, int(copy.token.size())), copies++;
+    EXPECT_EQ(need.max_tokens, longest);
+    for (const MicroBatchLimits& limits : {need, MicroBatchLimits{2 * longest + 1, 1000}, {100000, 100000}}) {
+        const auto cut = cut_micro_batches(sequences, 0, limits);
+        int sequence = 0, next = 0, first_target = 0, seen = 0;
+        for (const std::vector<Part>& parts : cut) {
+            EXPECT_LE(pack(parts_of(sequences, parts), 0, false).batch.T(), limits.max_tokens);
+            for (const Part& part : parts) {
+                if (part.sequence != sequence) sequence++, next = first_target = 0;
+                EXPECT_EQ(part.sequence, sequence);
+                EXPECT_EQ(part.begin, next);
+                EXPECT_EQ(part.first_target, first_target);
+                next = part.end, first_target += part.n_targets, seen += part.end - part.begin;
+            }
+        }
+        EXPECT_EQ(seen, copies);
+        EXPECT_EQ(cut.size() == 1, limits.max_tokens == 100000);
+    }
+    EXPECT_EQ(cut_micro_batches(sequences, 0, {2 * longest + 1, 1000}).size(), size_t(copies + 1) / 2);
 }
 
 TEST(MicroBatches, AResponseBeyondTheBudgetIsAnErrorWithNumbers) {

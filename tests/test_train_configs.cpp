@@ -188,7 +188,7 @@ TEST(TrainConfigs, ThoseThatComeAlongPlan) {
         if (published && !fs::exists("../shared/data/configs")) continue;
         if (text.find("\"runs/") != std::string::npos) continue;  // a model that is made first
         const Outcome o = run("--dry-run --device-memory 139 --config " + path);
-        EXPECT_EQ(o.code, entry.path().stem() == "dream_code" ? 4 : 0) << path << "\n" << o.err;
+        EXPECT_EQ(o.code, 0) << path << "\n" << o.err;
         for (const char* part :
              {"policy", "optimizer moments", "KV cache", "total", "one step", "tokens generated", "time"})
             EXPECT_NE(o.out.find(part), std::string::npos) << path << "\n" << o.out;

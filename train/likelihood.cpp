@@ -139,13 +139,13 @@ std::vector<float> AnswerScorer::logprobs(std::span<const Sequence> micro_batch)
 }
 
 std::vector<double> AnswerScorer::log_likelihoods(std::span<const AnswerStates> answers) {
-    // An answer with too many states for one pass is cut into parts of them, which repeat its clean text.
-    struct Part {
+    // An answer with too many states for one pass is cut into pieces, which repeat its clean text.
+    struct Piece {
         size_t answer;
         const double* weight;  // of its first pair
     };
     std::vector<Sequence> sequences;
-    std::vector<Part> parts;
+    std::vector<Piece> pieces;
     for (size_t a = 0; a < answers.size(); a++) {
         const Sequence& whole = answers[a].sequence;
         Sequence part;
@@ -153,7 +153,7 @@ std::vector<double> AnswerScorer::log_likelihoods(std::span<const AnswerStates> 
         const auto end_part = [&] {
             if (part.copies.empty()) return;
             sequences.push_back(part);
-            parts.push_back({a, weight});
+            pieces.push_back({a, weight});
             for (const Copy& c : part.copies) weight += c.target.size();
             part.copies.clear();
         };
@@ -174,16 +174,13 @@ std::vector<double> AnswerScorer::log_likelihoods(std::span<const AnswerStates> 
         end_part();
     }
     std::vector<double> out(answers.size(), 0.0);
-    for (const std::vector<int>& members : cut_micro_batches(sequences, block_, {max_rows_, max_rows_})) {
-        std::vector<Sequence> micro;
-        for (const int i : members) micro.push_back(sequences[size_t(i)]);
-        const std::vector<float> logprob = logprobs(micro);
+    for (const std::vector<Part>& pass : cut_micro_batches(sequences, block_, {max_rows_, max_rows_})) {
+        const std::vector<float> logprob = logprobs(parts_of(sequences, pass));
         size_t at = 0;
-        for (const int i : members) {
-            const double* weight = parts[size_t(i)].weight;
-            for (const Copy& copy : sequences[size_t(i)].copies)
-                for (size_t k = 0; k < copy.target.size(); k++)
-                    out[parts[size_t(i)].answer] += *weight++ * double(logprob[at++]);
+        for (const Part& part : pass) {
+            const Piece& of = pieces[size_t(part.sequence)];
+            for (int k = 0; k < part.n_targets; k++)
+                out[of.answer] += of.weight[part.first_target + k] * double(logprob[at++]);
         }
     }
     return out;

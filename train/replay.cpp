@@ -58,10 +58,8 @@ MicroBatchLimits limits_for(std::span<const Sequence> sequences, int block, int 
     limits.max_targets = std::max(needed.max_targets, limits.max_tokens);
     // Plan for what will really be in one pass.
     MicroBatchLimits used = {1, 1};
-    for (const std::vector<int>& members : cut_micro_batches(sequences, block, limits)) {
-        std::vector<Sequence> micro;
-        for (const int i : members) micro.push_back(sequences[size_t(i)]);
-        const PackedBatch packed = pack(micro, block, false);
+    for (const std::vector<Part>& parts : cut_micro_batches(sequences, block, limits)) {
+        const PackedBatch packed = pack(parts_of(sequences, parts), block, false);
         used.max_tokens = std::max(used.max_tokens, packed.batch.T());
         used.max_targets = std::max(used.max_targets, packed.batch.n_targets());
     }

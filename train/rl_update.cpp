@@ -124,11 +124,13 @@ UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, 
                          old_values[at], sequences[at], o.loss.gamma, o.loss.lambda);
             pairs[at] = loss_pairs(old_values[at], report.returns[at], weight[at]);
         };
+        std::vector<std::vector<double>> old;
+        for (const int i : responses) old.push_back(rollout.old_value[size_t(i)]);
+        if (value->cuts(sequences)) evaluate_missing(old, sequences, *value);
         bool known = true;  // all old values, before the pass
         for (size_t at = 0; at < sequences.size(); at++) {
-            const std::vector<double>& old = rollout.old_value[size_t(responses[at])];
-            if (!old.empty()) fill_in(at, old);
-            known &= !old.empty();
+            if (!old[at].empty()) fill_in(at, old[at]);
+            known &= !old[at].empty();
         }
         const auto outputs = [&](int i, std::span<const double> V) {
             if (pairs[size_t(i)].empty()) fill_in(size_t(i), V);

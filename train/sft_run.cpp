@@ -71,8 +71,8 @@ MicroBatchLimits largest_example(std::span<const SftExample> examples, const Mas
         Rng rng(0, Stream::Mask);
         e.copies = sft_copies(e, shape, single, rng);
         const Sequence s = sft_sequence(e, shape);
-        int64_t tokens = packed_tokens({&s, 1}, shape.block);
-        if (masks.complementary)  // at most one more for every copy
+        int64_t tokens = needed_limits({&s, 1}, shape.block).max_tokens;
+        if (masks.complementary && shape.block)  // at most one more for every copy
             for (const Copy& copy : s.copies) tokens += int64_t(copy.token.size());
         largest.max_tokens = std::max(largest.max_tokens, int(tokens));
         largest.max_targets = std::max(largest.max_targets, int(e.response_ids.size()));

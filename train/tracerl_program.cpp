@@ -99,21 +99,21 @@ EngineLimits engine_limits(const RunFlags& f, const ModelConfig& config, Generat
 
 int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
-// Tokens of the longest response in training, whatever was revealed when: one copy per (merged) reveal step or per
-// random mask, of every block or of all of it.
+// Tokens of the longest response that have to be in one pass, whatever was revealed when: under full attention a copy of it,
+// else its clean text and, of every block, one copy per (merged) reveal step or per random mask.
 int64_t largest_response(const RunFlags& f, const RlOptions& rl, const ModelConfig& config,
                          const GenerateOptions& rollout, int prompt) {
-    const bool full = config.full_attention;
-    const int64_t block = longest_block(f, rollout), n = rollout.gen_length;
-    const int64_t length = prompt + n + (full ? 0 : block);
-    const int64_t parts = full ? 1 : ceil_div(n - 1, block) + 1, part = full ? length : block;
-    const int64_t masks = rl.masks.m * (rl.kind == RlObjective::Coupled ? 2 : 1) * parts;
-    const int64_t steps = std::min(ceil_div(full ? n : block, rl.shrink) * parts, full ? n : n + block);
-    const int64_t warm_start = !f.run.sft.steps ? 0 : full ? ceil_div(n, f.run.sft.masks.block) : parts;
-    return std::max(rl.kind == RlObjective::TraceRl ? steps : masks, warm_start) * part + (full ? 0 : length);
+    const int64_t n = rollout.gen_length;
+    if (config.full_attention) return prompt + n;
+    const int64_t block = longest_block(f, rollout), blocks = ceil_div(n - 1, block) + 1;
+    const int64_t masks = rl.masks.m * (rl.kind == RlObjective::Coupled ? 2 : 1) * blocks;
+    const int64_t steps = std::min(ceil_div(block, rl.shrink) * blocks, n + block);
+    const int64_t warm_start = f.run.sft.steps ? blocks : 0;
+    const int64_t copies = std::max(rl.kind == RlObjective::TraceRl ? steps : masks, warm_start);
+    return copies * block + prompt + n + block;
 }
 
-// The longest response must fit into one pass: it is never cut.
+// What is never cut must fit into one pass.
 MicroBatchLimits micro_batch_limits(const RunFlags& f, const RlOptions& rl, const ModelConfig& config,
                                     const GenerateOptions& rollout, std::optional<int> prompt) {
     constexpr int64_t CHEAP_TOKENS = 4096, MOST_TOKENS = 1 << 24;

@@ -19,6 +19,30 @@ std::span<const int> whole_prompt_blocks(const Sequence& s, int block) {
     return {s.token.data(), block ? size_t(s.prompt_length / block * block) : 0};
 }
 
+// What has to be in one pass: all copies of a block model's sequence, a single one under full attention.
+std::vector<Part> uncut_parts(const Sequence& s, int index, int block) {
+    const int n = int(s.copies.size());
+    if (block) return {{index, 0, n, 0, int(count_targets(s))}};
+    std::vector<Part> parts;
+    int first = 0;
+    for (int c = 0; c < n; c++) {
+        const int targets = int(s.copies[size_t(c)].target.size());
+        parts.push_back({index, c, c + 1, first, targets});
+        first += targets;
+    }
+    return parts;
+}
+
+int64_t tokens_of(const Sequence& s, const Part& part, int block) {
+    if (block) return packed_tokens({&s, 1}, block);
+    int64_t n = 0;
+    for (int c = part.begin; c < part.end; c++) {
+        const Copy& copy = s.copies[size_t(c)];
+        n += int64_t(copy.causal ? s.token.size() : copy.token.size());
+    }
+    return n;
+}
+
 // Indices in an order that puts equal prompts together, otherwise as given.
 std::vector<int> prompts_together(std::span<const Sequence> sequences, int block) {
     std::vector<int> order(sequences.size());
@@ -42,44 +66,63 @@ std::vector<int> prompts_together(std::span<const Sequence> sequences, int block
 
 }  // namespace
 
-std::vector<std::vector<int>> cut_micro_batches(std::span<const Sequence> sequences, int block,
-                                                const MicroBatchLimits& limits) {
-    std::vector<std::vector<int>> cut;
+std::vector<std::vector<Part>> cut_micro_batches(std::span<const Sequence> sequences, int block,
+                                                 const MicroBatchLimits& limits) {
+    std::vector<std::vector<Part>> cut;
     int64_t tokens = 0, targets = 0;
     std::vector<Sequence> pair;  // the previous sequence and this one: equal prompts are neighbours
     for (const int i : prompts_together(sequences, block)) {
         const Sequence& s = sequences[size_t(i)];
-        const int64_t alone = packed_tokens({&s, 1}, block), n = count_targets(s);
-        if (alone > limits.max_tokens || n > limits.max_targets)
-            fail(Exit::Usage,
-                 "response %d takes %lld tokens and %lld targets in training, the budget of a micro-batch is "
-                 "%d and %d: raise "
-                 "--token-budget, or shorten the responses",
-                 i + 1, (long long)alone, (long long)n, limits.max_tokens, limits.max_targets);
-        int64_t more = alone;
-        if (!pair.empty()) {
-            pair.push_back(s);
-            more = packed_tokens(pair, block) - packed_tokens({pair.data(), 1}, block);
+        if (block) pair.push_back(s);
+        for (const Part& part : uncut_parts(s, i, block)) {
+            const int64_t alone = tokens_of(s, part, block);
+            if (alone > limits.max_tokens || part.n_targets > limits.max_targets)
+                fail(Exit::Usage,
+                     "response %d takes %lld tokens and %d targets in training, the budget of a micro-batch "
+                     "is "
+                     "%d and %d: raise "
+                     "--token-budget, or shorten the responses",
+                     i + 1, (long long)alone, part.n_targets, limits.max_tokens, limits.max_targets);
+            int64_t more =
+                pair.size() < 2 ? alone : packed_tokens(pair, block) - packed_tokens({pair.data(), 1}, block);
+            if (cut.empty() || tokens + more > limits.max_tokens ||
+                targets + part.n_targets > limits.max_targets) {
+                cut.emplace_back();
+                tokens = targets = 0;
+                more = alone;
+            }
+            std::vector<Part>& micro_batch = cut.back();
+            if (!micro_batch.empty() && micro_batch.back().sequence == i) {
+                micro_batch.back().end = part.end;
+                micro_batch.back().n_targets += part.n_targets;
+            } else {
+                micro_batch.push_back(part);
+            }
+            tokens += more;
+            targets += part.n_targets;
         }
-        if (cut.empty() || tokens + more > limits.max_tokens || targets + n > limits.max_targets) {
-            cut.emplace_back();
-            tokens = targets = 0;
-            more = alone;
-        }
-        cut.back().push_back(i);
-        tokens += more;
-        targets += n;
-        pair.assign(1, s);
+        if (pair.size() == 2) pair.erase(pair.begin());
     }
     return cut;
 }
 
+std::vector<Sequence> parts_of(std::span<const Sequence> sequences, std::span<const Part> parts) {
+    std::vector<Sequence> out;
+    for (const Part& part : parts) {
+        const Sequence& s = sequences[size_t(part.sequence)];
+        out.push_back(
+            {s.token, s.prompt_length, {s.copies.begin() + part.begin, s.copies.begin() + part.end}});
+    }
+    return out;
+}
+
 MicroBatchLimits needed_limits(std::span<const Sequence> sequences, int block) {
     MicroBatchLimits limits = {1, 1};
-    for (const Sequence& s : sequences) {
-        limits.max_tokens = std::max(limits.max_tokens, int(packed_tokens({&s, 1}, block)));
-        limits.max_targets = std::max(limits.max_targets, int(count_targets(s)));
-    }
+    for (const Sequence& s : sequences)
+        for (const Part& part : uncut_parts(s, 0, block)) {
+            limits.max_tokens = std::max(limits.max_tokens, int(tokens_of(s, part, block)));
+            limits.max_targets = std::max(limits.max_targets, part.n_targets);
+        }
     return limits;
 }
 
@@ -124,43 +167,51 @@ std::vector<std::vector<double>> TrainingNetwork::accumulate(std::span<const Seq
     return run(sequences, &loss);
 }
 
+bool TrainingNetwork::cuts(std::span<const Sequence> sequences) const {
+    for (const std::vector<Part>& parts : cut_micro_batches(sequences, block_, limits_))
+        for (const Part& part : parts)
+            if (part.end - part.begin < int(sequences[size_t(part.sequence)].copies.size())) return true;
+    return false;
+}
+
 // Passes are queued one after another: outputs stay on the device until the last one, or as long as there is room, so that a
 // device never waits for the host between forward and backward, nor between passes.
 std::vector<std::vector<double>> TrainingNetwork::run(std::span<const Sequence> sequences,
                                                       const UpdateLoss* loss) {
     std::vector<std::vector<double>> outputs(sequences.size());
-    std::vector<int> waiting;  // sequences whose outputs stand in output_, one after another
-    int n_waiting = 0;         // that many outputs
+    std::vector<Part> waiting;  // parts whose outputs stand in output_, one after another
+    int n_waiting = 0;          // that many outputs
     const auto fetch = [&] {
         std::vector<float> flat(static_cast<size_t>(n_waiting));
         ops_.download(flat.data(), output_.col_range(0, n_waiting));
         auto at = flat.begin();
-        for (const int i : waiting) {
-            const auto end = at + count_targets(sequences[size_t(i)]);
-            outputs[size_t(i)].assign(at, end);
-            at = end;
-            if (loss && loss->outputs) loss->outputs(i, outputs[size_t(i)]);
+        for (const Part& part : waiting) {
+            std::vector<double>& of = outputs[size_t(part.sequence)];
+            of.insert(of.end(), at, at + part.n_targets);
+            at += part.n_targets;
+            const bool whole = part.end == int(sequences[size_t(part.sequence)].copies.size());
+            if (whole && loss && loss->outputs) loss->outputs(part.sequence, of);
         }
         waiting.clear();
         n_waiting = 0;
     };
-    for (const std::vector<int>& members : cut_micro_batches(sequences, block_, limits_)) {
-        std::vector<Sequence> micro;
-        for (const int i : members) micro.push_back(sequences[size_t(i)]);
+    CHECK(!loss || !loss->pairs_from_outputs || !cuts(sequences), "pairs from outputs of several passes");
+    for (const std::vector<Part>& parts : cut_micro_batches(sequences, block_, limits_)) {
+        const std::vector<Sequence> micro = parts_of(sequences, parts);
         const PackedBatch packed = pack(micro, block_, head_ == Head::Policy && config_.shift);
         const int n = packed.batch.n_targets();
         if (n_waiting + n > output_.cols) fetch();
         const Tensor output = output_.col_range(n_waiting, n_waiting + n);
         forward(output, packed, micro);
         tokens_forwarded_ += packed.batch.T();
-        waiting.insert(waiting.end(), members.begin(), members.end());
+        waiting.insert(waiting.end(), parts.begin(), parts.end());
         n_waiting += n;
         if (!loss) continue;
         if (loss->pairs_from_outputs) fetch();
-        std::vector<LossPair> pairs;  // targets come sequence by sequence
-        for (const int i : members) {
-            const std::vector<LossPair>& of = loss->pairs[size_t(i)];
-            pairs.insert(pairs.end(), of.begin(), of.end());
+        std::vector<LossPair> pairs;  // targets come part by part
+        for (const Part& part : parts) {
+            const auto first = loss->pairs[size_t(part.sequence)].begin() + part.first_target;
+            pairs.insert(pairs.end(), first, first + part.n_targets);
         }
         backward(output, pairs, loss->options);
     }

@@ -1,9 +1,9 @@
 // update.h -- a network in training: its gradients and activations, and passes over any number of sequences
 // cut into micro-batches by a token budget.
 //
-// A sequence is never cut. Sequences whose prompts' whole blocks are equal are put together, so that the
-// prompt is forwarded once per micro-batch. Losses and gradients do not depend on the cut (to summation
-// order).
+// The copies of a block model's sequence share its clean text: it is never cut. Under full attention a copy stands alone, and
+// those of one sequence may be in several passes. Sequences whose prompts' whole blocks are equal are put together, so that
+// the prompt is forwarded once per micro-batch. Losses and gradients do not depend on the cut (to summation order).
 #pragma once
 #include <functional>
 #include <memory>
@@ -18,12 +18,20 @@ struct MicroBatchLimits {
     int max_targets = 4096;
 };
 
-// Which sequences go into one pass: indices, every sequence once. Throws Error(Usage) with the numbers where
-// one alone is larger than the budget.
-std::vector<std::vector<int>> cut_micro_batches(std::span<const Sequence> sequences, int block,
-                                                const MicroBatchLimits& limits);
+// Copies [begin, end) of a sequence. Its targets are n_targets of the sequence's, from first_target on.
+struct Part {
+    int sequence = 0;
+    int begin = 0, end = 0;
+    int first_target = 0, n_targets = 0;
+};
 
-// The smallest limits that let every sequence through alone.
+// What goes into one pass, every copy once. Throws Error(Usage) with the numbers where a sequence, or under full attention a
+// copy, alone is larger than the budget.
+std::vector<std::vector<Part>> cut_micro_batches(std::span<const Sequence> sequences, int block,
+                                                 const MicroBatchLimits& limits);
+std::vector<Sequence> parts_of(std::span<const Sequence> sequences, std::span<const Part> parts);
+
+// The smallest limits that let everything through that is not cut.
 MicroBatchLimits needed_limits(std::span<const Sequence> sequences, int block);
 
 // The loss of an update: (3) of objective.h for a policy, (4) for a value model. Outputs are the log-probabilities or values
@@ -33,7 +41,8 @@ struct UpdateLoss {
     ObjectiveOptions options = {};
     // Called with every sequence's outputs when they have come to the host, some passes later.
     std::function<void(int sequence, std::span<const double> output)> outputs = nullptr;
-    // Pairs are made of outputs, by outputs(): it is called between forward and backward, where a device then waits.
+    // Pairs are made of outputs, by outputs(): it is called between forward and backward, where a device then waits. Not
+    // for sequences that are cut.
     bool pairs_from_outputs = false;
 };
 
@@ -50,6 +59,7 @@ class TrainingNetwork {
     std::vector<std::vector<double>> evaluate(std::span<const Sequence> sequences);
     // Forward, loss, backward: gradients += . Returns the outputs. Deterministic for given limits.
     std::vector<std::vector<double>> accumulate(std::span<const Sequence> sequences, const UpdateLoss& loss);
+    bool cuts(std::span<const Sequence> sequences) const;  // one of them into several passes
 
     void zero_gradients();
     const Parameters& gradients() const { return gradients_; }
