@@ -1,55 +1,39 @@
-// parallel.h -- the one place that knows of OpenMP.
+// parallel.h -- loops in threads.
 //
 // Every loop here is split into items whose results do not depend on who computes them, so nothing depends on
 // the number of threads.
 #pragma once
+#include <algorithm>
 #include <cstdint>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+
+#include "utils/threads.h"
 
 // Work is counted in vector instructions, roughly. Below this much a parallel region costs more than it
-// saves: waking the threads takes some microseconds, and milliseconds where other programs use the cores.
+// saves: waking the threads takes some microseconds.
 constexpr int64_t PARALLEL_WORK = 1 << 15;
 
-inline int max_threads() {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
-
-inline int thread_index() {
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-// f(i) for i in [0, n); work: vector instructions of one item. f must not throw.
+// f(i) for i in [0, n), in chunks of so many items; work: vector instructions of one item. f must not throw.
 template <class F>
-void parallel_for(int64_t n, int64_t work, F&& f) {
-#ifdef _OPENMP
-    const bool worth = n > 1 && n * work >= PARALLEL_WORK;
-#pragma omp parallel for schedule(static) if (worth)
-#else
-    (void)work;
-#endif
-    for (int64_t i = 0; i < n; i++) f(i);
+void parallel_chunks(int64_t n, int64_t chunk, int64_t work, const F& f) {
+    const auto range = [](const void* f, int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) (*static_cast<const F*>(f))(i);
+    };
+    if (n > 1 && n * work >= PARALLEL_WORK && max_threads() > 1)
+        run_in_threads(n, chunk, range, &f);
+    else
+        range(&f, 0, n);
 }
 
-// The same for items of unequal size: a thread takes the next one when it is done.
+// Items of about equal size.
 template <class F>
-void parallel_for_uneven(int64_t n, int64_t work, F&& f) {
-#ifdef _OPENMP
-    const bool worth = n > 1 && n * work >= PARALLEL_WORK;
-#pragma omp parallel for schedule(dynamic) if (worth)
-#else
-    (void)work;
-#endif
-    for (int64_t i = 0; i < n; i++) f(i);
+void parallel_for(int64_t n, int64_t work, const F& f) {
+    parallel_chunks(n, std::max<int64_t>(1, n / (16 * max_threads())), work, f);
+}
+
+// The same for items of unequal size.
+template <class F>
+void parallel_for_uneven(int64_t n, int64_t work, const F& f) {
+    parallel_chunks(n, std::max<int64_t>(1, n >> 24), work, f);
 }
 
 // f(begin, end) for ranges of at most `grain` items that cover [0, n); work: vector instructions of one item.

@@ -2,16 +2,17 @@
 
 #include <sched.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <memory>
 #include <set>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "utils/error.h"
 
@@ -46,18 +47,149 @@ int available_cores() {
     return std::max(n, 1);
 }
 
-int set_threads(int n) {
-    if (n <= 0) {
-        const char* wanted = getenv("OMP_NUM_THREADS");
-        n = wanted ? atoi(wanted) : 0;  // a list such as "4,2" means its first number here
-        if (n <= 0) n = available_cores();
-    }
-#ifdef _OPENMP
-    omp_set_dynamic(0);
-    omp_set_max_active_levels(1);
-    omp_set_num_threads(n);
-    return n;
-#else
-    return 1;
+namespace {
+
+// A pause of some ten nanoseconds.
+void pause_core() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");
 #endif
+}
+
+// Returns when *at is no longer `old`: at first without giving the core away, then asleep.
+void wait_for_change(const std::atomic<uint32_t>& at, uint32_t old) {
+    constexpr int SPINS = 16000;  // some 300 microseconds: what lies between the loops of a pass is shorter
+    for (int i = 0; i < SPINS; i++) {
+        if (at.load(std::memory_order_acquire) != old) return;
+        pause_core();
+    }
+    at.wait(old, std::memory_order_acquire);
+}
+
+thread_local int own_index = 0;
+thread_local bool in_loop = false;
+
+using Clock = std::chrono::steady_clock;
+
+class Team {
+  public:
+    explicit Team(int n) : n_(n), rows_(std::make_unique<Row[]>(size_t(n))) {
+        for (int i = 1; i < n; i++) workers_.emplace_back([this, i] { work(i); });
+    }
+    ~Team() {
+        stop_ = true;
+        loops_.fetch_add(1, std::memory_order_release);
+        loops_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
+    }
+    int size() const { return n_; }
+
+    void run(int64_t n, int64_t chunk, void (*f)(const void*, int64_t, int64_t), const void* context) {
+        const Clock::time_point start = Clock::now();
+        if (start < alone_until_) return f(context, 0, n);
+        loop_ = {n, chunk, f, context};
+        const int64_t chunks = (n + chunk - 1) / chunk;
+        unfinished_.store(uint32_t(chunks), std::memory_order_relaxed);
+        for (int i = 0; i < n_; i++) {
+            const auto first = [&](int64_t i) { return uint64_t((chunks * i + n_ - 1) / n_); };
+            rows_[size_t(i)].left.store(first(i) << 32 | first(i + 1), std::memory_order_release);
+        }
+        loops_.fetch_add(1, std::memory_order_release);
+        loops_.notify_all();
+        const int done = do_chunks();
+        const Clock::time_point own_end = Clock::now();
+        for (uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
+            wait_for_change(unfinished_, left);
+        // A thread that took far longer than a chunk takes had lost its core in the middle of one, and may again.
+        const Clock::duration waited = Clock::now() - own_end;
+        if (done && waited > std::chrono::milliseconds(1) + 4 * (own_end - start) / done)
+            alone_until_ = own_end + 9 * waited;
+    }
+
+  private:
+    struct Loop {
+        int64_t n, chunk;
+        void (*f)(const void*, int64_t, int64_t);
+        const void* context;
+    };
+    struct alignas(64) Row {
+        std::atomic<uint64_t> left{0};  // chunks [high half, low half)
+    };
+
+    // The first chunk of a row; false where none is left. The loop stands until its last chunk is finished, so whoever has
+    // taken one may read it, whichever loop he had in mind.
+    static bool take(Row& row, int64_t& chunk) {
+        uint64_t left = row.left.load(std::memory_order_acquire);
+        do {
+            chunk = int64_t(left >> 32);
+            if (chunk >= int64_t(left & 0xffffffff)) return false;
+        } while (!row.left.compare_exchange_weak(left, left + (uint64_t(1) << 32), std::memory_order_acq_rel,
+                                                 std::memory_order_acquire));
+        return true;
+    }
+
+    int do_chunks() noexcept {  // how many it found
+        in_loop = true;
+        int done = 0;
+        for (int i = 0; i < n_; i++)
+            for (int64_t chunk; take(rows_[size_t((own_index + i) % n_)], chunk);) {
+                const Loop& l = loop_;
+                done++;
+                l.f(l.context, chunk * l.chunk, std::min(l.n, (chunk + 1) * l.chunk));
+                if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_all();
+            }
+        in_loop = false;
+        return done;
+    }
+
+    void work(int index) {
+        own_index = index;
+        for (uint32_t seen = 0; !stop_;) {
+            wait_for_change(loops_, seen);
+            seen = loops_.load(std::memory_order_acquire);
+            do_chunks();
+        }
+    }
+
+    const int n_;
+    std::unique_ptr<Row[]> rows_;
+    Loop loop_{};
+    alignas(64) std::atomic<uint32_t> loops_{0};       // that were begun
+    alignas(64) std::atomic<uint32_t> unfinished_{0};  // chunks of this one
+    std::atomic<bool> stop_{false};
+    Clock::time_point alone_until_{};  // the caller does everything itself
+    std::vector<std::thread> workers_;
+};
+
+int wanted_threads(int n) {
+    if (n > 0) return n;
+    const char* wanted = getenv("OMP_NUM_THREADS");
+    n = wanted ? atoi(wanted) : 0;  // a list such as "4,2" means its first number here
+    return n > 0 ? n : available_cores();
+}
+
+// Never destroyed: threads that sleep do not keep a program from ending.
+std::unique_ptr<Team>& team() {
+    static auto& team = *new std::unique_ptr<Team>(std::make_unique<Team>(wanted_threads(0)));
+    return team;
+}
+std::atomic<bool> running{false};
+
+}  // namespace
+
+int set_threads(int n) {
+    n = wanted_threads(n);
+    if (team()->size() != n) team() = std::make_unique<Team>(n);
+    return n;
+}
+
+int max_threads() { return team()->size(); }
+int thread_index() { return own_index; }
+
+void run_in_threads(int64_t n, int64_t chunk, void (*f)(const void*, int64_t, int64_t), const void* context) {
+    if (in_loop || running.exchange(true, std::memory_order_acquire)) return f(context, 0, n);
+    team()->run(n, chunk, f, context);
+    running.store(false, std::memory_order_release);
 }

@@ -24,6 +24,8 @@
 #include <functional>
 #include <vector>
 
+#include "kernels/parallel.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -233,15 +235,13 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream
     cpu_device::run_or_record([=] {
         auto body = [=] { kernel(args...); };
         const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
-#pragma omp parallel for schedule(dynamic) if (blocks * block.x > \
-                                               8192)  // small ones are not worth waking threads for
-        for (int64_t i = 0; i < blocks; i++) {
+        parallel_for_uneven(blocks, block.x * 4, [&](int64_t i) {
             const dim3 bid(unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
                            unsigned(i / (int64_t(grid.x) * grid.y)));
             cpu_device::run_block(
                 grid, block, bid, smem, [](void* c) { (*static_cast<const decltype(body)*>(c))(); },
                 const_cast<void*>(static_cast<const void*>(&body)));
-        }
+        });
     });
 }
 
