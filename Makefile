@@ -14,7 +14,7 @@ OPT      ?= $(if $(SAN),-O1,-O2)
 Q        := $(if $(V),,@)
 comma    := ,
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN:address=address$(comma)undefined -fno-sanitize-recover=undefined) -fno-omit-frame-pointer)
-CXXFLAGS += -std=c++20 $(OPT) -g1 -Wall -Wextra -fno-math-errno -I. $(SANFLAGS)
+CXXFLAGS += -std=c++20 $(OPT) -g1 -pthread -Wall -Wextra -fno-math-errno -I. $(SANFLAGS)
 LDLIBS   += -lutf8proc
 all:
 
@@ -25,10 +25,8 @@ BUILDS    := $(filter-out clean format deps,$(or $(MAKECMDGOALS),all))
 NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 CUDA      ?= $(if $(and $(BUILDS),$(NVCC),$(if $(SAN),,1)),$(call probe,$(HASH)include <cublasLt.h>\nint main() { return cublasLtGetVersion() == 0; },$(NVCC) -x cu - -lcublasLt -o /dev/null),0)
 CUDA_ARCH ?= 80 90a
-OPENMP    ?= $(if $(filter thread,$(SAN)),0,$(call probe,int main() { return 0; },$(CXX) -fopenmp -x c++ - -o /dev/null))
 OPENBLAS  ?= $(if $(filter bench,$(BUILDS)),$(call probe,$(HASH)include <cblas.h>\nint main() { return openblas_get_num_threads() == 0; },$(CXX) -x c++ - -lopenblas -o /dev/null),0)
-CXXFLAGS  += $(if $(filter 1,$(OPENMP)),-fopenmp,-Wno-unknown-pragmas)
-$(if $(BUILDS),$(info $(CXX)  CUDA=$(CUDA)$(if $(filter 1,$(CUDA)), ($(NVCC)$(comma) sm_$(subst $() ,$(comma) sm_,$(CUDA_ARCH))))  OPENMP=$(OPENMP)  $(if $(SAN),SAN=$(SAN)  )build in $(BUILD)/))
+$(if $(BUILDS),$(info $(CXX)  CUDA=$(CUDA)$(if $(filter 1,$(CUDA)), ($(NVCC)$(comma) sm_$(subst $() ,$(comma) sm_,$(CUDA_ARCH))))  $(if $(SAN),SAN=$(SAN)  )build in $(BUILD)/))
 
 # ---- what must be there: libraries from the distribution, installed by make itself where it may ----
 DEPS     ?= 1
@@ -111,7 +109,7 @@ $(BINARIES): LDLIBS += $(CUDA_LIBS)
 
 $(BUILD)/run_tests: $(TEST_OBJ) $(EMULATION_OBJ) $(BUILD)/engine.a
 	$(link)
-$(BUILD)/run_tests: LDLIBS += -lgtest -lgtest_main -lpthread
+$(BUILD)/run_tests: LDLIBS += -lgtest -lgtest_main
 test: all $(BUILD)/run_tests
 	@PROGRAMS=$(or $(BIN),./) tests/run.sh $(BUILD)/test.log $(if $(filter thread,$(SAN)),setarch -R )./$(BUILD)/run_tests
 
@@ -139,7 +137,7 @@ $(BUILD)/fuzz_%: LDLIBS += -fsanitize=fuzzer
 fuzz:
 	@command -v clang++ >/dev/null || { echo "make fuzz needs clang: apt-get install -y clang"; exit 1; }
 	@$(MAKE) --no-print-directory CXX=clang++ BUILD=build-fuzz SAN="fuzzer-no-link,address,undefined -fno-sanitize=vptr" OPT="-O1 -fno-sanitize-recover=undefined" \
-	    OPENMP=0 CUDA=0 $(FUZZERS:%=build-fuzz/%)
+	    CUDA=0 $(FUZZERS:%=build-fuzz/%)
 	@cd build-fuzz && for f in $(FUZZERS); do mkdir -p corpus/$$f ../tests/seeds/$$f; echo "== $$f"; \
 	    ./$$f -max_total_time=$(SECONDS) -max_len=65536 -timeout=10 -verbosity=0 -print_final_stats=1 corpus/$$f ../tests/seeds/$$f || exit 1; done
 

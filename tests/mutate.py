@@ -123,7 +123,7 @@ class Builder:
                 return False
             compiled.append(out)
         # first what was broken: of an inline function the linker takes the first
-        link = run(["g++"] + self.flags + ["-fopenmp"] * ("-fsanitize=thread" not in self.flags) + compiled + objects + self.rest +
+        link = run(["g++"] + self.flags + compiled + objects + self.rest +
                    ["-lgtest", "-lgtest_main", "-lutf8proc", "-lpthread", "-o", self.program], 300)
         if link.returncode:
             sys.exit(link.stderr)

@@ -43,10 +43,10 @@ ptxas:
 # are left out, the golden files come along: what was built here runs where there is a driver and cuBLASLt.
 GPU_TEST_OBJ := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/test_cuda_*.cpp)) $(TESTS_CU:%.cu=$(BUILD)/cuda/%.o)
 GPU_PROGRAMS := $(addprefix $(BUILD)/,run_gpu_tests bench_cuda bench_model)
-STATIC       := -static-libstdc++ -static-libgcc -Wl,-Bstatic -lgtest -lgtest_main $(if $(filter 1,$(OPENMP)),-lgomp) -Wl,-Bdynamic
+STATIC       := -static-libstdc++ -static-libgcc -Wl,-Bstatic -lgtest -lgtest_main -Wl,-Bdynamic
 define static_link
 	@echo "LINK $@"
-	$(Q)$(CXX) $(filter-out -fopenmp,$(CXXFLAGS)) $(filter %.o,$^) $(filter %.a,$^) $(STATIC) $(CUDA_LIBS) -s -o $@
+	$(Q)$(CXX) $(CXXFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(STATIC) $(CUDA_LIBS) -s -o $@
 endef
 $(BUILD)/run_gpu_tests: $(GPU_TEST_OBJ) $(CUDA_OBJ) $(BUILD)/engine.a
 	$(static_link)
