@@ -70,19 +70,23 @@ GenerateOptions DecodingFlags::with_preset(const Options& flags) const {
 
 bool DecodingFlags::is_greedy(const Options& flags) const {
     const GenerateOptions o = with_preset(flags);
+    for (const char* name : {"--preset", "--temperature", "--top-k"})
+        if (!flags.sound(name)) return false;  // what was meant is not known
     return o.temperature == 0 || o.top_k == 1;
 }
 
 void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& faults) const {
+    if (!flags.sound("--preset")) return;
     const GenerateOptions o = with_preset(flags);
     if (o.temperature == 0)
         flags.refuse_typed(faults, {"--top-k", "--top-p", "--confidence"},
-                           "has no effect at --temperature 0, which is greedy; raise that");
+                           "has no effect at --temperature 0, which is greedy; raise that", "--temperature");
     if (!two_rules && o.remasking != Remasking::LowConfidenceDynamic)
-        flags.refuse_typed(faults, {"--threshold"},
-                           "is for --remasking low_confidence_dynamic; leave it out");
+        flags.refuse_typed(faults, {"--threshold"}, "is for --remasking low_confidence_dynamic; leave it out",
+                           "--remasking");
     if (two_rules || o.remasking != Remasking::EntropyBounded)
-        flags.refuse_typed(faults, {"--eb-threshold"}, "is for --remasking entropy_bounded; add that");
+        flags.refuse_typed(faults, {"--eb-threshold"}, "is for --remasking entropy_bounded; add that",
+                           "--remasking");
 }
 
 GenerateOptions DecodingFlags::resolve(const Options& flags, const ModelConfig& config,

@@ -184,13 +184,17 @@ TEST(Cli, OptionsWithoutEffectAreRefusedWhereTheyAreTyped) {
     const auto fault = [](const std::vector<std::string>& arguments) {
         Demo d;
         d.options.check([&](Faults& faults) {
-            d.options.refuse_typed(faults, {"--kv-slots", "--ignore-eos", "--stop-ids"}, "is idle");
+            d.options.refuse_typed(faults, {"--kv-slots", "--ignore-eos", "--stop-ids"}, "is idle",
+                                   "--steps");
         });
         return d.fault(arguments);
     };
     EXPECT_EQ(fault({"--kv-slots", "0", "--no-ignore-eos", "--steps", "3"}),
               "--kv-slots: is idle\n--ignore-eos: is idle");
     EXPECT_EQ(fault({"--config", config_file("kv_slots = 3\nstop_ids = [1]\n")}), "");
+    // A value that is a fault itself is one fault, and what leaves an option idle must be known.
+    EXPECT_EQ(fault({"--kv-slots", "x"}), "--kv-slots x: expected an integer");
+    EXPECT_EQ(fault({"--kv-slots", "3", "--steps", "x"}), "--steps x: expected an integer");
 }
 
 TEST(Cli, ConfigFile) {

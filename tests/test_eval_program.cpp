@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -242,6 +243,9 @@ TEST_F(EvalProgram, FaultsOfEveryKindAreListedTogether) {
          {"no_model", "default_model/: is given twice", "'chess'", "no_folder/items: cannot write",
           "--top-p 0", "--steps 99", "--mask-sets: is for --likelihood", "--device gpu"})
         EXPECT_NE(r.err.find(part), std::string::npos) << part << "\n" << r.err;
+    // One fault makes no others.
+    const Outcome one = run("--temperature inf --top-k 4 --num-samples 2 --problems 1");
+    EXPECT_EQ(std::count(one.err.begin(), one.err.end(), '\n'), 1) << one.err;
     // What does not fit the model, before anything is generated.
     const Outcome longer = run("--gen-length 100000 --problems 1 --block 0 --stop-ids 999");
     EXPECT_EQ(longer.code, 2);

@@ -66,13 +66,16 @@ void RlFlags::declare(Options& flags) {
         if (options.masks.low > options.masks.high)
             faults.add("--mask-low %g is above --mask-high %g", options.masks.low, options.masks.high);
         if (options.loss.loss_norm != LossNorm::Constant)
-            flags.refuse_typed(faults, {"--norm-length"}, "is the divisor of --loss-norm constant; add that");
+            flags.refuse_typed(faults, {"--norm-length"}, "is the divisor of --loss-norm constant; add that",
+                               "--loss-norm");
         if (options.kind == RlObjective::TraceRl)
             flags.refuse_typed(
                 faults, {"--masks", "--mask-low", "--mask-high", "--mask-ratio-per"},
-                "masks are drawn with --objective random-masking and coupled only; leave it out");
+                "masks are drawn with --objective random-masking and coupled only; leave it out",
+                "--objective");
         else
-            flags.refuse_typed(faults, {"--shrink"}, "merges steps of --objective tracerl; leave it out");
+            flags.refuse_typed(faults, {"--shrink"}, "merges steps of --objective tracerl; leave it out",
+                               "--objective");
     });
 }
 
@@ -95,7 +98,8 @@ void declare_optimizer(Options& flags, OptimizerOptions& o, const std::string& p
         .range(0, 1e9);
     flags.check([&flags, &o, floor = name("min-lr-ratio"), schedule = name("schedule")](Faults& faults) {
         if (o.schedule == Schedule::Constant)
-            flags.refuse_typed(faults, {floor}, "is the floor of " + schedule + " cosine; add that");
+            flags.refuse_typed(faults, {floor}, "is the floor of " + schedule + " cosine; add that",
+                               schedule);
     });
 }
 
@@ -123,11 +127,12 @@ void declare_sft_masks(Options& flags, SftMaskOptions& o) {
         const bool noisy = o.method == SftMethod::SemiAr || o.method == SftMethod::RandomMask;
         if (!noisy)
             flags.refuse_typed(faults, {"--mask-low", "--mask-high", "--weight-by-level", "--complementary"},
-                               "is for noise: --method semi-ar or random-mask; leave it out");
+                               "is for noise: --method semi-ar or random-mask; leave it out", "--method");
         if (o.method != SftMethod::Trace)
-            flags.refuse_typed(faults, {"--shrink"}, "merges steps of --method trace; leave it out");
+            flags.refuse_typed(faults, {"--shrink"}, "merges steps of --method trace; leave it out",
+                               "--method");
         if (o.method != SftMethod::SemiAr)
-            flags.refuse_typed(faults, {"--sft-block"}, "is for --method semi-ar; leave it out");
+            flags.refuse_typed(faults, {"--sft-block"}, "is for --method semi-ar; leave it out", "--method");
         if (!noisy) return;
         if (o.low > o.high) faults.add("--mask-low %g is above --mask-high %g", o.low, o.high);
         if (o.weight_by_level && o.low <= 0)

@@ -125,15 +125,16 @@ void RunFlags::declare(Options& f) {
         if (run.enlarge_at > run.steps)
             f.refuse_typed(faults, {"--enlarge-at"},
                            format("the run ends at --total-steps %lld, before step %lld",
-                                  (long long)run.steps, (long long)run.enlarge_at));
+                                  (long long)run.steps, (long long)run.enlarge_at),
+                           "--total-steps");
         if (run.sft.steps == 0)
             f.refuse_typed(faults,
                            {"--sft-batch", "--sft-pad-tokens", "--sft-until", "--sft-eval-every",
                             "--sft-eval-problems", "--sft-mask-low", "--sft-mask-high", "--sft-lr"},
-                           "there is no warm start; add --sft-steps");
+                           "there is no warm start; add --sft-steps", "--sft-steps");
         else if (run.sft_eval_every == 0)
             f.refuse_typed(faults, {"--sft-until", "--sft-eval-problems"},
-                           "the accuracy is never measured; raise --sft-eval-every");
+                           "the accuracy is never measured; raise --sft-eval-every", "--sft-eval-every");
         if (run.sft.masks.low > run.sft.masks.high)
             faults.add("--sft-mask-low %g is above --sft-mask-high %g", run.sft.masks.low,
                        run.sft.masks.high);

@@ -63,7 +63,8 @@ void SftFlags::declare(Options& f) {
         if (!eval_data.empty() && eval_split > 0)
             faults.add("--eval-data and --eval-split: give one of them");
         if (eval_data.empty() && eval_split == 0)
-            f.refuse_typed(faults, {"--eval-every"}, "nothing is held out; add --eval-data or --eval-split");
+            f.refuse_typed(faults, {"--eval-every"}, "nothing is held out; add --eval-data or --eval-split",
+                           "--eval-split");
         if (!out.empty() && resumed) faults.add("--out and --resume: a resumed run stays in its folder");
         if (!out.empty()) f.refuse_typed(faults, {"--name"}, "--out names the run's folder; leave one out");
         if (resumed && !replayed)

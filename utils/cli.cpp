@@ -83,6 +83,12 @@ struct Options::State {
             if (entry->has_name(key)) return entry;
         return nullptr;
     }
+    // "--top-k", an option that there is.
+    const OptionEntry& entry(const std::string& name) {
+        const OptionEntry* found = (parent ? parent : this)->find(name.substr(name.find_first_not_of('-')));
+        CHECK(found, "no option %s", name.c_str());
+        return *found;
+    }
     std::string suggestion(const std::string& key, const char* dashes, bool as_key) {
         const OptionEntry* best = nullptr;
         size_t best_distance = key.size() < 4 ? 2 : key.size() / 3 + 2;  // and less than that
@@ -183,21 +189,15 @@ std::string Options::chosen() const {
     return command ? command->name : "";
 }
 
-bool Options::given(const std::string& name) const {
-    State* root = state_->parent ? state_->parent : state_.get();
-    const OptionEntry* entry = root->find(name.substr(name.find_first_not_of('-')));
-    CHECK(entry, "no option %s", name.c_str());
-    return entry->set;
-}
+bool Options::given(const std::string& name) const { return state_->entry(name).set; }
+bool Options::sound(const std::string& name) const { return !state_->entry(name).faulty; }
 
-void Options::refuse_typed(Faults& faults, const std::vector<std::string>& names,
-                           const std::string& why) const {
-    State* root = state_->parent ? state_->parent : state_.get();
-    for (const std::string& name : names) {
-        const OptionEntry* entry = root->find(name.substr(2));
-        CHECK(entry, "no option %s", name.c_str());
-        if (entry->on_command_line) faults.add("%s: %s", name.c_str(), why.c_str());
-    }
+void Options::refuse_typed(Faults& faults, const std::vector<std::string>& names, const std::string& why,
+                           const std::string& beside) const {
+    if (!beside.empty() && !sound(beside)) return;
+    for (const std::string& name : names)
+        if (const OptionEntry& entry = state_->entry(name); entry.on_command_line && !entry.faulty)
+            faults.add("%s: %s", name.c_str(), why.c_str());
 }
 
 std::string Options::canonical(const std::string& name) const {
@@ -330,6 +330,7 @@ void Options::State::read_config(Faults& faults) {
         std::vector<std::string> words;
         std::string fault = entry->from_toml(item.value, words);
         if (fault.empty()) fault = entry->assign(words);
+        entry->faulty = !fault.empty();
         if (!fault.empty())
             faults.add("%s:%d: %s = %s: expected %s", config.c_str(), item.line, item.key.c_str(),
                        shorten(item.value).c_str(), fault.c_str());
@@ -395,6 +396,7 @@ bool Options::parse(const std::vector<std::string>& arguments) {
         if (entry->on_command_line) {
             const std::string fault = entry->assign(entry->words());
             std::string given = entry->arguments.empty() ? "" : entry->arguments.back();
+            entry->faulty = entry->faulty || !fault.empty();
             if (!fault.empty())
                 faults.add("%s %s: expected %s", entry->shown().c_str(),
                            given.empty() ? "''" : given.substr(0, 80).c_str(), fault.c_str());

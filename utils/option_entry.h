@@ -19,7 +19,8 @@ struct OptionEntry : Option {
     bool is_required = false, in_config = true;
     std::vector<std::string> arguments;  // as the command line gave them
     bool on_command_line = false;
-    bool set = false;  // by command line or file
+    bool set = false;     // by command line or file
+    bool faulty = false;  // by what it was to be set to
 
     Option& range(double low, double high) override;
     Option& choices(std::vector<std::string> values) override;
