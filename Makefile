@@ -124,7 +124,7 @@ $(BUILD)/bench_%: LDLIBS += $(if $(filter 1,$(OPENBLAS)),-lopenblas)
 $(BUILD)/tests/bench_%.o: CXXFLAGS += -DOPENBLAS=$(OPENBLAS)
 bench: all $(BENCHES)
 	@for b in $(BENCHES); do echo "== $$b"; ./$$b || exit 1; done
-	@echo "== tests/bench_peers.sh"; tests/bench_peers.sh $(BUILD)
+	@echo "== tests/bench_peers.sh"; PROGRAMS=$(or $(BIN),./) tests/bench_peers.sh $(BUILD)
 
 # ---- fuzzing, by clang's libFuzzer: every parser for SECONDS, from tests/seeds/ and what build-fuzz/corpus/ has collected ----
 SECONDS ?= 60

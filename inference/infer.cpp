@@ -86,7 +86,8 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
     faults.attempt([&] { check_device(common.device); });
     for (const std::string& file : {o.logits, o.trace_html})
         if (!file.empty()) faults.attempt([&] { check_writable(file); });
-    for (const std::string& file : {o.file, o.input, o.encode})
+    if (!o.file.empty()) faults.attempt([&] { check_readable(o.file); });
+    for (const std::string& file : {o.input, o.encode})
         if (!file.empty() && file != "-") faults.attempt([&] { check_readable(file); });
     if (!o.encode.empty()) return;
     if (!faults.attempt([&] {

@@ -76,7 +76,8 @@ void InferOptions::declare(Options& flags, const Common& common) {
         if (visual && (common.json || !input.empty()))
             faults.add("--visual shows one answer: not with --json or --input");
         if (visual && num_samples > 1) faults.add("--visual shows one answer: not with --num-samples");
-        if (num_samples > 1 && decoding.is_greedy(flags))
+        // Lines of --input have a say of their own, and in a chat /set has.
+        if (input.empty() && num_samples > 1 && decoding.is_greedy(flags))
             faults.add("--num-samples %d: at --temperature 0 or --top-k 1 they would all be the same",
                        num_samples);
         if (prompt_ids_given)
@@ -84,6 +85,6 @@ void InferOptions::declare(Options& flags, const Common& common) {
         if (decoding.options.infill)
             idle({"--system", "--gen-length"},
                  "a text with gaps is taken as it is with --infill; leave it out");
-        if (!nothing) decoding.refuse_idle(flags, false, faults);
+        if (!nothing && input.empty() && !chat) decoding.refuse_idle(flags, false, faults);
     });
 }

@@ -46,13 +46,10 @@ std::string preset_name(const std::string& name) {
 }
 
 void read_ignore_eos(Decoding& d, const Field& f) {
-    if (!f.flag()) {
-        if (d.options.stop_ids.empty()) d.options.stop_ids = f.eos_ids;
-    } else if (has(f.line, "stop_ids")) {
-        fail(Exit::BadFile, "%s: 'ignore_eos' and 'stop_ids' exclude each other", f.where.c_str());
-    } else {
+    if (f.flag())
         d.options.stop_ids.clear();
-    }
+    else if (d.options.stop_ids.empty())
+        d.options.stop_ids = f.eos_ids;
 }
 
 // In the order in which they are read: a preset before what it sets, a block before its steps.
@@ -142,6 +139,10 @@ Decoding read_line_options(const Json& line, const std::string& where, const Dec
                  meant->name);
         }
     }
+    const auto ignore = given.find(find_key("ignore_eos")), stop = given.find(find_key("stop_ids"));
+    if (ignore != given.end() && stop != given.end() && get_bool(line, ignore->second.c_str(), where))
+        fail(Exit::BadFile, "%s: '%s' and '%s' exclude each other", where.c_str(), ignore->second.c_str(),
+             stop->second.c_str());
     Decoding out = base;
     for (const auto& [key, name] : given) key->read(out, {line, name.c_str(), where, config, eos_ids});
     const std::vector<std::string> found =

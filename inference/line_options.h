@@ -15,7 +15,7 @@ struct Decoding {
 // block, steps, remasking, threshold, eb_threshold, confidence, temperature, top_k, top_p, stop_ids, ignore_eos, infill,
 // seed, num_samples; null is as good as none. A preset sets what the line does not say itself.
 // base: what the command line says, valid; eos_ids: the model's own stop ids; flags: the program's, for their aliases.
-// Throws Error(BadFile) with `where`, key, value and what is allowed; also for a key that is one letter or two from one of
-// these, and for an option of the engine that cannot differ between lines. Other keys are the caller's.
+// Throws Error(BadFile) with `where`, key, value and what is allowed; also for a key that is one of these
+// misspelt (in one letter of seven or more, in case or hyphens), and for an option of the engine that cannot differ between lines. Other keys are the caller's.
 Decoding read_line_options(const Json& line, const std::string& where, const Decoding& base,
                            const ModelConfig& config, const std::vector<int>& eos_ids, const Options& flags);

@@ -1,13 +1,15 @@
 #!/bin/bash
 # bench_peers.sh -- the same work by PyTorch and transformers, beside ours: updates and generation, as ratios.
-#   tests/bench_peers.sh FOLDER_OF_BENCHES     (make bench runs it)
+#   tests/bench_peers.sh FOLDER_OF_BENCHES     (make bench runs it; the programs are in PROGRAMS, ./)
 # PYTHON (python3) has to have torch, transformers and safetensors; ORACLE (../shared/oracle) has to have bench_torch.py and
 # bench_torch_generate.py, which say what they do. Where either is missing nothing is compared. THREADS (2) for both.
 # Takes minutes: at `small` the padded layout of 32 responses alone takes two.
 set -euo pipefail
 benches=$1
-PYTHON=${PYTHON:-python3} ORACLE=${ORACLE:-../shared/oracle} THREADS=${THREADS:-2}
-[ -f "$ORACLE/bench_torch.py" ] || { echo "peers   left out: no $ORACLE/bench_torch.py"; exit 0; }
+PYTHON=${PYTHON:-python3} PROGRAMS=${PROGRAMS:-./} ORACLE=${ORACLE:-../shared/oracle} THREADS=${THREADS:-2}
+for peer in bench_torch.py bench_torch_generate.py; do
+    [ -f "$ORACLE/$peer" ] || { echo "peers   left out: no $ORACLE/$peer"; exit 0; }
+done
 "$PYTHON" -c 'import torch, transformers, safetensors' 2>/dev/null ||
     { echo "peers   left out: $PYTHON has not torch, transformers and safetensors (PYTHON=... names another)"; exit 0; }
 work=$(mktemp -d)
@@ -17,14 +19,14 @@ number() { grep -o "\"$1\": *[0-9.e+-]*" | head -1 | sed 's/.*: *//'; }  # of a 
 ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 
 for preset in tiny mini small; do
-    ./convert init --preset $preset --tokenizer bytes --seed 1 --out "$work/$preset" >/dev/null
+    "$PROGRAMS"convert init --preset $preset --tokenizer bytes --seed 1 --out "$work/$preset" >/dev/null
 done
 
 # One update: forward, loss, backward, no optimizer. 32 responses, of prompts of their own and of 4 prompts.
 for preset in mini small; do
     for per_prompt in 1 8; do
         "$benches/bench_update" records 32 $per_prompt >"$work/records.jsonl"
-        ours=$(./train_tracerl --device cpu --threads "$THREADS" --progress none --model "$work/$preset" \
+        ours=$("$PROGRAMS"train_tracerl --device cpu --threads "$THREADS" --progress none --model "$work/$preset" \
             --replay "$work/records.jsonl" --keep-accuracy all | number update_s)
         line="update     $preset, 32 responses, $per_prompt to a prompt: $ours s"
         for layout in dllm-rl packed; do
@@ -43,7 +45,7 @@ for run in "tiny float32" "mini float32" "small float32" "small bfloat16"; do
     vocabulary=$(number vocab_size <"$work/$preset/config.json")
     prompt=$(seq -s, 0 63 | awk -F, -v n=$((vocabulary / 2)) '{ for (i = 1; i <= NF; i++) printf "%s%d", (i > 1 ? "," : ""), 1 + $i % n }')
     [ $dtype = bfloat16 ] && ours_dtype=bf16 || ours_dtype=fp32
-    ours=$(./infer --device cpu --threads "$THREADS" --model "$work/$preset" --dtype $ours_dtype --prompt-ids "$prompt" \
+    ours=$("$PROGRAMS"infer --device cpu --threads "$THREADS" --model "$work/$preset" --dtype $ours_dtype --prompt-ids "$prompt" \
         --gen-length 128 --block 4 --steps 4 --remasking low_confidence_static --ignore-eos --json 2>/dev/null |
         "$PYTHON" -c 'import json, sys; t = json.loads(sys.stdin.readline())["timings"]; print(round(128 / (t["prefill_s"] + t["generate_s"]), 1))')
     theirs=$("$PYTHON" "$ORACLE/bench_torch_generate.py" --model "$work/$preset" --prompt-length 64 --gen-length 128 --block 4 \

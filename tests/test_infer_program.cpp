@@ -143,6 +143,7 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
         {R"("gen_length": 300)",
          ":2: a prompt of 1 and --gen-length 300 take 304 positions, the model has 256"},
         {R"("ignore_eos": true, "stop_ids": [1])", ":2: 'ignore_eos' and 'stop_ids' exclude each other"},
+        {R"("ignore_eos": true, "stop-ids": [1])", ":2: 'ignore_eos' and 'stop-ids' exclude each other"},
         {R"("gen_length": 8, "max_tokens": 8)", ":2: 'gen_length' and 'max_tokens' are the same option"},
         {R"("Temprature": 1)", ":2: unknown key 'Temprature'; did you mean 'temperature'?"},
         {R"("top-k": 1)", ""},  // as on the command line
@@ -161,6 +162,16 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
             EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
         }
     }
+}
+
+// What a line may change is not judged by the command line alone; a file is a file, whatever its name.
+TEST_F(InferProgram, LinesMayGiveAnOptionItsMeaning) {
+    Outcome r = with_model("--input - --gen-length 4 --num-samples 2 --top-k 5 --dry-run",
+                           "{\"prompt\": \"b\", \"temperature\": 1}\n");
+    EXPECT_EQ(r.code, 0) << r.err;
+    r = with_model("--file - --gen-length 4");
+    EXPECT_EQ(r.code, 3) << r.err;
+    EXPECT_TRUE(contains(r.err, "-: ")) << r.err;
 }
 
 TEST_F(InferProgram, MistakesAreNamedTogether) {

@@ -46,6 +46,22 @@ TEST(RunFolder, RunsOfTheSameSecondHaveFoldersOfTheirOwn) {
     EXPECT_EQ(paths.size(), 4u);
 }
 
+// After a resume from an older checkpoint the newest are those of the steps that were done last.
+TEST(RunFolder, SamplesThatWillBeWrittenAgainDoNotCount) {
+    RunFolder run = RunFolder::create(fresh("samples"), "x", "");
+    const auto write = [&](int step) { run.sample(format("step-%06d.jsonl", step), "{}\n", 2); };
+    const auto there = [&](int step) {
+        return file_exists(run.file(format("samples/step-%06d.jsonl", step)));
+    };
+    for (const int step : {18, 19, 20, 11, 12}) write(step);
+    EXPECT_TRUE(there(11) && there(12) && there(19) && there(20));
+    EXPECT_FALSE(there(18));
+    write(13);
+    EXPECT_TRUE(there(12) && there(13) && !there(11));
+    for (int step = 14; step <= 20; step++) write(step);
+    EXPECT_TRUE(there(19) && there(20) && !there(18));
+}
+
 TEST(RunFolder, OldCheckpointsGoAndMetricsAreCut) {
     const std::string path = fresh("prune");
     RunFolder run = RunFolder::create(path, "x", "");

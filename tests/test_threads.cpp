@@ -163,3 +163,33 @@ TEST(Threads, AfterALongWaitTheCallerGoesOnAlone) {
     });
     EXPECT_EQ(others, 0);
 }
+
+// Nor is one that merely took long: a thread that was on a core all the time is given more.
+TEST(Threads, AnExpensiveChunkIsNoReasonToGoOnAlone) {
+    const Threads now(2);
+    int others_of_all = 0;
+    for (int attempt = 0; attempt < 20 && others_of_all == 0;
+         attempt++) {  // another program may take a core in one
+        std::atomic<bool> began{false};
+        const auto start = std::chrono::steady_clock::now(),
+                   deadline = start + std::chrono::milliseconds(100);
+        loop(2, 1, [&](int64_t, int64_t) {
+            if (thread_index() == 0) {
+                while (!began && std::chrono::steady_clock::now() < deadline) usleep(100);
+            } else {
+                began = true;
+                const auto now = std::chrono::steady_clock::now(),
+                           end = now + std::chrono::milliseconds(5) + 10 * (now - start);
+                while (std::chrono::steady_clock::now() < end) {
+                }
+            }
+        });
+        std::atomic<int> others{0};
+        loop(100, 1, [&](int64_t, int64_t) {
+            others += thread_index() != 0;
+            usleep(10);
+        });
+        if (began) others_of_all += others;
+    }
+    EXPECT_GT(others_of_all, 0);
+}

@@ -191,7 +191,9 @@ std::string facts(const RunRecord& run) {
         const std::string phase = phase_of(line);
         rl += phase == "rl";
         sft += phase == "sft";
-        const double t = number_at(line, "/seconds");
+        double t = number_at(line, "/seconds");
+        if (!std::isfinite(t))  // as older runs have it
+            t = number_at(line, "/rollout_s") + number_at(line, "/reward_s") + number_at(line, "/update_s");
         if (std::isfinite(t)) seconds += t;
         mismatch = std::fmax(mismatch, number_at(line, "/logprob_mismatch"));
         const double bad = number_at(line, "/skipped_updates");

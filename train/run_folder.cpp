@@ -168,8 +168,9 @@ void RunFolder::truncate_metrics(int64_t lines) {
 void RunFolder::prune(const std::string& folder, int keep, const std::string& newest) const {
     if (keep <= 0) return;
     const std::vector<std::string> all = steps_in(file(folder));
-    for (size_t i = 0; i + size_t(keep) < all.size(); i++) {
-        if (all[i] == newest) continue;
+    // After a resume from an older checkpoint some are of steps that will be done again: they will be written anew.
+    const auto end = size_t(std::upper_bound(all.begin(), all.end(), newest) - all.begin());
+    for (size_t i = 0; i + size_t(keep) < end; i++) {
         const std::string old = file(folder + "/" + all[i]);
         std::error_code ignored;  // something old that cannot be removed is no reason to stop a run
         fs::remove_all(old, ignored);

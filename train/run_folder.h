@@ -47,7 +47,7 @@ class RunFolder {
     std::string latest() const;  // path of the newest checkpoint; empty where there is none
 
   private:
-    // Removes all but the last `keep` entries step-* of a folder, by their names, which order them; never `newest`.
+    // Of the entries step-* of a folder up to `newest`, by their names, which order them, removes all but the last `keep`.
     void prune(const std::string& folder, int keep, const std::string& newest) const;
     RunFolder(std::string path) : path_(std::move(path)) {}
     void lock();  // one process per run; throws Error(Usage) where another has it

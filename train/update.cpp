@@ -5,7 +5,7 @@
 
 namespace {
 
-// Outputs of so many passes stay on the device until the host asks for them. One number per target: next to nothing.
+// Outputs of so many full passes stay on the device until the host asks for them. One number per target: next to nothing.
 constexpr int OUTPUT_PASSES = 16;
 
 int64_t count_targets(const Sequence& s) {

@@ -7,10 +7,13 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -73,25 +76,36 @@ thread_local bool in_loop = false;
 
 using Clock = std::chrono::steady_clock;
 
+// Nanoseconds of the calling thread's life without a core, from some origin: only differences mean something.
+int64_t ns_off_core() {
+    timespec cpu;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count() - cpu.tv_sec * 1000000000 -
+           cpu.tv_nsec;
+}
+
 class Team {
   public:
     explicit Team(int n) : n_(n), rows_(std::make_unique<Row[]>(size_t(n))) {
-        for (int i = 1; i < n; i++) workers_.emplace_back([this, i] { work(i); });
+        for (int i = 1; i < n; i++) try {
+                workers_.emplace_back([this, i] { work(i); });
+            } catch (const std::system_error&) {
+                stop();
+                fail(Exit::Runtime, "of %d threads only %d can be started; choose fewer with --threads", n,
+                     i);
+            }
     }
-    ~Team() {
-        stop_ = true;
-        loops_.fetch_add(1, std::memory_order_release);
-        loops_.notify_all();
-        for (std::thread& worker : workers_) worker.join();
-    }
+    ~Team() { stop(); }
     int size() const { return n_; }
 
-    void run(int64_t n, int64_t chunk, void (*f)(const void*, int64_t, int64_t), const void* context) {
+    void run(int64_t n, int64_t chunk, void (*f)(const void*, int64_t, int64_t),
+             const void* context) noexcept {
         const Clock::time_point start = Clock::now();
         if (start < alone_until_) return f(context, 0, n);
         loop_ = {n, chunk, f, context};
         const int64_t chunks = (n + chunk - 1) / chunk;
         unfinished_.store(uint32_t(chunks), std::memory_order_relaxed);
+        off_core_.store(0, std::memory_order_relaxed);
         for (int i = 0; i < n_; i++) {
             const auto first = [&](int64_t i) { return uint64_t((chunks * i + n_ - 1) / n_); };
             rows_[size_t(i)].left.store(first(i) << 32 | first(i + 1), std::memory_order_release);
@@ -102,9 +116,10 @@ class Team {
         const Clock::time_point own_end = Clock::now();
         for (uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
             wait_for_change(unfinished_, left);
-        // A thread that took far longer than a chunk takes had lost its core in the middle of one, and may again.
+        // A thread had lost its core in the middle of a chunk, and may again.
         const Clock::duration waited = Clock::now() - own_end;
-        if (done && waited > std::chrono::milliseconds(1) + 4 * (own_end - start) / done)
+        if (done && waited > std::chrono::milliseconds(1) + 4 * (own_end - start) / done &&
+            std::chrono::nanoseconds(off_core_.load(std::memory_order_relaxed)) > waited / 2)
             alone_until_ = own_end + 9 * waited;
     }
 
@@ -131,17 +146,33 @@ class Team {
     }
 
     int do_chunks() noexcept {  // how many it found
+        constexpr auto LONG = std::chrono::microseconds(500);
         in_loop = true;
         int done = 0;
+        const int64_t away = own_index ? ns_off_core() : 0;
         for (int i = 0; i < n_; i++)
             for (int64_t chunk; take(rows_[size_t((own_index + i) % n_)], chunk);) {
                 const Loop& l = loop_;
                 done++;
+                const Clock::time_point begun = Clock::now();
                 l.f(l.context, chunk * l.chunk, std::min(l.n, (chunk + 1) * l.chunk));
+                if (own_index && Clock::now() - begun > LONG) {
+                    const int64_t lost = ns_off_core() - away;
+                    int64_t most = off_core_.load(std::memory_order_relaxed);
+                    while (lost > most && !off_core_.compare_exchange_weak(most, lost)) {
+                    }
+                }
                 if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_all();
             }
         in_loop = false;
         return done;
+    }
+
+    void stop() {
+        stop_ = true;
+        loops_.fetch_add(1, std::memory_order_release);
+        loops_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
     }
 
     void work(int index) {
@@ -158,6 +189,8 @@ class Team {
     Loop loop_{};
     alignas(64) std::atomic<uint32_t> loops_{0};       // that were begun
     alignas(64) std::atomic<uint32_t> unfinished_{0};  // chunks of this one
+    std::atomic<int64_t> off_core_{
+        0};  // nanoseconds a worker was without a core around a long chunk, the most
     std::atomic<bool> stop_{false};
     Clock::time_point alone_until_{};  // the caller does everything itself
     std::vector<std::thread> workers_;
@@ -167,13 +200,20 @@ int wanted_threads(int n) {
     if (n > 0) return n;
     const char* wanted = getenv("OMP_NUM_THREADS");
     n = wanted ? atoi(wanted) : 0;  // a list such as "4,2" means its first number here
-    return n > 0 ? n : available_cores();
+    return n > 0 ? std::min(n, 1024) : available_cores();
 }
 
-// Never destroyed: threads that sleep do not keep a program from ending.
+// Never destroyed: threads that sleep do not keep a program from ending. Null before the first use.
 std::unique_ptr<Team>& team() {
-    static auto& team = *new std::unique_ptr<Team>(std::make_unique<Team>(wanted_threads(0)));
+    static auto& team = *new std::unique_ptr<Team>;
     return team;
+}
+Team& started_team() {
+    static std::once_flag started;
+    std::call_once(started, [] {
+        if (!team()) team() = std::make_unique<Team>(wanted_threads(0));
+    });
+    return *team();
 }
 std::atomic<bool> running{false};
 
@@ -181,15 +221,17 @@ std::atomic<bool> running{false};
 
 int set_threads(int n) {
     n = wanted_threads(n);
-    if (team()->size() != n) team() = std::make_unique<Team>(n);
+    if (team() && team()->size() == n) return n;
+    team().reset();
+    team() = std::make_unique<Team>(n);
     return n;
 }
 
-int max_threads() { return team()->size(); }
+int max_threads() { return started_team().size(); }
 int thread_index() { return own_index; }
 
 void run_in_threads(int64_t n, int64_t chunk, void (*f)(const void*, int64_t, int64_t), const void* context) {
     if (in_loop || running.exchange(true, std::memory_order_acquire)) return f(context, 0, n);
-    team()->run(n, chunk, f, context);
+    started_team().run(n, chunk, f, context);
     running.store(false, std::memory_order_release);
 }
