@@ -19,7 +19,7 @@ number() { grep -o "\"$1\": *[0-9.e+-]*" | head -1 | sed 's/.*: *//'; }  # of a 
 ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 
 for preset in tiny mini small; do
-    "$PROGRAMS"convert init --preset $preset --tokenizer bytes --seed 1 --out "$work/$preset" >/dev/null
+    "$PROGRAMS"convert init --preset $preset --tokenizer bytes --seed 1 --progress none --out "$work/$preset" >/dev/null
 done
 
 # One update: forward, loss, backward, no optimizer. 32 responses, of prompts of their own and of 4 prompts.

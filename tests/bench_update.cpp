@@ -13,6 +13,7 @@
 #include "tests/timed_ops.h"
 #include "tokenizer/byte_tokenizer.h"
 #include "train/rl_update.h"
+#include "utils/json.h"
 #include "weights_tools/presets.h"
 
 namespace {
