@@ -16,6 +16,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 number() { grep -o "\"$1\": *[0-9.e+-]*" | head -1 | sed 's/.*: *//'; }  # of a JSON line
+short() { printf %.2f "$1"; }
 ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 
 for preset in tiny mini small; do
@@ -28,12 +29,12 @@ for preset in mini small; do
         "$benches/bench_update" records 32 $per_prompt >"$work/records.jsonl"
         ours=$("$PROGRAMS"train_tracerl --device cpu --threads "$THREADS" --progress none --model "$work/$preset" \
             --replay "$work/records.jsonl" --keep-accuracy all | number update_s)
-        line="update     $preset, 32 responses, $per_prompt to a prompt: $ours s"
+        line="update     $preset, 32 responses, $per_prompt to a prompt: $(short "$ours") s"
         for layout in dllm-rl packed; do
             [ $layout$per_prompt = dllm-rl8 ] && continue  # it shares no prompts: the same again
             theirs=$("$PYTHON" "$ORACLE/bench_torch.py" --model "$work/$preset" --replay "$work/records.jsonl" \
                 --layout $layout --threads "$THREADS" --repeat 1 | number seconds)
-            line+="; PyTorch, $layout layout: $theirs s, $(ratio "$theirs" "$ours") of ours"
+            line+="; PyTorch, $layout layout: $(short "$theirs") s, $(ratio "$theirs" "$ours") times ours"
         done
         echo "$line"
     done
@@ -50,5 +51,5 @@ for run in "tiny float32" "mini float32" "small float32" "small bfloat16"; do
         "$PYTHON" -c 'import json, sys; t = json.loads(sys.stdin.readline())["timings"]; print(round(128 / (t["prefill_s"] + t["generate_s"]), 1))')
     theirs=$("$PYTHON" "$ORACLE/bench_torch_generate.py" --model "$work/$preset" --prompt-length 64 --gen-length 128 --block 4 \
         --steps 4 --threads "$THREADS" --dtype $dtype | number tokens_per_second)
-    echo "generation $preset $ours_dtype: $ours tokens/s; PyTorch: $theirs, $(ratio "$ours" "$theirs") times as many"
+    echo "generation $preset $ours_dtype: $ours tokens/s; PyTorch: $(short "$theirs"), $(ratio "$ours" "$theirs") times as many"
 done
