@@ -33,7 +33,8 @@ for preset in mini small; do
         for layout in dllm-rl packed; do
             [ $layout$per_prompt = dllm-rl8 ] && continue  # it shares no prompts: the same again
             theirs=$("$PYTHON" "$ORACLE/bench_torch.py" --model "$work/$preset" --replay "$work/records.jsonl" \
-                --layout $layout --threads "$THREADS" --repeat 1 | number seconds)
+                --layout $layout --threads "$THREADS" --repeat 1 2>"$work/why" | number seconds) ||
+                { line+="; PyTorch, $layout layout, fails: $(tail -1 "$work/why")"; continue; }
             line+="; PyTorch, $layout layout: $(short "$theirs") s, $(ratio "$theirs" "$ours") times ours"
         done
         echo "$line"
@@ -50,6 +51,7 @@ for run in "tiny float32" "mini float32" "small float32" "small bfloat16"; do
         --gen-length 128 --block 4 --steps 4 --remasking low_confidence_static --ignore-eos --json 2>/dev/null |
         "$PYTHON" -c 'import json, sys; t = json.loads(sys.stdin.readline())["timings"]; print(round(128 / (t["prefill_s"] + t["generate_s"]), 1))')
     theirs=$("$PYTHON" "$ORACLE/bench_torch_generate.py" --model "$work/$preset" --prompt-length 64 --gen-length 128 --block 4 \
-        --steps 4 --threads "$THREADS" --dtype $dtype | number tokens_per_second)
+        --steps 4 --threads "$THREADS" --dtype $dtype 2>"$work/why" | number tokens_per_second) ||
+        { echo "generation $preset $ours_dtype: $ours tokens/s; PyTorch fails: $(tail -1 "$work/why")"; continue; }
     echo "generation $preset $ours_dtype: $ours tokens/s; PyTorch: $(short "$theirs"), $(ratio "$ours" "$theirs") times as many"
 done
