@@ -48,14 +48,4 @@ void linear_forward(Context& context, Tensor out, Tensor inp, Tensor weight, Ten
                     Tensor residual = {});
 void linear_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,
                      Tensor weight);
-
-// A block of a product, out (M, N) = inp (M, K) weight (N, K)^T; W is float or Bf16. Serial.
-template <class W>
-void matmul_block(const Simd& simd, float* out, int64_t out_row, const float* inp, int64_t inp_row,
-                  const W* weight, int64_t weight_row, int M, int N, int K);
-
-// out (M, N) = a (M, D) b (D, N), or += ; a's element (m, d) is a[m * a_row + d * a_depth]. Parallel over
-// tiles of out.
-void matmul(const Simd& simd, Rows<float> out, const float* a, int64_t a_row, int64_t a_depth,
-            Rows<const float> b, int64_t M, int64_t N, int64_t D, bool accumulate);
 }  // namespace cpu

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "kernels/linear.h"
+#include "kernels/matmul.h"
 #include "kernels/parallel.h"
 
 namespace cpu {
@@ -119,8 +119,8 @@ void head_backward(Context& context, Tensor dhidden, Tensor dweight, Tensor dlog
                                  if (at >= 0 && at < count) row[at] += d[n];
                              }
                          });
-            matmul(simd, dx.from(n0), dlogits, width, 1, w.from(v0), rows, C, columns, v0 > 0);
-            if (dw) matmul(simd, dw.from(v0), dlogits, 1, width, x.from(n0), columns, C, rows, true);
+            matmul(context, dx.from(n0), dlogits, width, 1, w.from(v0), rows, C, columns, v0 > 0);
+            if (dw) matmul(context, dw.from(v0), dlogits, 1, width, x.from(n0), columns, C, rows, true);
         }
 }
 

@@ -2,8 +2,8 @@
 
 #include <functional>
 
-#include "kernels/linear.h"
 #include "kernels/lm_head.h"
+#include "kernels/matmul.h"
 #include "kernels/parallel.h"
 
 namespace cpu {

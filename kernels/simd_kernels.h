@@ -135,6 +135,8 @@ void tile(float* out, int64_t out_row, const float* a, int64_t a_row, int64_t a_
     for (int m = 0; m < M; m++)
         for (int j = 0; j < N; j++) sum[m][j] = accumulate ? get(out + m * out_row, j) : Vec{};
     for (int d = 0; d < D; d++) {
+        if (d % 16 == 0)  // the next tile's rows
+            for (int m = 0; m < M; m++) __builtin_prefetch(a + (m + M) * a_row, 0, 3);
         Vec bv[N];
         for (int j = 0; j < N; j++) bv[j] = get(b, j);
         for (int m = 0; m < M; m++) {
@@ -192,6 +194,9 @@ void outer(float* out, int64_t out_row, const float* a, int64_t a_row, int64_t a
                       last = width - (columns - 1) * LANES;
             for (int i = 0; i < tiles; i++) {
                 const int m = int(int64_t(M) * i / tiles), rows = int(int64_t(M) * (i + 1) / tiles) - m;
+                for (int j = 0; j < TILE_ROWS && i + 1 < tiles; j++)
+                    for (int l = 0; l < width; l += 16)
+                        __builtin_prefetch(out + (m + rows + j) * out_row + n + l, 1, 3);
                 tile_of(rows, columns, last < LANES)(
                     out + m * out_row + n, out_row, a + m * a_row + d * a_depth, a_row, a_depth,
                     b + d * b_row + n, b_row, depth, accumulate || d > 0, last);

@@ -115,6 +115,46 @@ TEST(Linear, RowDoesNotDependOnTheBatch) {
         }
 }
 
+// Many rows go in blocks of rows, columns and depth; a few of them do not.
+TEST(Linear, BlocksChangeNoBit) {
+    struct Many {
+        int T, N, K;
+    };
+    for (const auto& ops : cpu_variants())
+        for (const auto& [T, N, K] :
+             {Many{203, 1500, 300}, {1100, 130, 70}, {70, 67, 1400}, {210, 1290, 19}}) {
+            SCOPED_TRACE(format("%s, %d x %d x %d", ops->device_name().c_str(), T, N, K));
+            Matrix x = Matrix::random(T, K, 1), w = Matrix::random(N, K, 2), b = Matrix::random(1, N, 3),
+                   r = Matrix::random(T, N, 4), d = Matrix::random(T, N, 5), dw = Matrix::random(N, K, 6);
+            Matrix out(T, N), plain(T, N), dx(T, K), dw_parts = dw;
+            ops->linear_forward(out, x, w, b, r);
+            ops->linear_forward(plain, x, w);
+            ops->linear_backward(dx, dw, {}, d, x, w);
+            constexpr int FEW = 13;
+            Matrix out_few(FEW, N), plain_few(FEW, N), dx_few(FEW, K);
+            for (int t = 0; t + FEW <= T; t += 31) {
+                const auto few = [t](Matrix& m) { return m.tensor().row_range(t, t + FEW); };
+                ops->linear_forward(out_few, few(x), w, b, few(r));
+                ops->linear_forward(plain_few, few(x), w);
+                ops->linear_backward(dx_few, {}, {}, few(d), few(x), w);
+                for (int i = 0; i < FEW; i++) {
+                    for (int n = 0; n < N; n++) {
+                        ASSERT_EQ(out.at(t + i, n), out_few.at(i, n)) << t + i << " " << n;
+                        ASSERT_EQ(plain.at(t + i, n), plain_few.at(i, n)) << t + i << " " << n;
+                    }
+                    for (int k = 0; k < K; k++)
+                        ASSERT_EQ(dx.at(t + i, k), dx_few.at(i, k)) << t + i << " " << k;
+                }
+            }
+            for (int n = 0; n < N; n += FEW) {
+                const int end = std::min(n + FEW, N);
+                ops->linear_backward({}, dw_parts.tensor().row_range(n, end), {},
+                                     d.tensor().col_range(n, end), x, {});
+            }
+            EXPECT_EQ(dw.values<float>(), dw_parts.values<float>());
+        }
+}
+
 TEST(Linear, Bf16Weights) {
     const int T = 7, N = 37, K = 45;
     for (const auto& ops : cpu_variants()) {
