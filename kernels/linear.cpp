@@ -9,27 +9,33 @@ namespace cpu {
 
 // ---- forward
 
-constexpr int FEW_ROWS = 64;  // up to so many, packing the weights for all rows and threads does not pay
+constexpr int ROWS = 192;  // of one item
 struct alignas(64) Sums {
-    float data[FEW_ROWS * PANEL];
+    float data[ROWS * PANEL];
 };
 
-// Items are panels of columns, narrower where there are fewer of them than threads.
+// Items are blocks of rows by panels of columns, narrower where there are fewer of them than threads.
 template <class W>
-static void few_rows(const Simd& simd, Rows<float> out, Rows<const float> inp, Rows<const W> weight,
-                     const float* bias, Rows<const float> residual, int64_t T, int64_t N, int64_t K) {
-    int64_t width = PANEL;
-    while (width > 16 && (N + width - 1) / width < max_threads()) width /= 2;
-    parallel_for((N + width - 1) / width, T * std::min(width, N) * K / 16, [&](int64_t item) {
+static void small_product(const Simd& simd, Rows<float> out, Rows<const float> inp, Rows<const W> weight,
+                          const float* bias, Rows<const float> residual, int64_t T, int64_t N, int64_t K) {
+    int64_t width = PANEL, row_blocks = (T + ROWS - 1) / ROWS;
+    while (width > 16 && (N + width - 1) / width * row_blocks < max_threads() && T < 32) width /= 2;
+    const int64_t panels = (N + width - 1) / width;
+    if (panels % max_threads() && panels * row_blocks < 4 * max_threads() && T >= 32)
+        row_blocks = std::min(2 * max_threads() * row_blocks, T / 16);
+    const int64_t rows = (T + row_blocks - 1) / std::max<int64_t>(row_blocks, 1);
+    if (T == 0) return;
+    parallel_for(panels * row_blocks, rows * std::min(width, N) * K / 16, [&](int64_t item) {
         Sums sums;
-        float* sum = sums.data;
-        const int64_t n = item * width;
+        const int64_t n = item / row_blocks * width, t0 = item % row_blocks * rows,
+                      t1 = std::min(t0 + rows, T);
         const int columns = int(std::min(width, N - n));
-        const bool apart = bias || residual;  // which may be out itself
-        matmul_block(simd, apart ? sum : out.data + n, apart ? PANEL : out.stride, inp.data, inp.stride,
-                     weight[n], weight.stride, int(T), columns, int(K));
-        for (int64_t t = 0; apart && t < T; t++)
-            simd.add_bias(out[t] + n, sum + t * PANEL, bias ? bias + n : nullptr,
+        if (t0 >= t1) return;
+        const bool apart = bias || residual;  // residual may be out itself
+        matmul_block(simd, apart ? sums.data : out[t0] + n, apart ? PANEL : out.stride, inp[t0], inp.stride,
+                     weight[n], weight.stride, int(t1 - t0), columns, int(K));
+        for (int64_t t = t0; apart && t < t1; t++)
+            simd.add_bias(out[t] + n, sums.data + (t - t0) * PANEL, bias ? bias + n : nullptr,
                           residual ? residual[t] + n : nullptr, columns);
     });
 }
@@ -41,8 +47,8 @@ static void forward(Context& context, Tensor out, Tensor inp, Tensor weight, Ten
     const Rows<const float> x = rows_of<const float>(inp), r = rows_of<const float>(residual);
     const Rows<const W> w = rows_of<const W>(weight);
     const float* b = vector_of<float>(bias, N);
-    if (T <= FEW_ROWS)
-        few_rows(context.simd, o, x, w, b, r, T, N, K);
+    if (T <= ROWS / 2 || T * N * K < WORTH_PACKING)
+        small_product(context.simd, o, x, w, b, r, T, N, K);
     else
         matmul_transposed(context, o, x, w, b, r, T, N, K);
 }

@@ -64,16 +64,23 @@ struct Product {
     bool sums_apart() const { return bias || residual; }
 };
 
-// Columns [begin, begin + columns) of b and `slices` DEPTHs of its rows from depth `first * DEPTH` on, packed.
+// Columns [begin, begin + columns) of b and `slices` DEPTHs of its rows from depth `first * DEPTH` on: packed, or where they lie.
 struct Group {
     int64_t begin, columns, D, first, slices;
-    float* data;
+    float* packed;
+    Rows<const float> b = {};  // where nothing is packed
 
     int64_t panels() const { return (columns + PANEL - 1) / PANEL; }
     int width(int64_t panel) const { return int(std::min<int64_t>(PANEL, columns - panel * PANEL)); }
     int64_t depth_begin(int64_t slice) const { return (first + slice) * DEPTH; }
     int depth(int64_t slice) const { return int(std::min<int64_t>(DEPTH, D - depth_begin(slice))); }
-    float* at(int64_t panel, int64_t slice) const { return data + (panel * slices + slice) * DEPTH * PANEL; }
+    float* pack(int64_t panel, int64_t slice) const {
+        return packed + (panel * slices + slice) * DEPTH * PANEL;
+    }
+    Rows<const float> at(int64_t panel, int64_t slice) const {
+        if (packed) return {pack(panel, slice), PANEL};
+        return {b[depth_begin(slice)] + begin + panel * PANEL, b.stride};
+    }
 };
 
 struct alignas(64) Block {
@@ -99,9 +106,8 @@ static void pack_strips(float* packed, const float* a, int64_t a_depth, int M, i
 
 static void multiply(const Simd& simd, const Product& p, const Group& g) {
     const bool apart = p.sums_apart();
-    // At least four items for every thread, so that one that is late costs little.
-    const int64_t wanted = (p.a_row == 1 ? 2 : 4) * max_threads(), tiles = (p.M + TILE_ROWS - 1) / TILE_ROWS,
-                  panels = g.panels(), most_panels = apart ? DEPTH / PANEL : panels;
+    const int64_t wanted = 2 * max_threads(), tiles = (p.M + TILE_ROWS - 1) / TILE_ROWS, panels = g.panels(),
+                  most_panels = apart ? DEPTH / PANEL : panels;
     int64_t row_blocks = (p.M + ROWS - 1) / ROWS;
     const int64_t column_blocks = std::min(
         panels, std::max((panels + most_panels - 1) / most_panels, (wanted + row_blocks - 1) / row_blocks));
@@ -124,13 +130,13 @@ static void multiply(const Simd& simd, const Product& p, const Group& g) {
             if (p.a_row == 1) pack_strips(block.data, a, p.a_depth, M, depth);
             for (int64_t panel = p0; panel < p1; panel++) {
                 float* o = out.data + (panel - p0) * PANEL;
-                const float* b = g.at(panel, s);
+                const Rows<const float> b = g.at(panel, s);
                 if (p.a_row != 1)
-                    simd.outer(o, out.stride, a, p.a_row, p.a_depth, b, PANEL, M, g.width(panel), depth,
-                               accumulate);
+                    simd.outer(o, out.stride, a, p.a_row, p.a_depth, b.data, b.stride, M, g.width(panel),
+                               depth, accumulate);
                 for (int m = 0; p.a_row == 1 && m < M; m += STRIP)
-                    simd.outer(o + m * out.stride, out.stride, block.data + m * depth, 1, STRIP, b, PANEL,
-                               std::min(STRIP, M - m), g.width(panel), depth, accumulate);
+                    simd.outer(o + m * out.stride, out.stride, block.data + m * depth, 1, STRIP, b.data,
+                               b.stride, std::min(STRIP, M - m), g.width(panel), depth, accumulate);
             }
         }
         const int64_t n = g.begin + p0 * PANEL;
@@ -141,7 +147,7 @@ static void multiply(const Simd& simd, const Product& p, const Group& g) {
     });
 }
 
-// pack(group) fills group.data.
+// pack(group) fills group.packed.
 template <class Pack>
 static void in_groups(Context& context, const Product& p, const Pack& pack) {
     const int64_t slices = (p.D + DEPTH - 1) / DEPTH,
@@ -151,7 +157,7 @@ static void in_groups(Context& context, const Product& p, const Pack& pack) {
         const int64_t columns = std::max<int64_t>(1, GROUP / (count * DEPTH * PANEL)) * PANEL;
         for (int64_t begin = 0; begin < p.N; begin += columns) {
             Group g{begin, std::min(columns, p.N - begin), p.D, first, count, nullptr};
-            g.data = context.packed(size_t(g.panels() * count * DEPTH * PANEL));
+            g.packed = context.packed(size_t(g.panels() * count * DEPTH * PANEL));
             pack(g);
             multiply(context.simd, p, g);
         }
@@ -164,7 +170,7 @@ void matmul_transposed(Context& context, Rows<float> out, Rows<const float> inp,
     in_groups(context, {out, inp.data, inp.stride, 1, M, N, K, false, bias, residual}, [&](const Group& g) {
         parallel_for(g.panels() * g.slices, DEPTH * PANEL / 4, [&](int64_t item) {
             const int64_t panel = item / g.slices, s = item % g.slices;
-            transpose(context.simd, g.at(panel, s), weight[g.begin + panel * PANEL] + g.depth_begin(s),
+            transpose(context.simd, g.pack(panel, s), weight[g.begin + panel * PANEL] + g.depth_begin(s),
                       weight.stride, g.width(panel), g.depth(s));
         });
     });
@@ -176,24 +182,17 @@ template void matmul_transposed(Context&, Rows<float>, Rows<const float>, Rows<c
 
 void matmul(Context& context, Rows<float> out, const float* a, int64_t a_row, int64_t a_depth,
             Rows<const float> b, int64_t M, int64_t N, int64_t D, bool accumulate) {
-    constexpr int64_t MANY = 48;  // rows from which packing b pays
-    if (M >= MANY && D > 0)
-        return in_groups(context, {out, a, a_row, a_depth, M, N, D, accumulate}, [&](const Group& g) {
-            parallel_for(g.slices * DEPTH, g.columns / 8, [&](int64_t row) {
-                const int64_t s = row / DEPTH, d = row % DEPTH;
-                for (int64_t panel = 0; d < g.depth(s) && panel < g.panels(); panel++)
-                    memcpy(g.at(panel, s) + d * PANEL, b[g.depth_begin(s) + d] + g.begin + panel * PANEL,
-                           sizeof(float) * size_t(g.width(panel)));
-            });
+    const Product product{out, a, a_row, a_depth, M, N, D, accumulate};
+    if (M * N * D < WORTH_PACKING || M < ROWS / 2)
+        return multiply(context.simd, product,
+                        {0, N, D, 0, std::max<int64_t>(1, (D + DEPTH - 1) / DEPTH), nullptr, b});
+    in_groups(context, product, [&](const Group& g) {
+        parallel_for(g.slices * DEPTH, g.columns / 8, [&](int64_t row) {
+            const int64_t s = row / DEPTH, d = row % DEPTH;
+            for (int64_t panel = 0; d < g.depth(s) && panel < g.panels(); panel++)
+                memcpy(g.pack(panel, s) + d * PANEL, b[g.depth_begin(s) + d] + g.begin + panel * PANEL,
+                       sizeof(float) * size_t(g.width(panel)));
         });
-    const int64_t panels = (N + PANEL - 1) / PANEL,
-                  blocks =
-                      std::min((M + TILE_ROWS - 1) / TILE_ROWS, (2 * max_threads() + panels - 1) / panels);
-    parallel_for(blocks * panels, M / blocks * std::min<int64_t>(N, PANEL) * D / 16, [&](int64_t item) {
-        const int64_t n = item / blocks * PANEL, m0 = M * (item % blocks) / blocks,
-                      m1 = M * (item % blocks + 1) / blocks;
-        context.simd.outer(out[m0] + n, out.stride, a + m0 * a_row, a_row, a_depth, b.data + n, b.stride,
-                           int(m1 - m0), int(std::min<int64_t>(PANEL, N - n)), int(D), accumulate);
     });
 }
 

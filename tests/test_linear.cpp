@@ -122,7 +122,7 @@ TEST(Linear, BlocksChangeNoBit) {
     };
     for (const auto& ops : cpu_variants())
         for (const auto& [T, N, K] :
-             {Many{203, 1500, 300}, {1100, 130, 70}, {70, 67, 1400}, {210, 1290, 19}}) {
+             {Many{203, 1500, 450}, {1100, 130, 70}, {70, 67, 1400}, {1030, 1030, 130}}) {
             SCOPED_TRACE(format("%s, %d x %d x %d", ops->device_name().c_str(), T, N, K));
             Matrix x = Matrix::random(T, K, 1), w = Matrix::random(N, K, 2), b = Matrix::random(1, N, 3),
                    r = Matrix::random(T, N, 4), d = Matrix::random(T, N, 5), dw = Matrix::random(N, K, 6);
