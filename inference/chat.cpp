@@ -11,7 +11,7 @@
 
 static const char* HELP =
     R"(  /set NAME VALUE   temperature, top_k, top_p, gen_length, block, steps, remasking, threshold,
-                    eb_threshold, confidence, seed, thinking (on, off)
+                    eb_threshold, confidence, cache, further_horizon, seed, thinking (on, off)
   /show             these settings
   /system TEXT      the system message; without TEXT there is none
   /clear            begin a new conversation
@@ -104,6 +104,10 @@ void Chat::set(const std::string& name, const std::string& value) {
         o.remasking = parse_remasking(value);
     else if (name == "confidence")
         o.confidence = parse_confidence(value);
+    else if (name == "cache")
+        o.cache = parse_cache(value);
+    else if (name == "further_horizon")
+        o.further_horizon = number<int>(name, value);
     else if (name == "seed")
         o.seed = number<uint64_t>(name, value);
     else if (name == "thinking" && (value == "on" || value == "off"))
@@ -123,6 +127,7 @@ void Chat::show() const {
     log_info("gen_length %d, block %d, steps %d, remasking %s, threshold %g, eb_threshold %g, confidence %s",
              o.gen_length, o.block, o.steps_per_block(), name_of(o.remasking), o.threshold, o.eb_threshold,
              name_of(o.confidence));
+    log_info("cache %s, further_horizon %d", name_of(o.cache), o.further_horizon);
     log_info("thinking %s, system: %s", thinking_ ? "on" : "off", system_.empty() ? "none" : system_.c_str());
 }
 

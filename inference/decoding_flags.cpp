@@ -6,7 +6,9 @@ void DecodingFlags::declare(Options& flags) {
     flags.section("Decoding");
     std::string presets;
     for (const std::string& name : preset_names()) presets += (presets.empty() ? "" : ", ") + name;
-    flags.add("--preset NAME", &preset, "sampling and remasking as a published engine has them: " + presets)
+    flags
+        .add("--preset NAME", &preset,
+             "sampling, remasking and cache as a published engine has them: " + presets)
         .choices(preset_names());
     flags.add("--gen-length,--max-tokens,-n N", &options.gen_length, "output tokens, at most")
         .range(1, 1 << 24);
@@ -41,6 +43,19 @@ void DecodingFlags::declare(Options& flags) {
     flags.add("--top-k K", &options.top_k, "draw from the K likeliest tokens (0: all)").range(0, INT32_MAX);
     flags.add("--top-p P", &options.top_p, "draw from the likeliest tokens that make up P (1: all)")
         .range(1e-6, 1);
+    flags.add_choice(
+        "--cache KIND", &options.cache,
+        {{name_of(Cache::Auto), Cache::Auto},
+         {name_of(Cache::Exact), Cache::Exact},
+         {name_of(Cache::Prefix), Cache::Prefix},
+         {name_of(Cache::Dual), Cache::Dual},
+         {name_of(Cache::None), Cache::None}},
+        "of keys and values; auto: exact (block models), none (full attention). Approximate under full "
+        "attention: keys before a block (prefix) or around it (dual) stay those of the pass that opened it");
+    flags
+        .add("--further-horizon N", &options.further_horizon,
+             "tokens after the block that --cache prefix forwards and sees (-1: all)")
+        .range(-1, 1 << 24);
     flags
         .add("--stop-ids,--stopping-criteria-idx IDS", &stop_ids,
              "end after one of these tokens instead of the model's own")
@@ -65,6 +80,8 @@ GenerateOptions DecodingFlags::with_preset(const Options& flags) const {
     keep("--temperature", &GenerateOptions::temperature);
     keep("--top-k", &GenerateOptions::top_k);
     keep("--top-p", &GenerateOptions::top_p);
+    keep("--cache", &GenerateOptions::cache);
+    keep("--further-horizon", &GenerateOptions::further_horizon);
     return o;
 }
 
@@ -87,6 +104,12 @@ void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& fa
     if (two_rules || o.remasking != Remasking::EntropyBounded)
         flags.refuse_typed(faults, {"--eb-threshold"}, "is for --remasking entropy_bounded; add that",
                            "--remasking");
+    refuse_idle_cache(flags, faults);
+}
+
+void DecodingFlags::refuse_idle_cache(const Options& flags, Faults& faults) const {
+    if (flags.sound("--preset") && with_preset(flags).cache != Cache::Prefix)
+        flags.refuse_typed(faults, {"--further-horizon"}, "is for --cache prefix; add that", "--cache");
 }
 
 GenerateOptions DecodingFlags::resolve(const Options& flags, const ModelConfig& config,

@@ -11,8 +11,7 @@ struct DecodingFlags {
 
     DecodingFlags() { options.block = 0; }
     // Adds --preset, --gen-length, --block, --steps, --remasking, --threshold, --eb-threshold, --confidence,
-    // --temperature, --top-k,
-    // --top-p, --stop-ids, --ignore-eos. `this` must outlive `flags`.
+    // --temperature, --top-k, --top-p, --cache, --further-horizon, --stop-ids, --ignore-eos. `this` must outlive `flags`.
     void declare(Options& flags);
 
     // The options with the preset's values where no flag was given.
@@ -22,6 +21,7 @@ struct DecodingFlags {
     // Adds a fault for everything on the command line that has no effect beside the rest; two_rules: of static and
     // dynamic decoding both.
     void refuse_idle(const Options& flags, bool two_rules, Faults& faults) const;
+    void refuse_idle_cache(const Options& flags, Faults& faults) const;  // the part of it about --cache
 
     // What the flags mean for a model: the preset's values where no flag was given, its block length, and its
     // stop ids (`eos_ids`, sorted out by the caller) where --stop-ids names none. Throws Error(Usage) with

@@ -1,11 +1,12 @@
-// engine.h -- generation with an exact KV cache, many sequences per forward pass.
+// engine.h -- generation with a KV cache, many sequences per forward pass.
 //
 // Block models: blocks are aligned to absolute position 0. The whole blocks of a prompt are prefilled; its
 // tail opens the first generated block as already revealed tokens, and that block's first denoising step
 // rides in the prefill pass. When no mask is left in a block its keys and values are committed, fused into
 // the first denoising pass of the next block; the last block is never committed. On a device the steps of a block
 // follow each other without the host: it is asked when a sequence has finished its block or is at its end. Full-attention models: every
-// pass forwards the whole canvas of every sequence. Autoregressive models: one token per pass, whose row
+// pass forwards the whole canvas of every sequence; with an approximate cache (options.h) only the pass that opens a block does,
+// those that follow forward the block (and what comes after it) over the keys that pass left. Autoregressive models: one token per pass, whose row
 // predicts the next.
 #pragma once
 #include <functional>
@@ -37,6 +38,7 @@ struct Footprint {
     int shared_slots;  // whole blocks of the prompt, counted once among sequences that share them
     int own_slots;     // of each sequence
     int rows;          // at most, of one pass, the prompt's whole blocks apart
+    int later_rows;    // at most, of a pass that neither opens a block nor commits one
 };
 Footprint footprint(int prompt_length, const GenerateOptions& options, const ModelConfig& config);
 

@@ -27,17 +27,29 @@ Footprint footprint(int prompt_length, const GenerateOptions& options, const Mod
     const Geometry geometry = geometry_of(config);
     const int shared = shared_length(prompt_length, options.block, geometry);
     const int n = positions(prompt_length, options, geometry);
-    return {.shared_slots = shared,
-            .own_slots = n - shared,
-            .rows = geometry == Geometry::Canvas   ? n
-                    : geometry == Geometry::Blocks ? 2 * options.block
-                                                   : 1};
+    Footprint out = {.shared_slots = shared, .own_slots = n - shared, .rows = 1, .later_rows = 1};
+    if (geometry == Geometry::Blocks) out.rows = 2 * options.block, out.later_rows = options.block;
+    if (geometry == Geometry::Canvas) {
+        const int lo = options.infill ? 0 : prompt_length;  // the first block has most behind it
+        out.rows = n;
+        out.later_rows = canvas_window(lo, std::min(lo + options.block, n), n, options, config.shift).rows();
+    }
+    return out;
+}
+
+Window canvas_window(int lo, int hi, int n, const GenerateOptions& o, bool shift) {
+    const int begin = std::max(lo - (shift ? 1 : 0), 0);
+    if (o.cache == Cache::Dual) return {begin, hi, n};
+    if (o.cache != Cache::Prefix) return {0, n, n};
+    const int end = o.further_horizon < 0 ? n : int(std::min(int64_t(hi) + o.further_horizon, int64_t(n)));
+    return {begin, end, end};
 }
 
 Generation::Generation(const Request& request, const ModelConfig& config)
     : request_(request),
       geometry_(geometry_of(config)),
       mask_id_(config.mask_id),
+      shift_(config.shift),
       prompt_length_(request.options.infill ? 0 : int(request.prompt_ids.size())),
       shared_(shared_length(prompt_length_, request.options.block, geometry_)),
       block_(request.options.block) {
@@ -63,6 +75,13 @@ void Generation::open_block(int begin) {
     for (int i = lo_; i < hi_; i++)
         if (revealed_[size_t(i)] == NEVER) masked_.push_back(i);
     if (masked_.empty() && hi_ < n_positions()) open_block(hi_);  // a stretch without gaps
+}
+
+Window Generation::window_at(int block_step) const {
+    if (geometry_ == Geometry::Autoregressive) return {lo_ - 1, lo_ - 1, lo_ - 1};
+    if (geometry_ == Geometry::Blocks) return {lo_, hi_, hi_};
+    const int n = n_positions();
+    return block_step == 0 ? Window{0, n, n} : canvas_window(lo_, hi_, n, request_.options, shift_);
 }
 
 std::vector<int> Generation::ids(int begin, int end) const {
@@ -162,6 +181,7 @@ Trajectory Generation::trajectory() const {
     t.tail_ids = part(p.token, n, end);
     t.tail_steps = part(p.step, n, end);
     t.finish_reason = finish_reason_ ? finish_reason_ : "interrupted";
+    if (request_.options.approximate_cache()) t.cache = name_of(request_.options.cache);
     t.denoise_steps = step_;
     t.forward_passes = forward_passes;
     for (size_t i = 0; i < n; i++) t.entropy += double(entropy_[size_t(prompt_length_) + i]);

@@ -14,6 +14,15 @@ enum class Geometry {
 };
 Geometry geometry_of(const ModelConfig& config);
 
+// What a pass forwards of a sequence: positions [begin, end), which see every position before `sees`. Keys that are seen and
+// not forwarded are those an earlier pass left.
+struct Window {
+    int begin, end, sees;
+    int rows() const { return end - begin; }
+};
+// Of a canvas of n positions while its block [lo, hi) is denoised, after the pass that opened the block.
+Window canvas_window(int lo, int hi, int n, const GenerateOptions& options, bool shift);
+
 class Generation {
   public:
     // prompt_ids and options are those of `request`, which must outlive it.
@@ -30,6 +39,10 @@ class Generation {
     int commit_begin() const { return commit_; }
     int commit_end() const { return commit_ < 0 ? -1 : lo_; }
     void committed() { commit_ = -1; }
+    // What the next pass forwards, commits apart (empty where the row before the block predicts it), and what the one
+    // after it does if the block is not finished by then.
+    Window window() const { return window_at(block_step_); }
+    Window next_window() const { return window_at(block_step_ + 1); }
     // Ids of every position whose keys and values will not change any more, given that the pass before was
     // complete.
     std::span<const int> settled() const {
@@ -59,11 +72,13 @@ class Generation {
 
   private:
     void open_block(int begin);
+    Window window_at(int block_step) const;
     void check_end();
 
     const Request& request_;
     Geometry geometry_;
     int mask_id_;
+    bool shift_;
     int prompt_length_;  // positions before it are no output; 0 where gaps are filled in
     int limit_, shared_, block_;
     int lo_ = 0, hi_ = 0, commit_ = -1;

@@ -50,14 +50,6 @@ struct Model {
     const ModelConfig& config() const { return folder.config; }
 };
 
-void check_cache(Cache cache, const ModelConfig& config) {
-    if (cache == Cache::Exact && config.full_attention)
-        fail(Exit::Usage,
-             "--cache exact: under full attention every key depends on every token; use --cache none");
-    if (cache == Cache::None && !config.full_attention)
-        fail(Exit::Usage, "--cache none: is for full-attention models; a block model's cache is exact");
-}
-
 // What is at fault with a line of a file is a fault of the file.
 void check(const Prompt& prompt, bool in_file, const std::function<void()>& check_it) {
     try {
@@ -96,7 +88,6 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
         }))
         return;
     const ModelConfig& config = p.folder->config;
-    faults.attempt([&] { check_cache(o.cache, config); });
     const bool has_text = faults.attempt(
         [&] { p.text = load_text_model(o.text.tokenizer, o.text.chat_template, p.path, config); });
     const bool has_options =

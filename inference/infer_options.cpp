@@ -32,9 +32,6 @@ void InferOptions::declare(Options& flags, const Common& common) {
     flags.add("--encode FILE", &encode,
               "only turn the text or messages of JSON lines into ids, with --tokenizer");
     decoding.declare(flags);
-    flags.add_choice("--cache KIND", &cache,
-                     {{"auto", Cache::Auto}, {"exact", Cache::Exact}, {"none", Cache::None}},
-                     "of keys and values: exact (block models), none (full attention)");
     flags.add("--num-samples N", &num_samples, "answers to each prompt").range(1, 1 << 20);
     flags.section("Limits");
     flags.add("--max-active,--max-batch N", &max_active, "sequences in flight at once").range(1, 1 << 16);
@@ -64,7 +61,7 @@ void InferOptions::declare(Options& flags, const Common& common) {
         if (!encode.empty()) nothing = "--encode generates nothing; leave one of them out";
         if (nothing)
             idle({"--infill", "--trace-html", "--visual", "--num-samples", "--gen-length", "--temperature",
-                  "--preset", "--ignore-eos"},
+                  "--preset", "--ignore-eos", "--cache", "--further-horizon"},
                  nothing);
         if (!encode.empty()) idle({"--logits", "--system", "--dry-run"}, nothing);
         if (!logits.empty() && (chat || !input.empty()))

@@ -3,8 +3,6 @@
 #include "inference/decoding_flags.h"
 #include "inference/text_flags.h"
 
-enum class Cache { Auto, Exact, None };
-
 struct InferOptions {
     // Model
     std::string model;  // "": the one in inference/default_model
@@ -17,7 +15,6 @@ struct InferOptions {
     std::string system;
     // Decoding
     DecodingFlags decoding;
-    Cache cache = Cache::Auto;
     int num_samples = 1;
     // Limits
     int max_active = 16;

@@ -15,7 +15,8 @@ EngineLimits plan_limits(std::span<const Request> requests, const ModelConfig& c
                          int max_rows, int kv_slots, size_t free_bytes, DType kv_dtype) {
     std::vector<int64_t> own, shared;
     std::set<std::vector<int>> prompts;
-    int64_t largest = 0, widest = 0, longest_prompt = 0;
+    int64_t largest = 0, widest = 0, later = 0, longest_prompt = 0;
+    bool cached_canvas = false;
     for (const Request& r : requests) {
         const Footprint need = footprint(int(r.prompt_ids.size()), r.options, config);
         own.push_back(need.own_slots);
@@ -23,6 +24,8 @@ EngineLimits plan_limits(std::span<const Request> requests, const ModelConfig& c
             shared.push_back(need.shared_slots);
         largest = std::max(largest, int64_t(need.own_slots) + need.shared_slots);
         widest = std::max(widest, int64_t(need.rows));
+        later = std::max(later, int64_t(need.later_rows));
+        cached_canvas |= r.options.approximate_cache();
         longest_prompt = std::max(longest_prompt, int64_t(need.shared_slots));
     }
     const int n = std::max(1, std::min(max_active, int(requests.size())));
@@ -39,10 +42,11 @@ EngineLimits plan_limits(std::span<const Request> requests, const ModelConfig& c
         kv_slots ? kv_slots
                  : int(std::clamp<int64_t>(std::max(std::min(wanted, affordable), largest), 1, INT32_MAX));
     // Every sequence in flight in every pass, and some room for prompts; a canvas is large, so that a few
-    // fill a pass.
+    // fill a pass, but with a cache one that opens a block shall not keep the others waiting.
     const bool canvas = geometry_of(config) == Geometry::Canvas;
-    const int64_t rows = canvas ? std::max(widest, std::min<int64_t>(n * widest, 1024))
-                                : n * widest + std::min<int64_t>(longest_prompt, 512);
+    int64_t rows = canvas ? std::max(widest, std::min<int64_t>(n * widest, 1024))
+                          : n * widest + std::min<int64_t>(longest_prompt, 512);
+    if (cached_canvas) rows = std::min(rows + std::min<int64_t>((n - 1) * later, 1024), n * widest);
     limits.max_rows = max_rows ? max_rows : int(std::clamp<int64_t>(rows, 1, 1 << 24));
     return limits;
 }

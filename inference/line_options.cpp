@@ -79,6 +79,9 @@ constexpr Key KEYS[] = {
      [](Decoding& d, const Field& f) {
          d.options.top_p = float(f.number(FLT_MIN, 1, "a number above 0, up to 1 (off)"));
      }},
+    {"cache", [](Decoding& d, const Field& f) { d.options.cache = f.word(parse_cache); }},
+    {"further_horizon",
+     [](Decoding& d, const Field& f) { d.options.further_horizon = f.integer(-1, 1 << 24); }},
     {"stop_ids",
      [](Decoding& d, const Field& f) {
          d.options.stop_ids = get_ints(f.line, f.name, f.where, 0, f.config.V - 1, "a token id");
@@ -95,8 +98,8 @@ constexpr Key KEYS[] = {
 };
 
 // Options of the command line that someone might expect to find honoured.
-constexpr const char* SAME_FOR_ALL[] = {"cache",   "max_active", "max_rows", "kv_slots",
-                                        "threads", "device",     "dtype",    "system"};
+constexpr const char* SAME_FOR_ALL[] = {"max_active", "max_rows", "kv_slots", "threads",
+                                        "device",     "dtype",    "system"};
 
 const Key* find_key(const std::string& name) {
     for (const Key& key : KEYS)

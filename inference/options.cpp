@@ -17,7 +17,13 @@ constexpr Named<Remasking> REMASKINGS[] = {{"low_confidence_static", Remasking::
 constexpr Named<Confidence> CONFIDENCES[] = {
     {"tempered", Confidence::Tempered}, {"plain", Confidence::Plain}, {"filtered", Confidence::Filtered}};
 
-// Sampling and remasking as the published engines have them; see apply_preset.
+constexpr Named<Cache> CACHES[] = {{"auto", Cache::Auto},
+                                   {"exact", Cache::Exact},
+                                   {"prefix", Cache::Prefix},
+                                   {"dual", Cache::Dual},
+                                   {"none", Cache::None}};
+
+// Sampling, remasking and cache as the published engines have them; see apply_preset.
 struct Preset {
     const char* name;
     double threshold;
@@ -25,6 +31,8 @@ struct Preset {
     Confidence confidence;
     Fallback fallback;
     bool threshold_inclusive, floor_schedule;
+    float temperature = 1;
+    Cache cache = Cache::Auto;
 };
 constexpr Preset PRESETS[] = {
     // SDAR's generate.py (its overwriting of revealed tokens excepted)
@@ -37,6 +45,8 @@ constexpr Preset PRESETS[] = {
     {"lmdeploy", 0.9, 1, Confidence::Tempered, Fallback::One, true, true},
     // the rollouts of dLLM-RL (its copy of JetEngine)
     {"dllm-rl", 0.9, 0, Confidence::Filtered, Fallback::Top, false, false},
+    // Fast-dLLM on LLaDA: threshold decoding and the dual cache (on Dream it reveals a block's first token unconditionally)
+    {"fast-dllm", 0.9, 0, Confidence::Plain, Fallback::One, true, false, 0, Cache::Dual},
 };
 
 template <class T, size_t N>
@@ -60,8 +70,10 @@ const char* name_in(const Named<T> (&table)[N], T value) {
 
 Remasking parse_remasking(const std::string& name) { return parse(REMASKINGS, "--remasking", name); }
 Confidence parse_confidence(const std::string& name) { return parse(CONFIDENCES, "--confidence", name); }
+Cache parse_cache(const std::string& name) { return parse(CACHES, "--cache", name); }
 const char* name_of(Remasking remasking) { return name_in(REMASKINGS, remasking); }
 const char* name_of(Confidence confidence) { return name_in(CONFIDENCES, confidence); }
+const char* name_of(Cache cache) { return name_in(CACHES, cache); }
 
 std::vector<std::string> preset_names() {
     std::vector<std::string> names;
@@ -76,13 +88,15 @@ void apply_preset(GenerateOptions& options, const std::string& name) {
             options.remasking = Remasking::LowConfidenceDynamic;
             options.threshold = preset.threshold;
             options.eb_threshold = 0.35;
-            options.temperature = 1;
+            options.temperature = preset.temperature;
             options.top_k = preset.top_k;
             options.top_p = 1;
             options.confidence = preset.confidence;
             options.fallback = preset.fallback;
             options.threshold_inclusive = preset.threshold_inclusive;
             options.floor_schedule = preset.floor_schedule;
+            options.cache = preset.cache;
+            options.further_horizon = -1;
             return;
         }
         known += (known.empty() ? "" : ", ") + std::string(preset.name);
@@ -112,6 +126,20 @@ std::vector<std::string> faults(const GenerateOptions& options, const ModelConfi
     if (options.top_k < 0) fault(format("--top-k %d: 0 (off) or more", options.top_k));
     if (!(options.top_p > 0 && options.top_p <= 1))
         fault(format("--top-p %g: above 0, up to 1 (off)", double(options.top_p)));
+    if (options.cache == Cache::Exact && config.full_attention)
+        fault(
+            "--cache exact: under full attention every key depends on every token; use --cache none, or "
+            "prefix or dual, "
+            "which are approximate");
+    if (options.cache == Cache::None && !config.full_attention)
+        fault(
+            "--cache none: is for full-attention models; a block model's cache is exact, use --cache exact");
+    if (options.approximate_cache() && !config.full_attention)
+        fault(format(
+            "--cache %s: is for full-attention models; a block model's cache is exact, use --cache exact%s",
+            name_of(options.cache), options.cache == Cache::Dual ? " (also beside --preset fast-dllm)" : ""));
+    if (options.further_horizon < -1)
+        fault(format("--further-horizon %d: tokens, or -1 for all of them", options.further_horizon));
     for (int id : options.stop_ids)
         if (id < 0 || id >= config.V) fault(format("--stop-ids %d: ids run from 0 to %d", id, config.V - 1));
     return out;

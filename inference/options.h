@@ -9,6 +9,14 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 
+// Whose keys and values a pass computes anew. Those of a block model's finished blocks never change; under full attention
+// every key depends on every token, so that only None is exact there. The approximations (Fast-dLLM) forward a whole canvas
+// when a block is begun, and until it is finished
+//   Prefix   the block and what comes after it, which do not see beyond further_horizon; keys before it stay
+//   Dual     the block; keys before and after it stay
+// where the model's outputs are shifted, the row before the block, which predicts its first token, is one of these.
+enum class Cache { Auto, Exact, Prefix, Dual, None };
+
 struct GenerateOptions {
     int gen_length = 256;
     int block = 4;
@@ -24,11 +32,14 @@ struct GenerateOptions {
     uint64_t seed = 0;
     bool infill =
         false;  // the prompt's mask ids are gaps to fill in, nothing is appended (full-attention models)
+    Cache cache = Cache::Auto;  // Exact (block models) or None (full attention)
+    int further_horizon = -1;   // Cache::Prefix: tokens after the block that a pass forwards; -1: all of them
     // What the presets of other engines need:
     Fallback fallback = Fallback::Top;
     bool threshold_inclusive = false;  // confidence >= threshold instead of >
     bool floor_schedule = false;  // n(step) = B / S in every step, without remainder or last step (lmdeploy)
 
+    bool approximate_cache() const { return cache == Cache::Prefix || cache == Cache::Dual; }
     int steps_per_block() const { return steps > 0 ? steps : block; }
     RevealRule reveal_rule() const {
         return {.remasking = remasking,
@@ -42,15 +53,17 @@ struct GenerateOptions {
     }
 };
 
-// Spellings of the command line: low_confidence_static, ..., tempered, plain, filtered. Throw Error(Usage)
-// that lists what is known.
+// Spellings of the command line: low_confidence_static, ..., tempered, plain, filtered, auto,
+// exact, prefix, ... Throw Error(Usage) that lists what is known.
 Remasking parse_remasking(const std::string& name);
 Confidence parse_confidence(const std::string& name);
+Cache parse_cache(const std::string& name);
 const char* name_of(Remasking remasking);
 const char* name_of(Confidence confidence);
+const char* name_of(Cache cache);
 
-// Sets the sampling and remasking fields as a published engine has them by default; lengths, stop ids and the
-// seed stay. Stop rule, limits and step map are always this engine's own. Throws Error(Usage) that lists the
+// Sets the sampling and remasking fields and the cache as a published engine has them by default; lengths, stop ids and
+// the seed stay. Stop rule, limits and step map are always this engine's own. Throws Error(Usage) that lists the
 // names.
 void apply_preset(GenerateOptions& options, const std::string& name);
 std::vector<std::string> preset_names();

@@ -163,9 +163,8 @@ bool Scheduler::add_rows(Pass& pass, Active& a) const {
     if (a.prefix->ready()) {
         const int commit = s.commit_end() - s.commit_begin();
         const bool separate = commit && !limits_.fuse_commit && geometry_ == Geometry::Blocks;
-        const int begin = geometry_ == Geometry::Canvas ? 0 : s.begin();
-        const int end = geometry_ == Geometry::Canvas ? s.n_positions() : s.end();
-        const int denoise = separate || geometry_ == Geometry::Autoregressive ? 0 : end - begin;
+        const Window now = s.window(), next = s.next_window();
+        const int denoise = separate ? 0 : now.rows();
         if (pass.batch.T() + commit + denoise <= limits_.max_rows) {
             int first = 0;
             if (commit) {
@@ -175,8 +174,8 @@ bool Scheduler::add_rows(Pass& pass, Active& a) const {
             }
             int again = 0;
             if (denoise) {
-                first = add_block(pass.batch, s.ids(begin, end), begin, a.at);
-                if (pass.repeats) again = add_block(pass.again, s.ids(begin, end), begin, a.at);
+                first = add_window(pass.batch, a, now);
+                if (pass.repeats) again = add_window(pass.again, a, next);
             }
             if (!separate) add_targets(pass, a, first, again);
         }
@@ -185,6 +184,10 @@ bool Scheduler::add_rows(Pass& pass, Active& a) const {
     if (pass.draws.empty() || pass.draws.back().who != &a) pass.repeats = false;  // it goes on differently
     s.forward_passes++;
     return true;
+}
+
+int Scheduler::add_window(TokenBatch& batch, const Active& a, const Window& w) const {
+    return add_block(batch, a.generation.ids(w.begin, w.end), w.begin, a.at, w.sees - w.end);
 }
 
 // The list of the sequence before, where it is the same one.
@@ -202,9 +205,7 @@ void Scheduler::add_stops(Pass& pass, RevealBlock& block, std::span<const int> s
 // Masked position p is read at its own row, or where the model's outputs are shifted, at the row before it.
 void Scheduler::add_targets(Pass& pass, Active& a, int first_row, int first_again) const {
     const Generation& s = a.generation;
-    const int first_position = geometry_ == Geometry::Canvas           ? 0
-                               : geometry_ == Geometry::Autoregressive ? s.begin() - 1
-                                                                       : s.begin();
+    const int now = s.window().begin, next = s.next_window().begin;
     const int first = int(pass.targets.size()), count = int(s.masked().size());
     pass.draws.push_back({&a, first, count});
     RevealBlock block = s.reveal_block();
@@ -214,11 +215,10 @@ void Scheduler::add_targets(Pass& pass, Active& a, int first_row, int first_agai
     pass.blocks.push_back(block);
     for (int i = 0; i < count; i++) {
         const int position = s.masked()[size_t(i)];
-        const int row = std::max(position - (config_.shift ? 1 : 0) - first_position, 0);
-        pass.batch.target_row.push_back(first_row + row);
+        const int read_at = position - (config_.shift ? 1 : 0);
+        pass.batch.target_row.push_back(first_row + std::max(read_at - now, 0));
         pass.rows.push_back(s.sample_row(position));
-        pass.targets.push_back(
-            {.row = first_again + position - first_position, .ends = s.ends_at(size_t(i))});
-        if (pass.repeats) pass.again.target_row.push_back(first_again + row);
+        pass.targets.push_back({.row = first_again + position - next, .ends = s.ends_at(size_t(i))});
+        if (pass.repeats) pass.again.target_row.push_back(first_again + std::max(read_at - next, 0));
     }
 }

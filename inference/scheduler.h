@@ -81,7 +81,8 @@ class Scheduler {
     bool place_alone(Active& a, const Footprint& need);  // prefix and the rest in one run, to be kept
     int allocate(int n);                                 // gives up what is kept if it must
     void prefill(Pass& pass, Active& a) const;
-    bool add_rows(Pass& pass, Active& a) const;  // false: no room in this pass
+    bool add_rows(Pass& pass, Active& a) const;                                 // false: no room in this pass
+    int add_window(TokenBatch& batch, const Active& a, const Window& w) const;  // its first row
     void add_targets(Pass& pass, Active& a, int first_row, int first_again) const;
     void add_stops(Pass& pass, RevealBlock& block, std::span<const int> stops) const;
     void drop_kept();

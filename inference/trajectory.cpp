@@ -13,15 +13,17 @@ double tokens_per_forward(const Trajectory& t) {
 }
 
 Json to_json(const Trajectory& t) {
-    return {{"prompt_ids", t.prompt_ids},
-            {"output_ids", t.output_ids},
-            {"step_map", t.step_map},
-            {"logprobs", json_floats(t.logprobs)},
-            {"tail_ids", t.tail_ids},
-            {"tail_steps", t.tail_steps},
-            {"finish_reason", t.finish_reason},
-            {"denoise_steps", t.denoise_steps},
-            {"forward_passes", t.forward_passes},
-            {"tokens_per_forward", tokens_per_forward(t)},
-            {"entropy", t.entropy}};
+    Json out = {{"prompt_ids", t.prompt_ids},
+                {"output_ids", t.output_ids},
+                {"step_map", t.step_map},
+                {"logprobs", json_floats(t.logprobs)},
+                {"tail_ids", t.tail_ids},
+                {"tail_steps", t.tail_steps},
+                {"finish_reason", t.finish_reason},
+                {"denoise_steps", t.denoise_steps},
+                {"forward_passes", t.forward_passes},
+                {"tokens_per_forward", tokens_per_forward(t)},
+                {"entropy", t.entropy}};
+    if (!t.cache.empty()) out["cache"] = t.cache;
+    return out;
 }

@@ -13,7 +13,8 @@ int add_prompt(TokenBatch& batch, std::span<const int> prompt, int begin, int en
     return first;
 }
 
-int add_block(TokenBatch& batch, std::span<const int> ids, int position, const SequenceSlots& at) {
+int add_block(TokenBatch& batch, std::span<const int> ids, int position, const SequenceSlots& at,
+              int behind) {
     CHECK(position >= at.shared, "a block at %d inside the %d shared positions", position, at.shared);
     const int first = batch.T(), slot = at.own + position - at.shared;
     AttentionSpans see;
@@ -22,7 +23,7 @@ int add_block(TokenBatch& batch, std::span<const int> ids, int position, const S
     see.begin[1] = at.own;
     see.end[1] = slot;
     see.begin[2] = slot;
-    see.end[2] = slot + int(ids.size());
+    see.end[2] = slot + int(ids.size()) + behind;
     for (int i = 0; i < int(ids.size()); i++) batch.add(ids[size_t(i)], position + i, slot + i, see);
     return first;
 }

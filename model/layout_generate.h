@@ -4,12 +4,16 @@
 // use too; the rest lies in a run of slots of its own. Every layout is made of two pieces:
 //
 //   add_prompt   whole prompt blocks: a token of block b sees blocks <= b
-//   add_block    one block as it stands: its tokens see everything before it, and the block itself
+//   add_block    one block as it stands: its tokens see everything before it, the block itself, and as much behind it
+//                as the caller says
 //
 //   prefill + first denoise     add_prompt, add_block (masks)
 //   denoise (cached)            add_block (masks)
 //   commit + denoise, fused     add_block (finished block b), add_block (masks of block b+1): b's keys are
-//   written before b+1 reads full attention              add_block (the whole canvas, position 0)
+//   written before b+1 reads
+//   full attention              add_block (the whole canvas, position 0)
+//   ... with a prefix cache     add_block (the block and what comes after it)
+//   ... with a dual cache       add_block (the block), seeing what is behind it, too
 //   autoregressive              add_prompt in blocks of 1, add_block (the last token); its row predicts the
 //   next
 #pragma once
@@ -27,5 +31,7 @@ struct SequenceSlots {
 // first row.
 int add_prompt(TokenBatch& batch, std::span<const int> prompt, int begin, int end, int block, int prefix);
 
-// `ids` at positions [position, position + ids.size()), position >= shared. Returns the first row.
-int add_block(TokenBatch& batch, std::span<const int> ids, int position, const SequenceSlots& at);
+// `ids` at positions [position, position + ids.size()), position >= shared; they see `behind` positions after their own,
+// too, whose keys are in the cache. Returns the first row.
+int add_block(TokenBatch& batch, std::span<const int> ids, int position, const SequenceSlots& at,
+              int behind = 0);

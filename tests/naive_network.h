@@ -5,6 +5,7 @@
 #include <cmath>
 #include <complex>
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -67,40 +68,62 @@ struct NaiveNetwork {
     static double real_of(double x) { return x; }
     static double real_of(std::complex<double> x) { return x.real(); }
 
+    // Keys and values of every position, by layer: what earlier passes left.
+    struct Kept {
+        std::vector<Rows> k, v;
+    };
+
     // Final-norm hidden states of every position; sees(i, j): may position i look at j.
     template <class Sees>
     Rows forward(const std::vector<int>& ids, Sees sees) const {
-        const int T = int(ids.size());
+        std::vector<int> all(ids.size());
+        std::iota(all.begin(), all.end(), 0);
+        Kept kept;
+        return forward(ids, all, kept, sees);
+    }
+    // The same of positions `at` of `ids` alone: their keys and values take the place of those that are kept, which they see.
+    template <class Sees>
+    Rows forward(const std::vector<int>& ids, const std::vector<int>& at_position, Kept& kept,
+                 Sees sees) const {
+        const int T = int(at_position.size()), n = int(ids.size());
+        kept.k.resize(size_t(c.L), Rows(ids.size()));
+        kept.v.resize(size_t(c.L), Rows(ids.size()));
         Rows x;
-        for (const int id : ids) {
-            const auto row = w.at("model.embed_tokens.weight").begin() + int64_t(id) * c.C;
+        for (const int position : at_position) {
+            const auto row = w.at("model.embed_tokens.weight").begin() + int64_t(ids[size_t(position)]) * c.C;
             x.emplace_back(row, row + c.C);
         }
         for (int l = 0; l < c.L; l++) {
+            Rows &all_k = kept.k[size_t(l)], &all_v = kept.v[size_t(l)];
             const std::string at = format("model.layers.%d.", l);
             const Rows n1 = norm(x, at + "input_layernorm.weight");
             Rows q = linear(n1, at + "self_attn.q_proj"), k = linear(n1, at + "self_attn.k_proj"),
                  v = linear(n1, at + "self_attn.v_proj");
             for (int t = 0; t < T; t++) {
+                const int position = at_position[size_t(t)];
                 for (int h = 0; h < c.NH; h++)
-                    norm_rope(&q[size_t(t)][size_t(h * c.HD)], at + "self_attn.q_norm.weight", t);
+                    norm_rope(&q[size_t(t)][size_t(h * c.HD)], at + "self_attn.q_norm.weight", position);
                 for (int h = 0; h < c.NKV; h++)
-                    norm_rope(&k[size_t(t)][size_t(h * c.HD)], at + "self_attn.k_norm.weight", t);
+                    norm_rope(&k[size_t(t)][size_t(h * c.HD)], at + "self_attn.k_norm.weight", position);
+                all_k[size_t(position)] = k[size_t(t)];
+                all_v[size_t(position)] = v[size_t(t)];
             }
             Rows att(size_t(T), std::vector<S>(size_t(c.q_width()), S(0)));
             for (int t = 0; t < T; t++)
                 for (int h = 0; h < c.NH; h++) {
                     const int g = h / (c.NH / c.NKV);
                     S sum = S(0);
-                    for (int j = 0; j < T; j++) {
-                        if (!sees(t, j)) continue;
+                    for (int j = 0; j < n; j++) {
+                        if (!sees(at_position[size_t(t)], j)) continue;
                         S score = S(0);
                         for (int i = 0; i < c.HD; i++)
-                            score += q[size_t(t)][size_t(h * c.HD + i)] * k[size_t(j)][size_t(g * c.HD + i)];
+                            score +=
+                                q[size_t(t)][size_t(h * c.HD + i)] * all_k[size_t(j)][size_t(g * c.HD + i)];
                         const S e = std::exp(score / S(std::sqrt(double(c.HD))));
                         sum += e;
                         for (int i = 0; i < c.HD; i++)
-                            att[size_t(t)][size_t(h * c.HD + i)] += e * v[size_t(j)][size_t(g * c.HD + i)];
+                            att[size_t(t)][size_t(h * c.HD + i)] +=
+                                e * all_v[size_t(j)][size_t(g * c.HD + i)];
                     }
                     for (int i = 0; i < c.HD; i++) att[size_t(t)][size_t(h * c.HD + i)] /= sum;
                 }

@@ -39,14 +39,14 @@ struct Pair {
 
 ModelConfig config_named(const std::string& name) {
     ModelConfig c = random_model_config();
-    c.full_attention = name == "Canvas" || name == "ShiftedCanvas";
-    c.shift = name == "ShiftedCanvas" || name == "Autoregressive";
+    c.full_attention = name.ends_with("Canvas");
+    c.shift = name.starts_with("Shifted") || name == "Autoregressive";
     if (name == "Autoregressive") c.B = 1, c.mask_id = -1;
     return c;
 }
 
-// Every rule, prompts that end inside a block, limits inside one, stop ids, temperatures.
-std::vector<Request> requests_for(const ModelConfig& config) {
+// Every rule, prompts that end inside a block, limits inside one, stop ids, temperatures; with caches, every approximate one.
+std::vector<Request> requests_for(const ModelConfig& config, bool caches = false) {
     std::vector<Request> out;
     const bool autoregressive = config.shift && !config.full_attention;
     for (uint32_t i = 0; i < 8; i++) {
@@ -62,6 +62,8 @@ std::vector<Request> requests_for(const ModelConfig& config) {
         r.options.eb_threshold = 1.5;
         r.options.temperature = i < 4 ? 0 : 0.8f;
         r.options.seed = 5;
+        if (caches) r.options.cache = i % 3 == 2 ? Cache::Dual : Cache::Prefix;
+        if (caches && i % 3 == 1) r.options.further_horizon = 2;
         if (i % 3 == 1) r.options.stop_ids = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
         out.push_back(r);
     }
@@ -87,8 +89,10 @@ class CudaEngine : public testing::TestWithParam<const char*> {};
 }  // namespace
 
 TEST_P(CudaEngine, GeneratesWhatTheCpuGenerates) {
-    Pair pair(config_named(GetParam()));
-    const std::vector<Request> requests = requests_for(pair.model.config);
+    const std::string name = GetParam();
+    Pair pair(config_named(name));
+    const std::vector<Request> requests =
+        requests_for(pair.model.config, name.find("Cached") != std::string::npos);
     const auto want = pair.host->generate(requests), got = pair.device->generate(requests);
     int stopped = 0, unrevealed = 0;
     for (size_t i = 0; i < requests.size(); i++) {
@@ -105,7 +109,8 @@ TEST_P(CudaEngine, GeneratesWhatTheCpuGenerates) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaEngine,
-                         testing::Values("Blocks", "Canvas", "ShiftedCanvas", "Autoregressive"),
+                         testing::Values("Blocks", "Canvas", "ShiftedCanvas", "CachedCanvas",
+                                         "ShiftedCachedCanvas", "Autoregressive"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(CudaEngine, TheHostIsAskedOncePerBlock) {
@@ -126,6 +131,26 @@ TEST(CudaEngine, TheHostIsAskedOncePerBlock) {
         EXPECT_EQ(pair.device->forward_passes() - passes, 15);
         EXPECT_EQ(pair.device->forwarded_rows() - rows, 4 + 15 * 4 + 3 * 4);  // prompt, steps, commits
         EXPECT_EQ(asked, every_step ? 16 : 5);  // before every pass, and once when nobody is left
+    }
+}
+
+// The pass that opens a block forwards all of a canvas, the ones that follow it what the cache leaves.
+TEST(CudaEngine, ACachedBlockIsFinishedWithoutTheHost) {
+    Pair pair(config_named("ShiftedCanvas"));
+    Request r;
+    r.prompt_ids = {1, 2, 3, 4, 5};
+    r.options.gen_length = 12;
+    r.options.remasking = Remasking::LowConfidenceStatic;
+    for (const Cache cache : {Cache::Prefix, Cache::Dual}) {
+        r.options.cache = cache;
+        int asked = 0;
+        Callbacks callbacks;
+        callbacks.should_stop = [&] { return asked++ < 0; };
+        const int64_t rows = pair.device->forwarded_rows();
+        EXPECT_EQ(pair.device->generate({&r, 1}, callbacks)[0].forward_passes, 12);
+        const int later = cache == Cache::Dual ? 3 * 3 * 5 : 3 * (13 + 9 + 5);
+        EXPECT_EQ(pair.device->forwarded_rows() - rows, 3 * 17 + later) << name_of(cache);
+        EXPECT_EQ(asked, 4) << name_of(cache);
     }
 }
 

@@ -2,11 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
 
-#include "inference/engine.h"
-#include "kernels/reveal_block.h"
-#include "tests/naive_network.h"
+#include "tests/naive_generation.h"
 #include "tests/random_model.h"
 #include "tests/same_trajectory.h"
 
@@ -66,101 +63,6 @@ void expect_same(const Trajectory& a, const Trajectory& b, const std::string& wh
     }
 }
 
-// Candidates at temperature 0 from one dense forward pass over the sequence as it stands, in double.
-class Recomputed {
-  public:
-    explicit Recomputed(const RandomModel& m) : config_(m.config), network_(m.config, m.weights) {}
-
-    Sampled candidate(const Ids& ids, int position, int block) const {
-        const bool full = config_.full_attention;
-        const auto hidden =
-            network_.forward(ids, [&](int i, int j) { return full || j / block <= i / block; });
-        const auto& h = hidden[size_t(config_.shift ? std::max(position - 1, 0) : position)];
-        const auto& head = network_.w.at(config_.tied ? "model.embed_tokens.weight" : "lm_head.weight");
-        std::vector<double> p(size_t(config_.V), 0.0);
-        double largest = -1e300, sum = 0, entropy = 0;
-        for (int v = 0; v < config_.V; v++) {
-            for (int i = 0; i < config_.C; i++)
-                p[size_t(v)] += h[size_t(i)] * head[size_t(v * config_.C + i)];
-            largest = std::max(largest, p[size_t(v)]);
-        }
-        for (double& x : p) sum += x = std::exp(x - largest);
-        int best = -1;
-        for (int v = 0; v < config_.V; v++) {
-            p[size_t(v)] /= sum;
-            entropy -= p[size_t(v)] * std::log(p[size_t(v)]);
-            if (v != config_.mask_id && v < config_.V - 1 && (best < 0 || p[size_t(v)] > p[size_t(best)]))
-                best = v;
-        }
-        const double confidence = p[size_t(best)];
-        return {best, float(confidence), float(std::log(confidence)), float(entropy)};
-    }
-
-    // The whole generation, every state from nothing.
-    Trajectory generate(const Request& r) const {
-        const int P = int(r.prompt_ids.size()), B = r.options.block, limit = P + r.options.gen_length;
-        const bool blocks = !config_.full_attention && !config_.shift;
-        const int n = blocks ? (limit + B - 1) / B * B : limit;
-        Ids token = r.prompt_ids, step(size_t(P), 0);
-        token.resize(size_t(n), NEVER);
-        step.resize(size_t(n), NEVER);
-        std::vector<float> logprob(size_t(n), 0.0f);
-        std::vector<double> nats(size_t(n), 0.0);
-        Trajectory t;
-        int now = 0, end = limit, hi = 0;
-        for (int lo = blocks ? P / B * B : P; t.finish_reason.empty(); lo = hi) {
-            hi = std::min(lo + B, n);
-            for (int s = 0; t.finish_reason.empty(); s++) {
-                Ids masked, ids(token.begin(), token.begin() + (config_.full_attention ? n : hi));
-                std::vector<float> confidence, entropy;
-                std::vector<Sampled> drawn;
-                for (int i = lo; i < hi; i++)
-                    if (step[size_t(i)] == NEVER) masked.push_back(i);
-                if (masked.empty()) break;
-                if (config_.mask_id < 0) ids.pop_back();  // autoregressive: nothing stands there yet
-                for (size_t i = 0; i < ids.size(); i++)
-                    if (step[i] == NEVER) ids[i] = config_.mask_id;
-                for (const int i : masked) {
-                    drawn.push_back(candidate(ids, i, B));
-                    confidence.push_back(drawn.back().confidence);
-                    entropy.push_back(drawn.back().entropy);
-                }
-                now++;
-                for (const int i : ref::reveal_step(std::vector<char>(masked.size(), 1), confidence, entropy,
-                                                    s, r.options.reveal_rule())) {
-                    const size_t at = size_t(masked[size_t(i)]);
-                    token[at] = drawn[size_t(i)].token;
-                    logprob[at] = drawn[size_t(i)].logprob;
-                    nats[at] = double(drawn[size_t(i)].entropy);
-                    step[at] = now;
-                }
-                for (int i = P; i < limit && step[size_t(i)] != NEVER; i++) {
-                    const Ids& stops = r.options.stop_ids;
-                    if (std::find(stops.begin(), stops.end(), token[size_t(i)]) != stops.end()) {
-                        t.finish_reason = "stop";
-                        end = i + 1;
-                        break;
-                    }
-                    if (i == limit - 1) t.finish_reason = "length";
-                }
-            }
-        }
-        const int tail_end = config_.full_attention ? n : hi;
-        t.output_ids.assign(token.begin() + P, token.begin() + end);
-        t.step_map.assign(step.begin() + P, step.begin() + end);
-        t.logprobs.assign(logprob.begin() + P, logprob.begin() + end);
-        t.tail_ids.assign(token.begin() + end, token.begin() + tail_end);
-        t.tail_steps.assign(step.begin() + end, step.begin() + tail_end);
-        t.denoise_steps = now;
-        t.entropy = std::accumulate(nats.begin() + P, nats.begin() + end, 0.0) / (end - P);
-        return t;
-    }
-
-  private:
-    const ModelConfig& config_;
-    NaiveNetwork<double> network_;
-};
-
 // Prompts of every length modulo the block, limits inside blocks, every rule, some with stop ids.
 std::vector<Request> mixed_requests(const ModelConfig& config) {
     std::vector<Request> out;
@@ -201,13 +103,13 @@ class EngineOn : public testing::TestWithParam<const char*> {};
 
 TEST_P(EngineOn, EqualsARecomputationWithoutCache) {
     const RandomModel model(config_named(GetParam()));
-    const Recomputed recomputed(model);
+    NaiveGeneration naive(model);
     TestEngine e(model, LIMITS);
     const std::vector<Request> requests = mixed_requests(model.config);
     const std::vector<Trajectory> got = e.engine.generate(requests);
     int stopped = 0, with_tail = 0;
     for (size_t i = 0; i < requests.size(); i++) {
-        const Trajectory want = recomputed.generate(requests[i]);
+        const Trajectory want = naive.generate(requests[i]);
         expect_same(got[i], want, format("request %zu", i), false);
         ASSERT_EQ(got[i].logprobs.size(), want.logprobs.size());
         for (size_t k = 0; k < want.logprobs.size(); k++)
@@ -270,7 +172,8 @@ TEST(Engine, InfillingSeesWhatComesAfterAGap) {
     std::vector<int> ids = t.output_ids;
     ids[9] = model.config.mask_id;
     EXPECT_EQ(t.step_map[9], t.denoise_steps);
-    EXPECT_EQ(Recomputed(model).candidate(ids, 9, 4).token, t.output_ids[9]);
+    NaiveGeneration naive(model);
+    EXPECT_EQ(naive.candidate(naive.look(r, ids, 8, 12, 0), 9).token, t.output_ids[9]);
     Request later = r;  // another text behind the gap, another probability
     for (int i = 10; i < 14; i++) later.prompt_ids[size_t(i)] = (r.prompt_ids[size_t(i)] + 11) % 38;
     EXPECT_NE(e.engine.generate({&later, 1})[0].logprobs[9], t.logprobs[9]);
@@ -483,4 +386,147 @@ TEST(Engine, AChatReusesTheKeysOfItsLastTurn) {
         expect_same(chat.engine.generate({&other, 1})[0], fresh.engine.generate({&other, 1})[0], "forgotten");
         EXPECT_EQ(chat.engine.forwarded_rows() - before, fresh.engine.forwarded_rows() - fresh_before);
     }
+}
+
+// ---- approximate caches of full-attention models
+
+namespace {
+
+// Every approximation beside none, blocks that do and do not divide the canvas, every rule, some with stop ids.
+std::vector<Request> cached_requests() {
+    struct Kind {
+        Cache cache;
+        int horizon;
+    };
+    std::vector<Request> out;
+    uint32_t sequence = 0;
+    for (const Kind kind : {Kind{Cache::Prefix, -1},
+                            {Cache::Prefix, 0},
+                            {Cache::Prefix, 3},
+                            {Cache::Dual, -1},
+                            {Cache::Auto, -1}})
+        for (const int block : {3, 5, 20})
+            for (const int prompt : {1, 7}) {
+                Request r = request_of(prompt, block, 9 + int(sequence % 3), sequence);
+                r.options.cache = kind.cache;
+                r.options.further_horizon = kind.horizon;
+                r.options.remasking = Remasking(sequence % 4);
+                r.options.steps = block - int(sequence % 3 == 1);
+                r.options.eb_threshold = 1.5;
+                if (sequence % 5 == 0) r.options.stop_ids = {0, 1, 2, 3, 4, 5};
+                if (sequence % 6 == 0) {  // masks alone, which all look the same at first
+                    r.prompt_ids.clear();
+                    r.options.remasking = Remasking::Sequential;
+                }
+                sequence++;
+                out.push_back(r);
+            }
+    return out;
+}
+
+class CachedCanvas : public testing::TestWithParam<bool> {};  // whether outputs are shifted
+
+}  // namespace
+
+TEST_P(CachedCanvas, EqualsKeysAndValuesThatAreKept) {
+    const RandomModel model(canvas_config(GetParam()));
+    TestEngine e(model, LIMITS);
+    for (const Request& r : cached_requests()) {
+        const std::string what = format("request %u", r.sequence);
+        NaiveCachedCanvas naive(model);
+        const int64_t before = e.engine.forwarded_rows();
+        const Trajectory got = e.engine.generate({&r, 1})[0], want = naive.generate(r);
+        expect_same(got, want, what, false);
+        for (size_t k = 0; k < want.logprobs.size(); k++)
+            EXPECT_NEAR(got.logprobs[k], want.logprobs[k], 1e-4) << what;
+        EXPECT_EQ(e.engine.forwarded_rows() - before, naive.n_rows) << what;
+        EXPECT_EQ(got.cache, r.options.approximate_cache() ? name_of(r.options.cache) : "");
+    }
+}
+
+TEST_P(CachedCanvas, ASampleDoesNotDependOnItsBatch) {
+    const RandomModel model(canvas_config(GetParam()));
+    std::vector<Request> requests = cached_requests();
+    for (Request& r : requests) r.options.temperature = 0.5f + 0.1f * float(r.sequence % 8);
+    TestEngine together(model, {.max_active = 100, .max_rows = 2048, .kv_slots = 4096});
+    TestEngine few(model,
+                   {.max_active = 4, .max_rows = 20, .kv_slots = 70});  // an opening keeps others waiting
+    const std::vector<Trajectory> got = together.engine.generate(requests);
+    const std::vector<Trajectory> narrow = few.engine.generate(requests);
+    TestEngine alone(model, LIMITS);
+    for (size_t i = 0; i < requests.size(); i++) {
+        expect_same(narrow[i], got[i], format("in a narrow engine, request %zu", i));
+        expect_same(alone.engine.generate({&requests[i], 1})[0], got[i], format("alone, request %zu", i));
+    }
+}
+
+TEST_P(CachedCanvas, BlocksOfOneStepNeedNoCache) {
+    const RandomModel model(canvas_config(GetParam()));
+    TestEngine e(model, LIMITS);
+    for (const int block : {4, 12}) {
+        Request r = request_of(6, block, 12);
+        for (const int steps : {1, 3}) {
+            r.options.steps = steps;
+            r.options.remasking = Remasking::LowConfidenceStatic;
+            r.options.cache = Cache::None;
+            const Trajectory none = e.engine.generate({&r, 1})[0];
+            for (const Cache cache : {Cache::Prefix, Cache::Dual}) {
+                r.options.cache = cache;
+                const Trajectory cached = e.engine.generate({&r, 1})[0];
+                if (steps == 1) expect_same(cached, none, name_of(cache));
+                EXPECT_EQ(cached.logprobs == none.logprobs, steps == 1) << name_of(cache);
+            }
+        }
+    }
+}
+
+TEST_P(CachedCanvas, RowsAreCounted) {
+    const RandomModel model(canvas_config(GetParam()));
+    Request r = request_of(5, 4, 12);
+    r.options.remasking = Remasking::Sequential;
+    struct Case {
+        Cache cache;
+        int horizon, rows;  // of the three steps after the first of each of three blocks
+    };
+    for (const Case c : {Case{Cache::None, -1, 9 * 17},
+                         {Cache::Prefix, -1, 3 * (12 + 8 + 4)},
+                         {Cache::Prefix, 2, 3 * (6 + 6 + 4)},
+                         {Cache::Dual, -1, 9 * 4}}) {
+        r.options.cache = c.cache;
+        r.options.further_horizon = c.horizon;
+        TestEngine e(model, {.max_active = 1, .max_rows = 17, .kv_slots = 17});
+        EXPECT_EQ(e.engine.generate({&r, 1})[0].forward_passes, 12);
+        const int before_the_block = GetParam() && c.cache != Cache::None ? 9 : 0;
+        EXPECT_EQ(e.engine.forwarded_rows(), 3 * 17 + c.rows + before_the_block) << name_of(c.cache);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CachedCanvas, testing::Bool(),
+                         [](const auto& info) { return info.param ? "Shifted" : "Unshifted"; });
+
+TEST(Engine, BlockModelsHaveNoApproximateCacheAndCanvasesNoExactOne) {
+    const RandomModel blocks(random_model_config()), canvas(canvas_config(false));
+    TestEngine b(blocks, LIMITS), c(canvas, LIMITS);
+    Request r = request_of(5, 4, 8);
+    const auto remedy = [&](TestEngine& e, Cache cache) -> std::string {
+        r.options.cache = cache;
+        try {
+            e.engine.check(r);
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code, Exit::Usage);
+            return error.what();
+        }
+        return "";
+    };
+    const auto contains = [](const std::string& text, const std::string& part) {
+        return text.find(part) != std::string::npos;
+    };
+    for (const Cache cache : {Cache::None, Cache::Prefix, Cache::Dual}) {
+        EXPECT_TRUE(contains(remedy(b, cache), "use --cache exact")) << name_of(cache);
+        EXPECT_EQ(remedy(c, cache), "");
+    }
+    EXPECT_TRUE(contains(remedy(c, Cache::Exact), "use --cache none"));
+    EXPECT_EQ(remedy(b, Cache::Exact) + remedy(b, Cache::Auto) + remedy(c, Cache::Auto), "");
+    r.options.further_horizon = -2;
+    EXPECT_TRUE(contains(remedy(c, Cache::Prefix), "--further-horizon -2"));
 }

@@ -26,6 +26,12 @@ class InferProgram : public testing::Test {
         make_folders(folder_);
         const RandomModel model(byte_model_config());
         save_model_folder(folder_, model.weights, model.config, "", DType::F32, *model.ops);
+        canvas_folder_ = temporary("canvas");
+        make_folders(canvas_folder_);
+        ModelConfig c = byte_model_config();
+        c.family = Family::Llada, c.full_attention = true, c.qk_norm = false, c.HD = c.C / c.NH;
+        const RandomModel canvas(c);
+        save_model_folder(canvas_folder_, canvas.weights, canvas.config, "", DType::F32, *canvas.ops);
     }
     void SetUp() override {
         if (!file_exists(program("infer"))) GTEST_SKIP() << program("infer") << " is not built";
@@ -34,12 +40,15 @@ class InferProgram : public testing::Test {
     static Outcome run(const std::string& arguments, const std::string& input = "") {
         return run_command(program("infer") + " --threads 1 --device cpu " + arguments, input);
     }
+    static Outcome with_canvas(const std::string& arguments, const std::string& input = "") {
+        return run("--model " + canvas_folder_ + " " + arguments, input);
+    }
     static Outcome with_model(const std::string& arguments, const std::string& input = "") {
         return run("--model " + folder_ + " " + arguments, input);
     }
-    static std::string folder_;
+    static std::string folder_, canvas_folder_;
 };
-std::string InferProgram::folder_;
+std::string InferProgram::folder_, InferProgram::canvas_folder_;
 
 bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
@@ -294,6 +303,59 @@ TEST_F(InferProgram, PresetsAndFlagsOverThem) {
     EXPECT_EQ(ids("--preset sdar --temperature 0"), ids("--threshold 0.85"));
     EXPECT_NE(ids("--preset sdar"), ids(""));
     EXPECT_EQ(with_model("--prompt a --preset nonesuch").code, 2);
+}
+
+// Approximate caches of a full-attention model: for all lines, for one, by a preset; and who has none of them.
+TEST_F(InferProgram, CachesOfACanvas) {
+    const char* const flags[] = {"", "--cache prefix", "--cache prefix --further-horizon 2", "--cache dual"};
+    const char* const fields[] = {R"("cache": null)", R"("cache": "prefix")",
+                                  R"("cache": "prefix", "further-horizon": 2)", R"("cache": "dual")"};
+    std::string lines;
+    std::vector<Json> alone;
+    for (size_t i = 0; i < 4; i++) {
+        lines += std::string(R"({"prompt": "abc", )") + fields[i] + "}\n";
+        const Outcome r =
+            with_canvas(std::string("--prompt abc --json --gen-length 12 --block 4 ") + flags[i]);
+        ASSERT_EQ(r.code, 0) << r.err;
+        alone.push_back(json_lines(r.out)[0]);
+        EXPECT_EQ(alone[i].value("cache", ""), i == 0 ? "" : i == 3 ? "dual" : "prefix");
+        for (size_t j = 0; j < i; j++) EXPECT_NE(alone[i]["logprobs"], alone[j]["logprobs"]) << i << j;
+    }
+    const Outcome together = with_canvas("--input - --json --gen-length 12 --block 4", lines);
+    ASSERT_EQ(together.code, 0) << together.err;
+    const std::vector<Json> got = json_lines(together.out);
+    for (size_t i = 0; i < 4; i++)
+        for (const char* key : {"output_ids", "logprobs", "forward_passes"})
+            EXPECT_EQ(got[i][key], alone[i][key]) << i << key;
+
+    const std::string asked = "--prompt abc --json --gen-length 12 --block 4 ";
+    const auto answer = [&](const std::string& more) { return json_lines(with_canvas(asked + more).out)[0]; };
+    EXPECT_EQ(answer("--preset fast-dllm")["logprobs"], answer("--cache dual")["logprobs"]);
+    EXPECT_EQ(answer("--preset fast-dllm --cache none")["logprobs"], alone[0]["logprobs"]);
+
+    const std::pair<Outcome, const char*> refused[] = {
+        {with_canvas(asked + "--cache exact"), "use --cache none"},
+        {with_canvas(asked + "--further-horizon 2"), "--further-horizon: is for --cache prefix"},
+        {with_canvas(asked + "--cache dual --further-horizon 2"), "--further-horizon: is for --cache prefix"},
+        {with_model(asked + "--cache prefix"), "use --cache exact"},
+        {with_model(asked + "--preset fast-dllm"), "--preset fast-dllm"}};
+    for (const auto& [outcome, why] : refused) {
+        EXPECT_EQ(outcome.code, 2) << why;
+        EXPECT_TRUE(contains(outcome.err, why)) << outcome.err;
+    }
+    EXPECT_EQ(with_model(asked + "--preset fast-dllm --cache exact").code, 0);
+
+    // A pass has room for what opens a block, and beside it for the blocks of all others.
+    const auto plan = [&](const char* more) {
+        return json_lines(with_canvas(std::string("--prompt abc --json --dry-run --block 4 --gen-length 200 "
+                                                  "--temperature 1 --num-samples 16 ") +
+                                      more)
+                              .out)[0];
+    };
+    for (const char* more : {"", "--cache dual"}) {
+        EXPECT_EQ(plan(more)["kv_slots"], 16 * 203);
+        EXPECT_EQ(plan(more)["max_rows"], *more ? 1024 + 15 * 4 : 1024);
+    }
 }
 
 TEST_F(InferProgram, ATraceIsWritten) {

@@ -78,6 +78,21 @@ TEST(LayoutGenerate, ACanvasSeesAllOfItself) {
     for (const auto& seen : seen_positions(batch, at, 7)) EXPECT_EQ(seen, up_to(7));
 }
 
+TEST(LayoutGenerate, ABlockSeesWhatIsBehindItWhereItIsToldTo) {
+    std::vector<int> ids(3, 3);
+    TokenBatch batch;
+    const SequenceSlots at = {.shared = 0, .prefix = 0, .own = 20};
+    add_block(batch, ids, 2, at);
+    add_block(batch, ids, 2, at, 4);
+    const auto seen = seen_positions(batch, at, 12);
+    for (size_t i = 0; i < 3; i++) {
+        EXPECT_EQ(batch.slot[i], 22 + int(i));
+        EXPECT_EQ(batch.slot[3 + i], 22 + int(i));
+        EXPECT_EQ(seen[i], up_to(5));
+        EXPECT_EQ(seen[3 + i], up_to(9));
+    }
+}
+
 TEST(LayoutGenerate, SpansOfOneRowAreDisjoint) {
     std::vector<int> ids(4, 3);
     TokenBatch batch;

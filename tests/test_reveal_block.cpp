@@ -250,7 +250,8 @@ TEST(GenerateOptions, PresetsKeepLengthsAndRefuseUnknownNames) {
         apply_preset(options, name);
         EXPECT_EQ(options.gen_length, 17);
         EXPECT_EQ(options.stop_ids, (std::vector<int>{3}));
-        EXPECT_EQ(options.temperature, 1);
+        EXPECT_EQ(options.temperature, name == "fast-dllm" ? 0 : 1);
+        EXPECT_EQ(options.cache, name == "fast-dllm" ? Cache::Dual : Cache::Auto);
     }
     GenerateOptions options;
     EXPECT_THROW(apply_preset(options, "nonesuch"), Error);
@@ -273,4 +274,6 @@ TEST(GenerateOptions, PresetsRevealAsTheirEnginesDo) {
     EXPECT_EQ(with("jetengine", mixed, 2), (Positions{0, 1}));  // one above 0.9, two wanted: the leftmost two
     EXPECT_EQ(with("lmdeploy", mixed, 2), (Positions{2}));      // those above 0.9, whatever n
     EXPECT_EQ(with("dllm-rl", mixed, 2), (Positions{1, 2}));    // the one above 0.9 joined to the top two
+    EXPECT_EQ(with("fast-dllm", mixed, 2), (Positions{2}));     // those not below 0.9, whatever n
+    EXPECT_EQ(with("fast-dllm", {0.1f, 0.2f, 0.3f, 0.25f}, 2), (Positions{2}));  // there is none: the best
 }
