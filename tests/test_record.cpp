@@ -92,6 +92,17 @@ TEST(Record, TakesALineOfAGeneration) {
     json["reward"] = 1;
     const Record r = read_records(file_of(json.dump()), LIMITS)[0];
     EXPECT_EQ(to_json(r), to_json(to_record(t, 1, 0)));
+    EXPECT_EQ(r.old_logprobs, (std::vector<double>{-0.5, -1.5}));
+    // Of an approximate cache the log-probs are not those of the states that are trained.
+    t.cache = "dual";
+    Json cached = to_json(t);
+    cached["reward"] = 1;
+    EXPECT_EQ(cached["logprobs"], json["logprobs"]);
+    EXPECT_TRUE(read_records(file_of(cached.dump()), LIMITS)[0].old_logprobs.empty());
+    EXPECT_TRUE(to_record(t, 1, 0).old_logprobs.empty());
+    cached["old_logprobs"] = {-2, -3};  // somebody computed them
+    cached.erase("logprobs");
+    EXPECT_EQ(read_records(file_of(cached.dump()), LIMITS)[0].old_logprobs, (std::vector<double>{-2, -3}));
     json["response_ids"] = {4, 5};
     EXPECT_FAULT(replay_fault(json.dump()), ":1:", "response_ids", "output_ids");
 }

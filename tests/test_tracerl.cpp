@@ -34,6 +34,25 @@ TEST(TraceRl, RolloutLogProbsAreTrainingLogProbs) {
     }
 }
 
+// Approximate caches: the sampler's states are trained, but the sampler's log-probabilities are not theirs. The old policy is
+// the one before the first update, evaluated on what is trained.
+TEST(TraceRl, LogProbsOfAnApproximateCacheAreNoOldPolicy) {
+    for (const Family family : {Family::Dream, Family::Llada})
+        for (const Cache cache : {Cache::None, Cache::Prefix, Cache::Dual}) {
+            World w(false, family);
+            w.options.rl.rollout.cache = cache;
+            w.options.rl.epochs = w.options.rl.mini_batches = 1;
+            TraceRlStep s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 0, {});
+            ASSERT_GT(s.trained_tokens, 0);
+            EXPECT_EQ(s.on_policy, cache == Cache::None);
+            EXPECT_NEAR(s.max_ratio, 1, 1e-6);
+            w.options.rl.mini_batches = 2;
+            w.policy->options.lr = 1e-2;
+            s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 1, {});
+            EXPECT_GT(s.max_ratio, 1.001);
+        }
+}
+
 TEST(TraceRl, ResponsesThatMeetTheLimitAreWrong) {
     World w(false);
     w.options.rl.rollout.stop_ids = {BYTE_VOCABULARY - 1};

@@ -223,6 +223,8 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     EXPECT_EQ(run("--block 4 --train-block 6 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --enlarge-at 2 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --train-block 8 --enlarge-at 2 --dry-run").code, 0);
+    EXPECT_EQ(run("--cache dual --dry-run").code, 2);
+    EXPECT_EQ(run("--further-horizon 8 --dry-run").code, 2);
     const std::string taken = fresh("taken");
     make_folders(taken);
     write_file_atomic(taken + "/config.toml", "");

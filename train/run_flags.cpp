@@ -122,6 +122,7 @@ void RunFlags::declare(Options& f) {
                 "at --temperature 0 or --top-k 1 the responses to a problem would all be the same, with "
                 "nothing to "
                 "compare; raise them");
+        decoding.refuse_idle_cache(f, faults);
         if (run.enlarge_at > run.steps)
             f.refuse_typed(faults, {"--enlarge-at"},
                            format("the run ends at --total-steps %lld, before step %lld",

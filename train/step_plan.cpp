@@ -4,10 +4,22 @@
 #include <cmath>
 #include <vector>
 
+#include "inference/generation.h"
 #include "utils/arena.h"
 #include "utils/error.h"
 #include "utils/json.h"
 #include "utils/timer.h"
+
+// Tokens forwarded of a canvas in all passes that do not open a block, each of which reveals a token.
+static double later_rows(const ModelConfig& config, const GenerateOptions& o, int prompt) {
+    const int length = prompt + o.gen_length;
+    double rows = 0;
+    for (int lo = prompt; lo < length; lo += o.block) {
+        const int hi = std::min(lo + o.block, length);
+        rows += double(hi - lo - 1) * canvas_window(lo, hi, length, o, config.shift).rows();
+    }
+    return rows;
+}
 
 StepCost step_cost(const ModelConfig& config, const TraceRlOptions& o, int prompt, int train_block,
                    bool has_value_model) {
@@ -15,12 +27,12 @@ StepCost step_cost(const ModelConfig& config, const TraceRlOptions& o, int promp
     const double L = o.rollout.gen_length, B = o.rollout.block, P = prompt, n = double(o.tasks) * o.responses;
     StepCost cost;
     cost.generated = n * L;
-    // A pass forwards the block being denoised, a canvas all of it; finished blocks ride along once.
-    const auto rollout = [&](double passes) {
-        return canvas ? n * passes * (P + L) : o.tasks * P + n * (passes * B + L);
-    };
-    cost.rollout_least = rollout(std::ceil(L / B));
-    cost.rollout_most = rollout(L);
+    // A pass forwards the block being denoised, and finished blocks ride along once; a canvas' first pass of a block forwards
+    // all of it, the others what its cache leaves.
+    const double n_blocks = std::ceil(L / B);
+    cost.rollout_least = canvas ? n * n_blocks * (P + L) : o.tasks * P + n * (n_blocks * B + L);
+    cost.rollout_most = canvas ? cost.rollout_least + n * later_rows(config, o.rollout, prompt)
+                               : o.tasks * P + n * (L * B + L);
     // A copy of the block (or of the sequence) per reveal step, after shrinkage, beside one clean sequence.
     const double length = canvas ? P + L : train_block, blocks = canvas ? 1 : std::ceil(L / length);
     const double most = canvas ? std::ceil(L / o.rl.shrink) : std::ceil(length / o.rl.shrink);

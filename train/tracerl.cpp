@@ -11,7 +11,7 @@
 
 // Rollout log-probs are the old policy's where training sees exactly the states the sampler saw.
 static bool rollout_logprobs_hold(const TraceRlOptions& o, const Learner& policy) {
-    return o.rl.kind == RlObjective::TraceRl && o.rl.shrink == 1 &&
+    return o.rl.kind == RlObjective::TraceRl && o.rl.shrink == 1 && !o.rollout.approximate_cache() &&
            (policy.config.full_attention || policy.network->block() == o.rollout.block);
 }
 
