@@ -11,7 +11,7 @@
 
 static const char* HELP =
     R"(  /set NAME VALUE   temperature, top_k, top_p, gen_length, block, steps, remasking, threshold,
-                    eb_threshold, confidence, cache, further_horizon, seed, thinking (on, off)
+                    eb_threshold, factor, confidence, cache, further_horizon, seed, thinking (on, off)
   /show             these settings
   /system TEXT      the system message; without TEXT there is none
   /clear            begin a new conversation
@@ -100,6 +100,8 @@ void Chat::set(const std::string& name, const std::string& value) {
         o.threshold = number<double>(name, value);
     else if (name == "eb_threshold")
         o.eb_threshold = number<double>(name, value);
+    else if (name == "factor")
+        o.factor = number<double>(name, value);
     else if (name == "remasking")
         o.remasking = parse_remasking(value);
     else if (name == "confidence")
@@ -124,9 +126,11 @@ void Chat::show() const {
     const GenerateOptions& o = options_;
     log_info("temperature %g, top_k %d, top_p %g, seed %llu", double(o.temperature), o.top_k, double(o.top_p),
              (unsigned long long)o.seed);
-    log_info("gen_length %d, block %d, steps %d, remasking %s, threshold %g, eb_threshold %g, confidence %s",
-             o.gen_length, o.block, o.steps_per_block(), name_of(o.remasking), o.threshold, o.eb_threshold,
-             name_of(o.confidence));
+    log_info(
+        "gen_length %d, block %d, steps %d, remasking %s, threshold %g, eb_threshold %g, factor %g, "
+        "confidence %s",
+        o.gen_length, o.block, o.steps_per_block(), name_of(o.remasking), o.threshold, o.eb_threshold,
+        o.factor, name_of(o.confidence));
     log_info("cache %s, further_horizon %d", name_of(o.cache), o.further_horizon);
     log_info("thinking %s, system: %s", thinking_ ? "on" : "off", system_.empty() ? "none" : system_.c_str());
 }

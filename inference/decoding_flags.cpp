@@ -24,7 +24,8 @@ void DecodingFlags::declare(Options& flags) {
                      {{name_of(Remasking::LowConfidenceStatic), Remasking::LowConfidenceStatic},
                       {name_of(Remasking::LowConfidenceDynamic), Remasking::LowConfidenceDynamic},
                       {name_of(Remasking::Sequential), Remasking::Sequential},
-                      {name_of(Remasking::EntropyBounded), Remasking::EntropyBounded}},
+                      {name_of(Remasking::EntropyBounded), Remasking::EntropyBounded},
+                      {name_of(Remasking::Factor), Remasking::Factor}},
                      "which masked tokens a step reveals");
     flags
         .add("--threshold,--confidence-threshold,--dynamic-threshold P", &options.threshold,
@@ -33,6 +34,10 @@ void DecodingFlags::declare(Options& flags) {
     flags
         .add("--eb-threshold NATS", &options.eb_threshold,
              "entropy_bounded reveals up to this sum of entropies")
+        .range(0, 1e9);
+    flags
+        .add("--factor F", &options.factor,
+             "factor reveals the R most confident as long as the R-th has 1 - F / (R + 1)")
         .range(0, 1e9);
     flags.add_choice("--confidence KIND", &options.confidence,
                      {{name_of(Confidence::Tempered), Confidence::Tempered},
@@ -76,6 +81,7 @@ GenerateOptions DecodingFlags::with_preset(const Options& flags) const {
     keep("--remasking", &GenerateOptions::remasking);
     keep("--threshold", &GenerateOptions::threshold);
     keep("--eb-threshold", &GenerateOptions::eb_threshold);
+    keep("--factor", &GenerateOptions::factor);
     keep("--confidence", &GenerateOptions::confidence);
     keep("--temperature", &GenerateOptions::temperature);
     keep("--top-k", &GenerateOptions::top_k);
@@ -104,6 +110,8 @@ void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& fa
     if (two_rules || o.remasking != Remasking::EntropyBounded)
         flags.refuse_typed(faults, {"--eb-threshold"}, "is for --remasking entropy_bounded; add that",
                            "--remasking");
+    if (two_rules || o.remasking != Remasking::Factor)
+        flags.refuse_typed(faults, {"--factor"}, "is for --remasking factor; add that", "--remasking");
     refuse_idle_cache(flags, faults);
 }
 

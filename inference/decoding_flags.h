@@ -10,7 +10,7 @@ struct DecodingFlags {
     bool ignore_eos = false;
 
     DecodingFlags() { options.block = 0; }
-    // Adds --preset, --gen-length, --block, --steps, --remasking, --threshold, --eb-threshold, --confidence,
+    // Adds --preset, --gen-length, --block, --steps, --remasking, --threshold, --eb-threshold, --factor, --confidence,
     // --temperature, --top-k, --top-p, --cache, --further-horizon, --stop-ids, --ignore-eos. `this` must outlive `flags`.
     void declare(Options& flags);
 

@@ -69,6 +69,8 @@ constexpr Key KEYS[] = {
      [](Decoding& d, const Field& f) {
          d.options.eb_threshold = f.number(0, DBL_MAX, "a number, 0 or more");
      }},
+    {"factor",
+     [](Decoding& d, const Field& f) { d.options.factor = f.number(0, DBL_MAX, "a number, 0 or more"); }},
     {"confidence", [](Decoding& d, const Field& f) { d.options.confidence = f.word(parse_confidence); }},
     {"temperature",
      [](Decoding& d, const Field& f) {

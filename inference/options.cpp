@@ -13,7 +13,8 @@ struct Named {
 constexpr Named<Remasking> REMASKINGS[] = {{"low_confidence_static", Remasking::LowConfidenceStatic},
                                            {"low_confidence_dynamic", Remasking::LowConfidenceDynamic},
                                            {"sequential", Remasking::Sequential},
-                                           {"entropy_bounded", Remasking::EntropyBounded}};
+                                           {"entropy_bounded", Remasking::EntropyBounded},
+                                           {"factor", Remasking::Factor}};
 constexpr Named<Confidence> CONFIDENCES[] = {
     {"tempered", Confidence::Tempered}, {"plain", Confidence::Plain}, {"filtered", Confidence::Filtered}};
 
@@ -88,6 +89,7 @@ void apply_preset(GenerateOptions& options, const std::string& name) {
             options.remasking = Remasking::LowConfidenceDynamic;
             options.threshold = preset.threshold;
             options.eb_threshold = 0.35;
+            options.factor = 1;
             options.temperature = preset.temperature;
             options.top_k = preset.top_k;
             options.top_p = 1;
@@ -121,6 +123,7 @@ std::vector<std::string> faults(const GenerateOptions& options, const ModelConfi
         fault(format("--threshold %g: a probability, 0 to 1", options.threshold));
     if (!(options.eb_threshold >= 0))
         fault(format("--eb-threshold %g: nats, 0 or more", options.eb_threshold));
+    if (!(options.factor >= 0)) fault(format("--factor %g: 0 or more", options.factor));
     if (!(options.temperature >= 0) || std::isinf(options.temperature))
         fault(format("--temperature %g: 0 (greedy) or more", double(options.temperature)));
     if (options.top_k < 0) fault(format("--top-k %d: 0 (off) or more", options.top_k));

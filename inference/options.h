@@ -24,6 +24,7 @@ struct GenerateOptions {
     Remasking remasking = Remasking::LowConfidenceDynamic;
     double threshold = 0.9;
     double eb_threshold = 0.35;  // nats
+    double factor = 1;
     float temperature = 0;
     int top_k = 0;
     float top_p = 1;
@@ -49,7 +50,8 @@ struct GenerateOptions {
                 .block = block,
                 .steps = steps_per_block(),
                 .threshold = threshold,
-                .entropy_bound = eb_threshold};
+                .entropy_bound = eb_threshold,
+                .factor = factor};
     }
 };
 

@@ -51,7 +51,7 @@ struct Sampled {
     float entropy;     // nats, of the distribution that Tempered / Plain / Filtered confidence is read from
 };
 
-enum class Remasking : int { LowConfidenceStatic, LowConfidenceDynamic, Sequential, EntropyBounded };
+enum class Remasking : int { LowConfidenceStatic, LowConfidenceDynamic, Sequential, EntropyBounded, Factor };
 
 // What low_confidence_dynamic reveals when fewer than n(step) candidates are above the threshold.
 enum class Fallback : int {
@@ -67,7 +67,7 @@ struct RevealRule {
     int inclusive = 0;         // 1: confidence >= threshold instead of >
     int floor_schedule = 0;    // 1: n(step) = B / S in every step, without remainder or last step (lmdeploy)
     int block = 4, steps = 4;  // B, S
-    double threshold = 0.9, entropy_bound = 0.35;
+    double threshold = 0.9, entropy_bound = 0.35, factor = 1;
 };
 
 // A masked position of a block, one of the targets of a forward pass.

@@ -4,7 +4,9 @@
 
 int surely_revealed(const RevealRule& rule, int step, int n_masked) {
     if (rule.floor_schedule == 0 && step >= rule.steps) return n_masked;
-    if (rule.remasking == Remasking::EntropyBounded || rule.fallback == Fallback::One) return 1;
+    if (rule.remasking == Remasking::Factor && n_masked == 2) return 2;
+    if (rule.remasking == Remasking::EntropyBounded || rule.remasking == Remasking::Factor) return 1;
+    if (rule.fallback == Fallback::One) return 1;
     return rule.floor_schedule ? std::max(1, rule.block / rule.steps)
                                : reveal_count(rule.block, rule.steps, step);
 }
@@ -46,6 +48,16 @@ std::vector<int> dynamic(const std::vector<int>& positions, std::span<const floa
     return first(by_confidence(positions, confidence), k);
 }
 
+std::vector<int> by_factor(const std::vector<int>& positions, std::span<const float> confidence,
+                           const RevealRule& rule) {
+    const std::vector<int> order = by_confidence(positions, confidence);
+    const int n = int(order.size());
+    int count = 0;
+    while (count < n && !ends_factor(rule, count, n, comparable(confidence[size_t(order[size_t(count)])])))
+        count++;
+    return first(order, count);
+}
+
 std::vector<int> entropy_bounded(std::vector<int> positions, std::span<const float> entropy, double bound) {
     std::stable_sort(positions.begin(), positions.end(),
                      [&](int a, int b) { return entropy[size_t(a)] < entropy[size_t(b)]; });
@@ -68,6 +80,7 @@ std::vector<int> reveal(std::span<const char> masked, std::span<const float> con
         case Remasking::LowConfidenceStatic: chosen = first(by_confidence(positions, confidence), n); break;
         case Remasking::LowConfidenceDynamic: chosen = dynamic(positions, confidence, n, rule); break;
         case Remasking::Sequential: chosen = first(positions, n); break;
+        case Remasking::Factor: chosen = by_factor(positions, confidence, rule); break;
         case Remasking::EntropyBounded:
             chosen = entropy_bounded(positions, entropy, rule.entropy_bound);
             break;

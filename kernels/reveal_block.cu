@@ -16,7 +16,7 @@ struct RevealArguments {
     const Sampled* sampled;
     const int* stops;
     int *token, *status;
-    int *order, *chosen;  // (N) each: a block's masked targets by entropy; whether a target is revealed
+    int *order, *chosen;  // (N) each: a block's masked targets in order; whether a target is revealed
 };
 
 // A confidence that is not a number counts as the lowest, so that the order is always total.
@@ -72,12 +72,25 @@ __device__ inline void choose(int* chosen, int* order, const Masks& m, int step)
     int n =
         rule.floor_schedule ? max(1, rule.block / rule.steps) : reveal_count(rule.block, rule.steps, step);
     if (rule.remasking == Remasking::LowConfidenceDynamic && rule.fallback == Fallback::One) n = 1;
-    const int k = min(n, n_masked);
+    int k = min(n, n_masked);
     const bool by_entropy = rule.remasking == Remasking::EntropyBounded && !everything;
-    if (by_entropy)
+    const bool by_factor = rule.remasking == Remasking::Factor && !everything;
+    if (by_entropy || by_factor)
         for (int i = lane; i < m.count; i += WARP)
-            if (m.masked(i)) order[m.rank(i, Remasking::EntropyBounded)] = i;
+            if (m.masked(i)) order[m.rank(i, rule.remasking)] = i;
     __syncwarp();  // the order is whole before it is read
+    if (by_factor) {
+        k = n_masked;
+        for (int r0 = 0; r0 < n_masked; r0 += WARP) {
+            const int r = r0 + lane;
+            const unsigned ends = __ballot_sync(
+                FULL_WARP,
+                r < n_masked && ends_factor(rule, r, n_masked, comparable(m.sampled[order[r]].confidence)));
+            if (!ends) continue;
+            k = r0 + __popc(ends ^ (ends - 1)) - 1;  // the lowest that is set
+            break;
+        }
+    }
     for (int i = lane; i < m.count; i += WARP) {
         bool now = m.masked(i);
         if (now && by_entropy) {

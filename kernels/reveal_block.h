@@ -6,6 +6,8 @@
 //   sequential               the first k of m
 //   entropy_bounded          m by entropy, lowest first, then position: the longest prefix whose sum stays below the bound, at
 //                            least one, whatever n
+//   factor                   the longest prefix of order whose r-th candidate has confidence >= 1 - factor / (r + 1), r = 1, 2, ...,
+//                            whatever n; the first always, and the last of m with all before it (Fast-dLLM)
 // n(step) = B / S, the remainder going to the first steps; once the S steps are used up, everything that is left.
 //
 // reveal_blocks() does it for all blocks of a run (ops.h) and says whether the run goes on: as long as every block keeps a mask
@@ -19,6 +21,10 @@
 // n(step) of a block of B in S steps. 0 from step S on where S > B.
 constexpr int reveal_count(int block, int steps, int step) {
     return block / steps + (step < block % steps ? 1 : 0);
+}
+// Whether the candidate with `rank` others of n_masked before it ends the prefix that factor reveals.
+constexpr bool ends_factor(const RevealRule& rule, int rank, int n_masked, float confidence) {
+    return rank > 0 && rank < n_masked - 1 && double(confidence) < 1 - rule.factor / (rank + 2);
 }
 // So many of n_masked positions a step reveals whatever the candidates are (at most: all of them).
 int surely_revealed(const RevealRule& rule, int step, int n_masked);

@@ -56,7 +56,7 @@ std::vector<Request> requests_for(const ModelConfig& config, bool caches = false
         r.sequence = i;
         r.options.block = autoregressive ? 1 : 4 + int(i % 2);
         r.options.gen_length = 7 + int(i % 4);
-        r.options.remasking = Remasking(i % 4);
+        r.options.remasking = Remasking(i % 5);
         r.options.steps = autoregressive ? 1 : r.options.block - int(i / 4);
         r.options.threshold = 0.5;
         r.options.eb_threshold = 1.5;
@@ -171,7 +171,7 @@ TEST(CudaEngine, RepeatedStepsAreStepsOnTheirOwn) {
     others.allocate();
     const std::vector<float> nans(size_t(left.size()), NAN);
     std::vector<Request> requests = requests_for(c);
-    requests.resize(4);  // one of every rule
+    requests.resize(5);  // one of every rule
     for (Request& r : requests) {
         r.prompt_ids.resize(70, 5);  // more than a tile of keys
         r.options.gen_length = 12;

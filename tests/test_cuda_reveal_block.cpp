@@ -24,14 +24,15 @@ struct Example {
                               .step = int(rng.below(2)),
                               .first_stop = int(rng.below(2)),
                               .n_stops = int(rng.below(3)),
-                              .rule = {.remasking = Remasking(rng.below(4)),
+                              .rule = {.remasking = Remasking(rng.below(5)),
                                        .fallback = Fallback(rng.below(3)),
                                        .inclusive = int(rng.below(2)),
                                        .floor_schedule = int(rng.below(4) == 0),
                                        .block = count,
                                        .steps = steps,
                                        .threshold = 0.5,
-                                       .entropy_bound = 1.0}});
+                                       .entropy_bound = 1.0,
+                                       .factor = 0.25 * double(1 + rng.below(6))}});
             for (int i = 0; i < count; i++)
                 targets.push_back({.row = int(targets.size()) * 2 + 1,
                                    .ends = int(rng.below(12) == 0),

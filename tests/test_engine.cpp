@@ -71,8 +71,9 @@ std::vector<Request> mixed_requests(const ModelConfig& config) {
     for (const int block : {1, 3, 8}) {
         if (autoregressive && block != 1) continue;
         for (const int prompt : {1, 7, 8})
-            for (const Remasking rule : {Remasking::LowConfidenceStatic, Remasking::LowConfidenceDynamic,
-                                         Remasking::Sequential, Remasking::EntropyBounded}) {
+            for (const Remasking rule :
+                 {Remasking::LowConfidenceStatic, Remasking::LowConfidenceDynamic, Remasking::Sequential,
+                  Remasking::EntropyBounded, Remasking::Factor}) {
                 Request r = request_of(prompt, block, 5 + int(sequence % 5), sequence);
                 r.options.remasking = rule;
                 r.options.steps = 1 + int(sequence) % block;
@@ -410,7 +411,7 @@ std::vector<Request> cached_requests() {
                 Request r = request_of(prompt, block, 9 + int(sequence % 3), sequence);
                 r.options.cache = kind.cache;
                 r.options.further_horizon = kind.horizon;
-                r.options.remasking = Remasking(sequence % 4);
+                r.options.remasking = Remasking(sequence / 2 % 5);
                 r.options.steps = block - int(sequence % 3 == 1);
                 r.options.eb_threshold = 1.5;
                 if (sequence % 5 == 0) r.options.stop_ids = {0, 1, 2, 3, 4, 5};
@@ -499,6 +500,25 @@ TEST_P(CachedCanvas, RowsAreCounted) {
         const int before_the_block = GetParam() && c.cache != Cache::None ? 9 : 0;
         EXPECT_EQ(e.engine.forwarded_rows(), 3 * 17 + c.rows + before_the_block) << name_of(c.cache);
     }
+}
+
+// Blocks of 8: the first has two gaps, one of them for a pass over what was kept, the second one.
+TEST_P(CachedCanvas, GapsAreFilledOverKeptKeysToo) {
+    const RandomModel model(canvas_config(GetParam()));
+    Request r = request_of(14, 8, 1);
+    r.options.infill = true;
+    r.options.remasking = Remasking::Sequential;
+    for (const size_t i : {3u, 4u, 9u}) r.prompt_ids[i] = model.config.mask_id;
+    TestEngine e(model, LIMITS);
+    const auto rows = [&](Cache cache) {
+        r.options.cache = cache;
+        const int64_t before = e.engine.forwarded_rows();
+        EXPECT_EQ(e.engine.generate({&r, 1})[0].step_map, (Ids{0, 0, 0, 1, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0}));
+        return e.engine.forwarded_rows() - before;
+    };
+    EXPECT_EQ(rows(Cache::None), 3 * 14);
+    EXPECT_EQ(rows(Cache::Prefix), 3 * 14);
+    EXPECT_EQ(rows(Cache::Dual), 14 + 8 + 14);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CachedCanvas, testing::Bool(),

@@ -265,6 +265,7 @@ TEST_F(EvalProgram, FlagsWithoutEffectAreRefused) {
         {"--top-k 4", "--top-k: has no effect at --temperature 0"},
         {"--remasking sequential --threshold 0.5", "--threshold: is for"},
         {"--eb-threshold 0.5", "--eb-threshold: is for"},
+        {"--factor 2", "--factor: is for --remasking factor"},
         {"--further-horizon 8", "--further-horizon: is for --cache prefix"},
         {"--likelihood --cache exact", "--cache: --likelihood generates nothing"},
         {"--preset sdar-eval --num-samples 2", "--num-samples 2: at --temperature 0 or --top-k 1"},

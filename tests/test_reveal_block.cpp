@@ -4,6 +4,7 @@
 
 #include "inference/options.h"
 #include "kernels/reveal_block.h"
+#include "utils/philox.h"
 
 namespace {
 
@@ -119,6 +120,47 @@ TEST(Reveal, EntropyBoundEdges) {
     EXPECT_EQ(choose_by_entropy(1, {0, 0}, {0, 0}), (Positions{}));
 }
 
+// Fast-dLLM's get_transfer_index_dynamic, as it is published: how many of the sorted confidences.
+TEST(Reveal, FactorIsFastDllms) {
+    const auto published = [](std::vector<float> sorted, double factor) {
+        std::vector<double> thresholds;
+        for (size_t n = 1; n <= sorted.size(); n++) thresholds.push_back(1 - factor / double(n + 1));
+        thresholds[0] = -1;  // at least one token
+        size_t top = 0;
+        for (; top < sorted.size(); top++)
+            if (double(sorted[top]) < thresholds[top]) break;
+        if (top == sorted.size()) top--;  // what a Python loop leaves behind
+        return top == 0 || top == sorted.size() - 1 ? top + 1 : top;
+    };
+    GenerateOptions options = rule(Remasking::Factor);
+    Rng rng(3, Stream::Noise);
+    std::vector<int> seen(9, 0);
+    for (int round = 0; round < 500; round++) {
+        options.factor = round % 10 ? 2 * double(rng.uniform()) : 0;
+        std::vector<char> masked;
+        std::vector<float> confidence, sorted;
+        for (uint32_t i = 0; i < 2 + rng.below(8); i++) {
+            masked.push_back(rng.below(4) > 0);
+            // sure on the whole, with ties
+            confidence.push_back(1 - float(rng.below(16)) * float(rng.below(16)) / 256);
+            if (masked.back()) sorted.push_back(confidence.back());
+        }
+        std::sort(sorted.begin(), sorted.end(), std::greater<>());
+        const size_t n = sorted.empty() ? 0 : published(sorted, options.factor);
+        const Positions got = choose(options, masked, confidence, 1),
+                        want = choose(STATIC, masked, confidence, int(n));
+        ASSERT_EQ(got, want) << "round " << round;
+        seen[std::min<size_t>(n, 8)]++;
+    }
+    for (int n = 0; n <= 6; n++) EXPECT_GT(seen[size_t(n)], 0) << n;
+    options.factor = 1;  // 1/2 for the second, were it the last; the third and its neighbours need 3/4, 4/5
+    EXPECT_EQ(choose(options, {1, 1, 1, 1}, {0.1f, 0.7f, 0.76f, 0.2f}, 1), (Positions{1, 2}));
+    EXPECT_EQ(choose(options, {1, 1, 1, 1}, {0.1f, 0.76f, 0.76f, 0.76f}, 1), (Positions{0, 1, 2, 3}));
+    EXPECT_EQ(choose(options, {1, 0, 1, 0}, {0.1f, 1, 0.2f, 1}, 1), (Positions{0, 2}));  // two: both
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_EQ(choose(options, {1, 1, 1}, {nan, nan, nan}, 1), (Positions{0}));
+}
+
 TEST(RevealStep, EverythingLeftOnceTheStepsAreUsedUp) {
     GenerateOptions options = DYNAMIC;
     options.steps = 2;
@@ -149,6 +191,9 @@ TEST(RevealStep, SurelyRevealed) {
     other = fixed;
     other.remasking = Remasking::EntropyBounded;
     EXPECT_EQ(surely_revealed(other, 0, 8), 1);
+    other.remasking = Remasking::Factor;
+    for (const int n : {1, 2}) EXPECT_EQ(surely_revealed(other, 0, n), n);
+    EXPECT_EQ(surely_revealed(other, 0, 3), 1);
     other.floor_schedule = 1;
     EXPECT_EQ(surely_revealed(other, 7, 8), 1);
     other.remasking = Remasking::Sequential;

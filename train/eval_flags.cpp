@@ -91,8 +91,8 @@ void EvalFlags::refuse_idle(const Options& f, Faults& faults) const {
     if (scored || !grade_only.empty())
         f.refuse_typed(faults,
                        {"--preset", "--gen-length", "--steps", "--remasking", "--threshold", "--eb-threshold",
-                        "--confidence", "--temperature", "--top-k", "--top-p", "--cache", "--further-horizon",
-                        "--stop-ids", "--ignore-eos", "--num-samples", "--max-active"},
+                        "--factor", "--confidence", "--temperature", "--top-k", "--top-p", "--cache",
+                        "--further-horizon", "--stop-ids", "--ignore-eos", "--num-samples", "--max-active"},
                        std::string(!grade_only.empty() ? "--grade-only"
                                    : likelihood        ? "--likelihood"
                                                        : "--choices") +
