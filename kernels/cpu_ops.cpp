@@ -9,6 +9,7 @@
 #include "kernels/linear.h"
 #include "kernels/lm_head.h"
 #include "kernels/ops.h"
+#include "kernels/packed_weight.h"
 #include "kernels/pair_loss.h"
 #include "kernels/parallel.h"
 #include "kernels/reveal_block.h"
@@ -102,6 +103,10 @@ class CpuOps : public Ops {
     void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual) override {
         cpu::linear_forward(context_, out, inp, weight, bias, residual);
     }
+    Tensor packed_shape(Tensor weight) const override {
+        return on_host() ? cpu::packed_shape(weight) : Tensor{};
+    }
+    void pack(Tensor packed, Tensor weight) override { cpu::pack(context_.simd, packed, weight); }
     void linear_backward(Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,
                          Tensor weight) override {
         cpu::linear_backward(context_, dinp, dweight, dbias, dout, inp, weight);

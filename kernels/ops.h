@@ -177,6 +177,13 @@ class Ops : public Memory {
     // out (T, N) = inp (T, K) weight (N, K)^T [+ bias (N)] [+ residual (T, N), which may be out itself]
     virtual void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias = {},
                                 Tensor residual = {}) = 0;
+    // Where products of few rows are faster with a second copy of `weight` in an order of the device's own: the shape and type
+    // that the copy is to have, without memory; where they are not, or the weight is too large for one, no rows. weight
+    // may be only planned.
+    virtual Tensor packed_shape(Tensor /*weight*/) const { return {}; }
+    // Fills that copy. A tensor that is weight but for its `packed`, the copy's data, gives linear_forward and head_sample
+    // the same bits as weight, for as long as weight does not change.
+    virtual void pack(Tensor /*packed*/, Tensor /*weight*/) {}
     // dinp (T, K) = dout (T, N) weight (N, K)       dweight (N, K) += dout^T inp       dbias (N) += column sums
     // Any of dinp, dweight, dbias may be absent.
     virtual void linear_backward(Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,

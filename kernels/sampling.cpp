@@ -4,6 +4,7 @@
 
 #include "kernels/lm_head.h"
 #include "kernels/matmul.h"
+#include "kernels/packed_weight.h"
 #include "kernels/parallel.h"
 
 namespace cpu {
@@ -195,8 +196,12 @@ void sample_rows(Context& context, std::span<Sampled> out, std::span<const Sampl
         parallel_for(int64_t(chunks) * blocks, int64_t(std::min(ROWS, count)) * HEAD_CHUNK * C / 16,
                      [&](int64_t item) {
                          const int v = int(item / blocks) * HEAD_CHUNK, m = int(item % blocks) * ROWS;
-                         matmul_block(simd, logits + size_t(m) * size_t(V) + v, V, x[n0 + m], x.stride, w[v],
-                                      w.stride, std::min(ROWS, count - m), std::min(HEAD_CHUNK, V - v), C);
+                         const int M = std::min(ROWS, count - m), width = std::min(HEAD_CHUNK, V - v);
+                         float* tile = logits + size_t(m) * size_t(V) + v;
+                         if (weight.packed)
+                             packed_block(simd, tile, V, x[n0 + m], x.stride, weight, v, M, width);
+                         else
+                             matmul_block(simd, tile, V, x[n0 + m], x.stride, w[v], w.stride, M, width, C);
                      });
         parallel_for(count, V, [&](int64_t i) {
             out[size_t(n0 + i)] =

@@ -11,6 +11,8 @@
 #include <cstdint>
 
 constexpr int PANEL = 64;  // columns of a packed panel
+// Columns of a panel of a weight that is packed once and for all (packed_weight.h).
+constexpr int PACKED_COLUMNS = 32;
 
 struct Simd {
     const char* name;
@@ -29,6 +31,20 @@ struct Simd {
     // float (element 4) or bf16 (element 2).
     void (*narrow)(float* out, int64_t out_row, const float* inp, int64_t inp_row, const void* weight,
                    int64_t weight_row, int element, int M, int N, int K);
+    // The same, with the same bits, from a weight in panels (packed_weight.h), then [+ bias (N)] [+ residual (M, N)].
+    struct Packed {
+        float* out;
+        int64_t out_row;
+        const float* inp;
+        int64_t inp_row;
+        const void* panels;  // from the first of the N columns on
+        int element;         // bytes: 4 float, 2 bf16
+        int M, N, K;
+        const float* bias = nullptr;
+        const float* residual = nullptr;  // may be out
+        int64_t residual_row = 0;
+    };
+    void (*packed)(const Packed& p);
     // out = inp [+ bias] [+ residual]
     void (*add_bias)(float* out, const float* inp, const float* bias, const float* residual, int n);
     void (*add)(float* out, const float* inp, float scale, int n);  // out += scale * inp

@@ -428,6 +428,10 @@ void narrow(float* out, int64_t out_row, const float* inp, int64_t inp_row, cons
     }
 }
 
+}  // namespace
+#include "kernels/simd_packed.h"
+namespace {
+
 void add_bias(float* out, const float* inp, const float* bias, const float* residual, int n) {
     for_vectors(n, [&](int i, auto w) {
         Vec x = load(inp + i, w);
@@ -575,6 +579,7 @@ const Simd SIMD_TABLE = {
     .transpose = transpose,
     .transpose_bf16 = transpose_bf16,
     .narrow = narrow,
+    .packed = packed,
     .add_bias = add_bias,
     .add = add,
     .multiply = multiply,

@@ -10,7 +10,7 @@ namespace {
 
 // A row of a table: what a product takes beside OpenBLAS.
 void print_product(const char* name, int T, int N, int K, double seconds, double peer) {
-    printf("%-9s T %5d  N %6d  K %5d  %9.4f ms  %7.1f GFLOP/s", name, T, N, K, seconds * 1e3,
+    printf("%-14s T %5d  N %6d  K %5d  %9.4f ms  %7.1f GFLOP/s", name, T, N, K, seconds * 1e3,
            2.0 * T * N * K / seconds * 1e-9);
     if (peer > 0) printf("  %5.2f x OpenBLAS", peer / seconds);
     printf("\n");
@@ -23,10 +23,26 @@ void bench_linear(Ops& ops, int T, int N, int K) {
            *dx = b.add(T, K), *dw = b.add(N, K);
     b.fill();
     const float *xp = x->as<float>(), *wp = w->as<float>(), *op = out->as<float>();
-    print_product("forward", T, N, K, fastest([&] { ops.linear_forward(*out, *x, *w); }),
-                  sgemm(false, true, T, N, K, xp, wp, 0, out->as<float>()));
+    const double peer = sgemm(false, true, T, N, K, xp, wp, 0, out->as<float>());
+    const auto forward = [&](const char* name, const Tensor& weight) {
+        print_product(name, T, N, K, fastest([&] { ops.linear_forward(*out, *x, weight); }), peer);
+    };
+    // With a packed copy, where there is one.
+    const auto forward_packed = [&](const char* name, Tensor weight) {
+        const Tensor shape = ops.packed_shape(weight);
+        if (!shape.rows) return;
+        Buffers own;
+        Tensor* copy = own.add(shape.rows, shape.cols, shape.dtype);
+        own.arena.allocate();
+        ops.pack(*copy, weight);
+        weight.packed = copy->data;
+        forward(name, weight);
+    };
+    forward("forward", *w);
+    forward_packed("  packed", *w);
     if (T <= 16) {
-        print_product("  bf16", T, N, K, fastest([&] { ops.linear_forward(*out, *x, *half); }), 0);
+        forward("  bf16", *half);
+        forward_packed("  bf16, packed", *half);
         return;
     }
     print_product("  dinp", T, N, K, fastest([&] { ops.linear_backward(*dx, {}, {}, *out, *x, *w); }),
@@ -179,9 +195,11 @@ int main(int argc, char** argv) {  // optionally the name of one group
     struct Projection {
         int N, K;
     };
-    if (wanted("linear"))  // MLP and attention's output of tiny, small and SDAR-1.7B
+    if (wanted("linear"))  // MLP and attention's output of tiny, mini, small and SDAR-1.7B
         for (const auto& [N, K] : {Projection{768, 128},
                                    {128, 384},
+                                   {1536, 256},
+                                   {256, 768},
                                    {4608, 768},
                                    {768, 2304},
                                    {768, 768},

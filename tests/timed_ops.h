@@ -66,6 +66,10 @@ class TimedOps : public Ops {
                           Tensor weight) override {
         other([&] { ops_.rmsnorm_backward(dinp, dweight, dout, rstd, inp, weight); });
     }
+    Tensor packed_shape(Tensor weight) const override { return ops_.packed_shape(weight); }
+    void pack(Tensor packed, Tensor weight) override {
+        other([&] { ops_.pack(packed, weight); });
+    }
     void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual) override {
         timed(LINEAR, 2 * product(inp, weight),
               [&] { ops_.linear_forward(out, inp, weight, bias, residual); });

@@ -38,6 +38,7 @@ struct Tensor {
     int64_t rows = 0, cols = 0;
     int64_t stride = 0;  // elements from one row to the next; cols where the tensor is contiguous
     DType dtype = DType::F32;
+    const void* packed = nullptr;  // a weight's second copy, made by Ops::pack(); parts of a tensor have none
 
     explicit operator bool() const { return data != nullptr; }
     int64_t size() const { return rows * cols; }
