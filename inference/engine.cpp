@@ -4,6 +4,7 @@
 #include <climits>
 
 #include "inference/scheduler.h"
+#include "model/packed_weights.h"
 
 using Clock = std::chrono::steady_clock;
 
@@ -19,7 +20,8 @@ class Engine::Implementation {
           config_(config),
           limits_(limits),
           n_ids_(n_ids),
-          network_(ops, config, weights, arena, limits.max_rows, limits.max_rows, &cache_),
+          weights_(ops, config, weights, arena),
+          network_(ops, config, weights_.view(), arena, limits.max_rows, limits.max_rows, &cache_),
           slots_(limits.kv_slots) {
         CHECK(limits.max_active > 0 && limits.max_rows > 0 && limits.kv_slots > 0,
               "limits of %d sequences, %d rows, %d slots", limits.max_active, limits.max_rows,
@@ -51,6 +53,7 @@ class Engine::Implementation {
     const EngineLimits limits_;
     const int n_ids_;
     KvCache cache_;
+    PackedWeights weights_;
     Transformer network_;
     SlotAllocator slots_;
     Kept kept_;
@@ -193,6 +196,7 @@ Trajectory Engine::Implementation::finish(const Active& a) {
 std::vector<Trajectory> Engine::Implementation::generate(std::span<const Request> requests,
                                                          const Callbacks& callbacks) {
     check(requests);
+    weights_.renew();  // they may have changed
     std::vector<Trajectory> done(requests.size());
     const auto finished = [&](int request, Trajectory t) {
         done[size_t(request)] = std::move(t);

@@ -292,6 +292,9 @@ TEST_F(InferProgram, DryRunPrintsThePlan) {
     EXPECT_GT(plan["bytes"]["weights"], 0);
     EXPECT_EQ(plan["bytes_total"],
               plan["bytes"]["weights"].get<int64_t>() + plan["bytes"]["engine"].get<int64_t>());
+    const std::string tensors = with_model("--prompt abc --gen-length 12 --dry-run").out;
+    for (const char* part : {"layer 0 keys", "layer 1 gate up, packed", "lm head, packed"})
+        EXPECT_TRUE(contains(tensors, part)) << part << " in:\n" << tensors;
 }
 
 TEST_F(InferProgram, PresetsAndFlagsOverThem) {

@@ -10,7 +10,9 @@
 #include <cstdlib>
 #include <new>
 
+#include "inference/engine.h"
 #include "tests/programs.h"
+#include "tests/random_model.h"
 #include "tests/random_records.h"
 #include "tests/temporary_folder.h"
 #include "tokenizer/byte_tokenizer.h"
@@ -110,6 +112,28 @@ TEST(PlannedMemory, UpdatesAllocateNothingButTheListsOfTheirBatch) {
     // activation of every token is.
     EXPECT_LT(largest, size_t(tokens) * size_t(c.kv_width()) * sizeof(float));
     EXPECT_GT(largest, 0u) << "nothing was watched";
+}
+
+TEST(PlannedMemory, GenerationMapsNothingAndLeavesNothingBehind) {
+    const ModelConfig c = random_family_config(Family::Sdar, 4);
+    const RandomModel model(c);
+    Arena arena("engine", *model.ops);
+    Engine engine(*model.ops, c, model.weights, {.max_active = 4, .max_rows = 64, .kv_slots = 200}, c.V,
+                  arena);
+    arena.allocate();
+    std::vector<Request> requests(6);
+    for (Request& r : requests) {
+        r.prompt_ids = {1, 2, 3, 4, 5, 6, 7};
+        r.options.gen_length = 20;
+        r.options.block = 4;
+    }
+    engine.generate(requests);  // starts everything up
+    const int64_t before = alive;
+    watching = true;
+    EXPECT_EQ(engine.generate(requests).size(), requests.size());
+    watching = false;
+    EXPECT_EQ(alive, before);
+    EXPECT_EQ(mapped, 0u) << "packed copies of weights are in the plan too";
 }
 #endif
 
