@@ -48,8 +48,8 @@ for run in "tiny float32" "mini float32" "small float32" "small bfloat16"; do
     prompt=$(seq -s, 0 63 | awk -F, -v n=$((vocabulary / 2)) '{ for (i = 1; i <= NF; i++) printf "%s%d", (i > 1 ? "," : ""), 1 + $i % n }')
     [ $dtype = bfloat16 ] && ours_dtype=bf16 || ours_dtype=fp32
     ours=$("$PROGRAMS"infer --device cpu --threads "$THREADS" --model "$work/$preset" --dtype $ours_dtype --prompt-ids "$prompt" \
-        --gen-length 128 --block 4 --steps 4 --remasking low_confidence_static --ignore-eos --json 2>/dev/null |
-        "$PYTHON" -c 'import json, sys; t = json.loads(sys.stdin.readline())["timings"]; print(round(128 / (t["prefill_s"] + t["generate_s"]), 1))')
+        --gen-length 128 --block 4 --steps 4 --remasking low_confidence_static --ignore-eos --json 2>/dev/null)
+    ours=$(awk "BEGIN { printf \"%.1f\", 128 / ($(number prefill_s <<<"$ours") + $(number generate_s <<<"$ours")) }")
     theirs=$("$PYTHON" "$ORACLE/bench_torch_generate.py" --model "$work/$preset" --prompt-length 64 --gen-length 128 --block 4 \
         --steps 4 --threads "$THREADS" --dtype $dtype 2>"$work/why" | number tokens_per_second) ||
         { echo "generation $preset $ours_dtype: $ours tokens/s; PyTorch fails: $(tail -1 "$work/why")"; continue; }
