@@ -11,7 +11,8 @@
 
 static const char* HELP =
     R"(  /set NAME VALUE   temperature, top_k, top_p, gen_length, block, steps, remasking, threshold,
-                    eb_threshold, factor, confidence, cache, further_horizon, seed, thinking (on, off)
+                    eb_threshold, factor, order_temperature, reveal_schedule, eps, confidence, draw,
+                    cfg_scale, cache, further_horizon, seed, thinking (on, off)
   /show             these settings
   /system TEXT      the system message; without TEXT there is none
   /clear            begin a new conversation
@@ -104,12 +105,22 @@ void Chat::set(const std::string& name, const std::string& value) {
         o.factor = number<double>(name, value);
     else if (name == "remasking")
         o.remasking = parse_remasking(value);
+    else if (name == "order_temperature")
+        o.order_temperature = number<float>(name, value);
+    else if (name == "reveal_schedule")
+        o.schedule = parse_schedule(value);
+    else if (name == "eps")
+        o.eps = number<float>(name, value);
     else if (name == "confidence")
         o.confidence = parse_confidence(value);
     else if (name == "cache")
         o.cache = parse_cache(value);
     else if (name == "further_horizon")
         o.further_horizon = number<int>(name, value);
+    else if (name == "draw")
+        o.draw = parse_draw(value);
+    else if (name == "cfg_scale")
+        o.cfg_scale = number<float>(name, value);
     else if (name == "seed")
         o.seed = number<uint64_t>(name, value);
     else if (name == "thinking" && (value == "on" || value == "off"))
@@ -129,8 +140,10 @@ void Chat::show() const {
     log_info(
         "gen_length %d, block %d, steps %d, remasking %s, threshold %g, eb_threshold %g, factor %g, "
         "confidence %s",
-        o.gen_length, o.block, o.steps_per_block(), name_of(o.remasking), o.threshold, o.eb_threshold,
-        o.factor, name_of(o.confidence));
+        o.gen_length, o.block_length(), o.steps_per_block(), name_of(o.remasking), o.threshold,
+        o.eb_threshold, o.factor, name_of(o.confidence));
+    log_info("reveal_schedule %s, eps %g, order_temperature %g, draw %s, cfg_scale %g", name_of(o.schedule),
+             double(o.eps), double(o.order_temperature), name_of(o.draw), double(o.cfg_scale));
     log_info("cache %s, further_horizon %d", name_of(o.cache), o.further_horizon);
     log_info("thinking %s, system: %s", thinking_ ? "on" : "off", system_.empty() ? "none" : system_.c_str());
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/reveal_block.h"
+
 void DecodingFlags::declare(Options& flags) {
     flags.section("Decoding");
     std::string presets;
@@ -14,18 +16,13 @@ void DecodingFlags::declare(Options& flags) {
         .range(1, 1 << 24);
     flags
         .add("--block,--block-length B", &options.block,
-             "tokens of a diffusion block (0: as the model was trained)")
-        .range(0, 65536);
+             "tokens of a diffusion block (0: as the model was trained, 65536: the whole canvas)")
+        .range(0, WHOLE_CANVAS);
     flags
         .add("--steps,--denoising-steps S", &options.steps,
              "denoising steps of a block (0: as many as it has tokens)")
         .range(0, 65536);
-    flags.add_choice("--remasking,--remasking-strategy RULE", &options.remasking,
-                     {{name_of(Remasking::LowConfidenceStatic), Remasking::LowConfidenceStatic},
-                      {name_of(Remasking::LowConfidenceDynamic), Remasking::LowConfidenceDynamic},
-                      {name_of(Remasking::Sequential), Remasking::Sequential},
-                      {name_of(Remasking::EntropyBounded), Remasking::EntropyBounded},
-                      {name_of(Remasking::Factor), Remasking::Factor}},
+    flags.add_choice("--remasking,--remasking-strategy,--alg RULE", &options.remasking, remasking_names(),
                      "which masked tokens a step reveals");
     flags
         .add("--threshold,--confidence-threshold,--dynamic-threshold P", &options.threshold,
@@ -39,22 +36,37 @@ void DecodingFlags::declare(Options& flags) {
         .add("--factor F", &options.factor,
              "factor reveals the R most confident as long as the R-th has 1 - F / (R + 1)")
         .range(0, 1e9);
-    flags.add_choice("--confidence KIND", &options.confidence,
-                     {{name_of(Confidence::Tempered), Confidence::Tempered},
-                      {name_of(Confidence::Plain), Confidence::Plain},
-                      {name_of(Confidence::Filtered), Confidence::Filtered}},
+    flags
+        .add("--order-temperature,--alg-temp T", &options.order_temperature,
+             "low_confidence_static, topk_margin and entropy draw the tokens they reveal from the softmax of "
+             "what "
+             "they order them by; 0: the best")
+        .range(0, 1e6);
+    flags.add_choice(
+        "--reveal-schedule NAME", &options.schedule, schedule_names(),
+        "tokens of a step: as many in each, without the remainder, or Dream's, by a time that falls "
+        "from 1 to --eps (full attention)");
+    flags
+        .add("--eps T", &options.eps,
+             "where the time of --reveal-schedule timesteps and --remasking origin ends")
+        .range(0, 0.999999);
+    flags.add_choice("--confidence KIND", &options.confidence, confidence_names(),
                      "a candidate's probability after temperature, before it, or after top-k and top-p too");
     flags.add("--temperature,--temp T", &options.temperature, "0 is greedy").range(0, 1e6);
+    flags.add_choice(
+        "--draw KIND", &options.draw, draw_names(),
+        "a candidate at one random number, or by Gumbel's maximum over a number for every id (LLaDA)");
+    flags
+        .add("--cfg-scale W", &options.cfg_scale,
+             "classifier-free guidance: W times away from what the model says without the prompt; a second "
+             "canvas in "
+             "every pass (full attention)")
+        .range(0, 1e3);
     flags.add("--top-k K", &options.top_k, "draw from the K likeliest tokens (0: all)").range(0, INT32_MAX);
     flags.add("--top-p P", &options.top_p, "draw from the likeliest tokens that make up P (1: all)")
         .range(1e-6, 1);
     flags.add_choice(
-        "--cache KIND", &options.cache,
-        {{name_of(Cache::Auto), Cache::Auto},
-         {name_of(Cache::Exact), Cache::Exact},
-         {name_of(Cache::Prefix), Cache::Prefix},
-         {name_of(Cache::Dual), Cache::Dual},
-         {name_of(Cache::None), Cache::None}},
+        "--cache KIND", &options.cache, cache_names(),
         "of keys and values; auto: exact (block models), none (full attention). Approximate under full "
         "attention: keys before a block (prefix) or around it (dual) stay those of the pass that opened it");
     flags
@@ -66,7 +78,9 @@ void DecodingFlags::declare(Options& flags) {
              "end after one of these tokens instead of the model's own")
         .range(0, INT32_MAX);
     flags.add("--ignore-eos", &ignore_eos, "go on to --gen-length whatever comes");
-    flags.check([this](Faults& faults) {
+    flags.check([this, &flags](Faults& faults) {
+        // A configuration that is written names every value beside the preset, which is then no other's.
+        if (flags.sound("--preset")) options = with_preset(flags);
         if (ignore_eos && !stop_ids.empty()) faults.add("--ignore-eos and --stop-ids exclude each other");
     });
 }
@@ -78,11 +92,17 @@ GenerateOptions DecodingFlags::with_preset(const Options& flags) const {
     const auto keep = [&](const char* flag, auto GenerateOptions::*field) {
         if (flags.given(flag)) o.*field = options.*field;
     };
+    keep("--block", &GenerateOptions::block);
     keep("--remasking", &GenerateOptions::remasking);
     keep("--threshold", &GenerateOptions::threshold);
     keep("--eb-threshold", &GenerateOptions::eb_threshold);
     keep("--factor", &GenerateOptions::factor);
+    keep("--order-temperature", &GenerateOptions::order_temperature);
+    keep("--reveal-schedule", &GenerateOptions::schedule);
+    keep("--eps", &GenerateOptions::eps);
     keep("--confidence", &GenerateOptions::confidence);
+    keep("--draw", &GenerateOptions::draw);
+    keep("--cfg-scale", &GenerateOptions::cfg_scale);
     keep("--temperature", &GenerateOptions::temperature);
     keep("--top-k", &GenerateOptions::top_k);
     keep("--top-p", &GenerateOptions::top_p);
@@ -93,16 +113,16 @@ GenerateOptions DecodingFlags::with_preset(const Options& flags) const {
 
 bool DecodingFlags::is_greedy(const Options& flags) const {
     const GenerateOptions o = with_preset(flags);
-    for (const char* name : {"--preset", "--temperature", "--top-k"})
+    for (const char* name : {"--preset", "--temperature", "--top-k", "--remasking", "--order-temperature"})
         if (!flags.sound(name)) return false;  // what was meant is not known
-    return o.temperature == 0 || o.top_k == 1;
+    return (o.temperature == 0 || o.top_k == 1) && !has_random_order(o.reveal_rule());
 }
 
 void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& faults) const {
     if (!flags.sound("--preset")) return;
     const GenerateOptions o = with_preset(flags);
     if (o.temperature == 0)
-        flags.refuse_typed(faults, {"--top-k", "--top-p", "--confidence"},
+        flags.refuse_typed(faults, {"--top-k", "--top-p", "--confidence", "--draw"},
                            "has no effect at --temperature 0, which is greedy; raise that", "--temperature");
     if (!two_rules && o.remasking != Remasking::LowConfidenceDynamic)
         flags.refuse_typed(faults, {"--threshold"}, "is for --remasking low_confidence_dynamic; leave it out",
@@ -112,6 +132,19 @@ void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& fa
                            "--remasking");
     if (two_rules || o.remasking != Remasking::Factor)
         flags.refuse_typed(faults, {"--factor"}, "is for --remasking factor; add that", "--remasking");
+    if (two_rules || (o.remasking != Remasking::LowConfidenceStatic && o.remasking != Remasking::Margin &&
+                      o.remasking != Remasking::Entropy))
+        flags.refuse_typed(faults, {"--order-temperature"},
+                           "is for --remasking low_confidence_static, topk_margin and entropy; add one",
+                           "--remasking");
+    const bool origin = !two_rules && o.remasking == Remasking::Origin;
+    if (!origin && o.schedule != RevealSchedule::Timesteps)
+        flags.refuse_typed(faults, {"--eps"},
+                           "is for --reveal-schedule timesteps and --remasking origin; add one",
+                           "--reveal-schedule");
+    if (origin && o.schedule != RevealSchedule::Timesteps)
+        flags.refuse_typed(faults, {"--reveal-schedule"}, "--remasking origin has its own; leave it out",
+                           "--remasking");
     refuse_idle_cache(flags, faults);
 }
 

@@ -10,8 +10,9 @@ struct DecodingFlags {
     bool ignore_eos = false;
 
     DecodingFlags() { options.block = 0; }
-    // Adds --preset, --gen-length, --block, --steps, --remasking, --threshold, --eb-threshold, --factor, --confidence,
-    // --temperature, --top-k, --top-p, --cache, --further-horizon, --stop-ids, --ignore-eos. `this` must outlive `flags`.
+    // Adds --preset, --gen-length, --block, --steps, --remasking, --threshold, --eb-threshold, --factor,
+    // --order-temperature, --reveal-schedule, --eps, --confidence, --draw, --cfg-scale, --temperature, --top-k,
+    // --top-p, --cache, --further-horizon, --stop-ids, --ignore-eos. `this` must outlive `flags`.
     void declare(Options& flags);
 
     // The options with the preset's values where no flag was given.

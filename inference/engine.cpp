@@ -36,6 +36,8 @@ class Engine::Implementation {
         add(&run_.blocks, "reveal blocks", limits.max_active, records<RevealBlock>(nullptr, 1));
         add(&run_.rows, "sampling options", N, records<SampleRow>(nullptr, 1));
         add(&run_.sampled, "sampled", N, records<Sampled>(nullptr, 1));
+        arena.add(&guided_row_, "guided rows", 1, N, DType::I32);
+        arena.add(&guidance_, "guidance", 1, N);
         arena.add(&run_.stops, "stop ids", 1, MOST_STOPS, DType::I32);
         arena.add(&run_.status, "reveal status", 1, STATUS_INTS, DType::I32);
     }
@@ -65,6 +67,7 @@ class Engine::Implementation {
     static Trajectory finish(const Active& a);
 
     RevealRun run_;
+    Tensor guided_row_, guidance_;  // (1, N) each
 };
 
 Engine::Engine(Ops& ops, const ModelConfig& config, const Parameters& weights, const EngineLimits& limits,
@@ -103,8 +106,7 @@ void check_request(const Request& r, const ModelConfig& config) {
     const int P = int(r.prompt_ids.size());
     const int64_t length = int64_t(P) + r.options.gen_length + r.options.block - 1;  // at most
     if (length > INT32_MAX / 2) refuse(format("--gen-length %d is too long", r.options.gen_length));
-    const Footprint need = footprint(P, r.options, config);
-    const int positions = need.shared_slots + need.own_slots;
+    const int positions = footprint(P, r.options, config).positions;
     if (positions > config.max_positions)
         refuse(format("a prompt of %d and --gen-length %d take %d positions, the model has %d", P,
                       r.options.gen_length, positions, config.max_positions));
@@ -123,10 +125,10 @@ void Engine::Implementation::check(const Request& r) const {
     check_request(r, config_);
     const int P = int(r.prompt_ids.size());
     const Footprint need = footprint(P, r.options, config_);
-    const int positions = need.shared_slots + need.own_slots;
-    if (positions > limits_.kv_slots)
+    const int slots = need.shared_slots + need.own_slots;
+    if (slots > limits_.kv_slots)
         refuse(format("a prompt of %d and --gen-length %d take %d slots, the cache has %d", P,
-                      r.options.gen_length, positions, limits_.kv_slots));
+                      r.options.gen_length, slots, limits_.kv_slots));
     if (need.rows > limits_.max_rows)
         refuse(format("needs passes of %d rows, the limit is %d", need.rows, limits_.max_rows));
 }
@@ -151,6 +153,10 @@ void Engine::Implementation::upload(Pass& pass) {
     put(run_.targets, pass.targets);
     put(run_.blocks, pass.blocks);
     put(run_.rows, pass.rows);
+    if (const int64_t n = int64_t(pass.guided.size())) {
+        ops_.upload(guided_row_.col_range(0, n), pass.guided.data());
+        ops_.upload(guidance_.col_range(0, n), pass.guidance.data());
+    }
     if (pass.repeats && !pass.stops.empty())
         ops_.upload(run_.stops.col_range(0, int64_t(pass.stops.size())), pass.stops.data());
     ops_.upload(run_.status, status.data());
@@ -163,8 +169,14 @@ int Engine::Implementation::run(Pass& pass) {
     network_.load(pass.batch, Place::Now);
     if (!pass.draws.empty()) upload(pass);
     const auto step = [&](Place place) {
-        const Tensor hidden = network_.forward(place);
+        Tensor hidden = network_.forward(place);
         if (pass.draws.empty()) return;
+        if (const int64_t n = int64_t(pass.guided.size())) {  // the last rows are those without the prompt
+            const int64_t N = hidden.rows - n;
+            ops_.guide_rows(hidden.row_range(0, N), hidden.row_range(N, N + n), guided_row_.col_range(0, n),
+                            guidance_.col_range(0, n));
+            hidden = hidden.row_range(0, N);
+        }
         RevealRun run = run_;
         run.rows = run_.rows.row_range(0, hidden.rows), run.sampled = run_.sampled.row_range(0, hidden.rows);
         run.token = pass.repeats ? network_.token(Place::Again) : Tensor{};

@@ -5,8 +5,9 @@
 // rides in the prefill pass. When no mask is left in a block its keys and values are committed, fused into
 // the first denoising pass of the next block; the last block is never committed. On a device the steps of a block
 // follow each other without the host: it is asked when a sequence has finished its block or is at its end. Full-attention models: every
-// pass forwards the whole canvas of every sequence; with an approximate cache (options.h) only the pass that opens a block does,
-// those that follow forward the block (and what comes after it) over the keys that pass left. Autoregressive models: one token per pass, whose row
+// pass forwards the whole canvas of every sequence, and with guidance a second one, the prompt masked; with an approximate
+// cache (options.h) only the pass that opens a block does, those that follow forward the block (and what comes after it) over
+// the keys that pass left. Autoregressive models: one token per pass, whose row
 // predicts the next.
 #pragma once
 #include <functional>
@@ -37,6 +38,7 @@ struct EngineLimits {
 struct Footprint {
     int shared_slots;  // whole blocks of the prompt, counted once among sequences that share them
     int own_slots;     // of each sequence
+    int positions;     // of each sequence, shared ones included
     int rows;          // at most, of one pass, the prompt's whole blocks apart
     int later_rows;    // at most, of a pass that neither opens a block nor commits one
 };

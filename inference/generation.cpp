@@ -26,13 +26,18 @@ static int positions(int prompt_length, const GenerateOptions& options, Geometry
 Footprint footprint(int prompt_length, const GenerateOptions& options, const ModelConfig& config) {
     const Geometry geometry = geometry_of(config);
     const int shared = shared_length(prompt_length, options.block, geometry);
-    const int n = positions(prompt_length, options, geometry);
-    Footprint out = {.shared_slots = shared, .own_slots = n - shared, .rows = 1, .later_rows = 1};
+    const int n = positions(prompt_length, options, geometry), canvases = options.cfg_scale > 0 ? 2 : 1;
+    Footprint out = {.shared_slots = shared,
+                     .own_slots = canvases * n - shared,
+                     .positions = n,
+                     .rows = 1,
+                     .later_rows = 1};
     if (geometry == Geometry::Blocks) out.rows = 2 * options.block, out.later_rows = options.block;
     if (geometry == Geometry::Canvas) {
         const int lo = options.infill ? 0 : prompt_length;  // the first block has most behind it
-        out.rows = n;
-        out.later_rows = canvas_window(lo, std::min(lo + options.block, n), n, options, config.shift).rows();
+        out.rows = canvases * n;
+        out.later_rows =
+            canvases * canvas_window(lo, std::min(lo + options.block, n), n, options, config.shift).rows();
     }
     return out;
 }
@@ -61,6 +66,9 @@ Generation::Generation(const Request& request, const ModelConfig& config)
         for (size_t i = 0; i < n; i++) revealed_[i] = token_[i] == mask_id_ ? NEVER : 0;
     token_.resize(n, NEVER);
     revealed_.resize(n, NEVER);
+    GenerateOptions options = request.options;
+    if (options.infill) options.gen_length = int(std::count(revealed_.begin(), revealed_.end(), NEVER));
+    rule_ = options.reveal_rule();
     logprob_.resize(n, 0.0f);
     entropy_.resize(n, 0.0f);
     open_block(geometry_ == Geometry::Blocks ? shared_ : prompt_length_);
@@ -91,6 +99,13 @@ std::vector<int> Generation::ids(int begin, int end) const {
     return out;
 }
 
+std::vector<int> Generation::ids_without_prompt() const {
+    std::vector<int> out = ids(0, n_positions());
+    for (size_t i = 0; i < out.size(); i++)
+        if (revealed_[i] == 0) out[i] = mask_id_;
+    return out;
+}
+
 SampleRow Generation::sample_row(int position) const {
     const GenerateOptions& o = request_.options;
     return {.seed = o.seed,
@@ -100,11 +115,13 @@ SampleRow Generation::sample_row(int position) const {
             .temperature = o.temperature,
             .top_k = o.top_k,
             .top_p = o.top_p,
-            .confidence = o.confidence};
+            .confidence = o.confidence,
+            .draw = o.draw,
+            .margin = o.remasking == Remasking::Margin};
 }
 
 RevealBlock Generation::reveal_block() const {
-    return {.count = int(masked_.size()), .step = block_step_, .rule = request_.options.reveal_rule()};
+    return {.count = int(masked_.size()), .step = block_step_, .rule = rule_};
 }
 
 bool Generation::ends_at(size_t i) const {
@@ -182,6 +199,7 @@ Trajectory Generation::trajectory() const {
     t.tail_steps = part(p.step, n, end);
     t.finish_reason = finish_reason_ ? finish_reason_ : "interrupted";
     if (request_.options.approximate_cache()) t.cache = name_of(request_.options.cache);
+    t.cfg_scale = double(request_.options.cfg_scale);
     t.denoise_steps = step_;
     t.forward_passes = forward_passes;
     for (size_t i = 0; i < n; i++) t.entropy += double(entropy_[size_t(prompt_length_) + i]);

@@ -52,6 +52,10 @@ class Generation {
 
     // Ids of [begin, end) as the network sees them: the mask id where masked.
     std::vector<int> ids(int begin, int end) const;
+    // Those of the whole canvas, everything that was given masked too; and how much the candidates are guided away from
+    // what follows from these (0: not at all).
+    std::vector<int> ids_without_prompt() const;
+    float guidance() const { return request_.options.cfg_scale; }
     // Positions of the current block that are still masked, ascending; never empty before the end.
     const std::vector<int>& masked() const { return masked_; }
     SampleRow sample_row(int position) const;
@@ -76,6 +80,7 @@ class Generation {
     void check_end();
 
     const Request& request_;
+    RevealRule rule_;
     Geometry geometry_;
     int mask_id_;
     bool shift_;

@@ -58,7 +58,7 @@ constexpr Key KEYS[] = {
     {"gen_length", [](Decoding& d, const Field& f) { d.options.gen_length = f.integer(1); }},
     {"block",
      [](Decoding& d, const Field& f) {
-         const int block = f.integer(0, 65536);
+         const int block = f.integer(0, WHOLE_CANVAS);
          d.options.block = block ? block : f.config.B;
      }},
     {"steps", [](Decoding& d, const Field& f) { d.options.steps = f.integer(0, d.options.block); }},
@@ -71,7 +71,22 @@ constexpr Key KEYS[] = {
      }},
     {"factor",
      [](Decoding& d, const Field& f) { d.options.factor = f.number(0, DBL_MAX, "a number, 0 or more"); }},
+    {"order_temperature",
+     [](Decoding& d, const Field& f) {
+         d.options.order_temperature =
+             float(f.number(0, FLT_MAX, "a number, 0 (the best positions) or more"));
+     }},
+    {"reveal_schedule", [](Decoding& d, const Field& f) { d.options.schedule = f.word(parse_schedule); }},
+    {"eps",
+     [](Decoding& d, const Field& f) {
+         d.options.eps = float(f.number(0, 0.999999, "a number from 0 to below 1"));
+     }},
     {"confidence", [](Decoding& d, const Field& f) { d.options.confidence = f.word(parse_confidence); }},
+    {"draw", [](Decoding& d, const Field& f) { d.options.draw = f.word(parse_draw); }},
+    {"cfg_scale",
+     [](Decoding& d, const Field& f) {
+         d.options.cfg_scale = float(f.number(0, FLT_MAX, "a number, 0 (no guidance) or more"));
+     }},
     {"temperature",
      [](Decoding& d, const Field& f) {
          d.options.temperature = float(f.number(0, FLT_MAX, "a number, 0 (greedy) or more"));

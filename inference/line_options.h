@@ -12,8 +12,9 @@ struct Decoding {
 };
 
 // Keys are the names of the flags with underscores (`top_k`), or of their aliases (`max_tokens`): preset, gen_length,
-// block, steps, remasking, threshold, eb_threshold, factor, confidence, temperature, top_k, top_p, cache, further_horizon,
-// stop_ids, ignore_eos, infill, seed, num_samples; null is as good as none. A preset sets what the line does not say itself.
+// block, steps, remasking, threshold, eb_threshold, factor, order_temperature, reveal_schedule, eps, confidence, draw,
+// cfg_scale, temperature, top_k, top_p, cache, further_horizon, stop_ids, ignore_eos, infill, seed, num_samples; null is
+// as good as none. A preset sets what the line does not say itself.
 // base: what the command line says, valid; eos_ids: the model's own stop ids; flags: the program's, for their aliases.
 // Throws Error(BadFile) with `where`, key, value and what is allowed; also for a key that is one of these
 // misspelt (in one letter of seven or more, in case or hyphens), and for an option of the engine that cannot differ between lines. Other keys are the caller's.

@@ -10,13 +10,24 @@ struct Named {
     T value;
 };
 
+// Other engines' spellings come behind ours.
 constexpr Named<Remasking> REMASKINGS[] = {{"low_confidence_static", Remasking::LowConfidenceStatic},
                                            {"low_confidence_dynamic", Remasking::LowConfidenceDynamic},
                                            {"sequential", Remasking::Sequential},
                                            {"entropy_bounded", Remasking::EntropyBounded},
-                                           {"factor", Remasking::Factor}};
+                                           {"factor", Remasking::Factor},
+                                           {"random", Remasking::Random},
+                                           {"topk_margin", Remasking::Margin},
+                                           {"entropy", Remasking::Entropy},
+                                           {"origin", Remasking::Origin},
+                                           {"low_confidence", Remasking::LowConfidenceStatic},  // LLaDA
+                                           {"maskgit_plus", Remasking::LowConfidenceStatic}};   // Dream
 constexpr Named<Confidence> CONFIDENCES[] = {
     {"tempered", Confidence::Tempered}, {"plain", Confidence::Plain}, {"filtered", Confidence::Filtered}};
+constexpr Named<RevealSchedule> SCHEDULES[] = {{"even", RevealSchedule::Even},
+                                               {"floor", RevealSchedule::Floor},
+                                               {"timesteps", RevealSchedule::Timesteps}};
+constexpr Named<Draw> DRAWS[] = {{"inverse", Draw::Inverse}, {"gumbel", Draw::Gumbel}};
 
 constexpr Named<Cache> CACHES[] = {{"auto", Cache::Auto},
                                    {"exact", Cache::Exact},
@@ -27,28 +38,63 @@ constexpr Named<Cache> CACHES[] = {{"auto", Cache::Auto},
 // Sampling, remasking and cache as the published engines have them; see apply_preset.
 struct Preset {
     const char* name;
-    double threshold;
-    int top_k;
-    Confidence confidence;
-    Fallback fallback;
-    bool threshold_inclusive, floor_schedule;
+    Remasking remasking = Remasking::LowConfidenceDynamic;
+    double threshold = 0.9;
     float temperature = 1;
+    int top_k = 0;
+    float top_p = 1;
+    Confidence confidence = Confidence::Tempered;
+    Draw draw = Draw::Inverse;
+    Fallback fallback = Fallback::Top;
+    bool threshold_inclusive = false;
+    RevealSchedule schedule = RevealSchedule::Even;
+    bool whole_canvas = false;
     Cache cache = Cache::Auto;
 };
 constexpr Preset PRESETS[] = {
     // SDAR's generate.py (its overwriting of revealed tokens excepted)
-    {"sdar", 0.85, 0, Confidence::Filtered, Fallback::Top, false, false},
+    {.name = "sdar", .threshold = 0.85, .confidence = Confidence::Filtered},
     // SDAR's published evaluation: a greedy token with its probability at temperature 1
-    {"sdar-eval", 0.95, 1, Confidence::Tempered, Fallback::Top, false, false},
+    {.name = "sdar-eval", .threshold = 0.95, .top_k = 1},
     // JetEngine as SDAR's README runs it
-    {"jetengine", 0.9, 0, Confidence::Tempered, Fallback::Leftmost, false, false},
+    {.name = "jetengine", .fallback = Fallback::Leftmost},
     // lmdeploy as SDAR's README runs it: greedy
-    {"lmdeploy", 0.9, 1, Confidence::Tempered, Fallback::One, true, true},
+    {.name = "lmdeploy",
+     .top_k = 1,
+     .fallback = Fallback::One,
+     .threshold_inclusive = true,
+     .schedule = RevealSchedule::Floor},
     // the rollouts of dLLM-RL (its copy of JetEngine)
-    {"dllm-rl", 0.9, 0, Confidence::Filtered, Fallback::Top, false, false},
+    {.name = "dllm-rl", .confidence = Confidence::Filtered},
     // Fast-dLLM on LLaDA: threshold decoding and the dual cache (on Dream it reveals a block's first token unconditionally)
-    {"fast-dllm", 0.9, 0, Confidence::Plain, Fallback::One, true, false, 0, Cache::Dual},
+    {.name = "fast-dllm",
+     .temperature = 0,
+     .confidence = Confidence::Plain,
+     .fallback = Fallback::One,
+     .threshold_inclusive = true,
+     .cache = Cache::Dual},
+    // LLaDA's generate.py
+    {.name = "llada",
+     .remasking = Remasking::LowConfidenceStatic,
+     .temperature = 0,
+     .confidence = Confidence::Plain,
+     .draw = Draw::Gumbel},
+    // Dream's diffusion_generate as its README runs it (DiffuCoder's is the same at temperature 0.3)
+    {.name = "dream",
+     .remasking = Remasking::Entropy,
+     .temperature = 0.2f,
+     .top_p = 0.95f,
+     .confidence = Confidence::Filtered,
+     .schedule = RevealSchedule::Timesteps,
+     .whole_canvas = true},
 };
+
+template <class T, size_t N>
+Names<T> names(const Named<T> (&table)[N]) {
+    Names<T> out;
+    for (const auto& entry : table) out.emplace_back(entry.name, entry.value);
+    return out;
+}
 
 template <class T, size_t N>
 T parse(const Named<T> (&table)[N], const char* option, const std::string& name) {
@@ -69,11 +115,20 @@ const char* name_in(const Named<T> (&table)[N], T value) {
 
 }  // namespace
 
+Names<Remasking> remasking_names() { return names(REMASKINGS); }
+Names<Confidence> confidence_names() { return names(CONFIDENCES); }
+Names<RevealSchedule> schedule_names() { return names(SCHEDULES); }
+Names<Draw> draw_names() { return names(DRAWS); }
+Names<Cache> cache_names() { return names(CACHES); }
 Remasking parse_remasking(const std::string& name) { return parse(REMASKINGS, "--remasking", name); }
 Confidence parse_confidence(const std::string& name) { return parse(CONFIDENCES, "--confidence", name); }
 Cache parse_cache(const std::string& name) { return parse(CACHES, "--cache", name); }
+RevealSchedule parse_schedule(const std::string& name) { return parse(SCHEDULES, "--reveal-schedule", name); }
+Draw parse_draw(const std::string& name) { return parse(DRAWS, "--draw", name); }
 const char* name_of(Remasking remasking) { return name_in(REMASKINGS, remasking); }
 const char* name_of(Confidence confidence) { return name_in(CONFIDENCES, confidence); }
+const char* name_of(RevealSchedule schedule) { return name_in(SCHEDULES, schedule); }
+const char* name_of(Draw draw) { return name_in(DRAWS, draw); }
 const char* name_of(Cache cache) { return name_in(CACHES, cache); }
 
 std::vector<std::string> preset_names() {
@@ -86,19 +141,25 @@ void apply_preset(GenerateOptions& options, const std::string& name) {
     std::string known;
     for (const Preset& preset : PRESETS) {
         if (name == preset.name) {
-            options.remasking = Remasking::LowConfidenceDynamic;
+            const GenerateOptions defaults;
+            options.remasking = preset.remasking;
             options.threshold = preset.threshold;
-            options.eb_threshold = 0.35;
-            options.factor = 1;
+            options.eb_threshold = defaults.eb_threshold;
+            options.factor = defaults.factor;
+            options.order_temperature = defaults.order_temperature;
+            options.schedule = preset.schedule;
+            options.eps = defaults.eps;
             options.temperature = preset.temperature;
             options.top_k = preset.top_k;
-            options.top_p = 1;
+            options.top_p = preset.top_p;
             options.confidence = preset.confidence;
+            options.draw = preset.draw;
+            options.cfg_scale = defaults.cfg_scale;
             options.fallback = preset.fallback;
             options.threshold_inclusive = preset.threshold_inclusive;
-            options.floor_schedule = preset.floor_schedule;
             options.cache = preset.cache;
-            options.further_horizon = -1;
+            options.further_horizon = defaults.further_horizon;
+            if (preset.whole_canvas) options.block = WHOLE_CANVAS;
             return;
         }
         known += (known.empty() ? "" : ", ") + std::string(preset.name);
@@ -124,6 +185,27 @@ std::vector<std::string> faults(const GenerateOptions& options, const ModelConfi
     if (!(options.eb_threshold >= 0))
         fault(format("--eb-threshold %g: nats, 0 or more", options.eb_threshold));
     if (!(options.factor >= 0)) fault(format("--factor %g: 0 or more", options.factor));
+    if (!(options.order_temperature >= 0) || std::isinf(options.order_temperature))
+        fault(format("--order-temperature %g: 0 (the best positions) or more",
+                     double(options.order_temperature)));
+    if (!(options.eps >= 0 && options.eps < 1))
+        fault(format("--eps %g: a time from 0 to below 1", double(options.eps)));
+    if (!(options.cfg_scale >= 0) || std::isinf(options.cfg_scale))
+        fault(format("--cfg-scale %g: 0 (none) or more", double(options.cfg_scale)));
+    if (!config.full_attention) {
+        if (options.cfg_scale > 0)
+            fault(
+                format("--cfg-scale %g: it takes a full-attention model to generate beside a masked prompt; "
+                       "use 0",
+                       double(options.cfg_scale)));
+        const char* only = "is for full-attention models, whose canvas it goes over in time";
+        if (options.remasking == Remasking::Origin) fault(format("--remasking origin: %s; use random", only));
+        if (options.schedule == RevealSchedule::Timesteps)
+            fault(format("--reveal-schedule timesteps (which --preset dream has): %s; use even", only));
+        else if (options.block == WHOLE_CANVAS)
+            fault(format("--block %d: the whole canvas, which is for full-attention models; use 0",
+                         options.block));
+    }
     if (!(options.temperature >= 0) || std::isinf(options.temperature))
         fault(format("--temperature %g: 0 (greedy) or more", double(options.temperature)));
     if (options.top_k < 0) fault(format("--top-k %d: 0 (off) or more", options.top_k));
@@ -141,6 +223,10 @@ std::vector<std::string> faults(const GenerateOptions& options, const ModelConfi
         fault(format(
             "--cache %s: is for full-attention models; a block model's cache is exact, use --cache exact%s",
             name_of(options.cache), options.cache == Cache::Dual ? " (also beside --preset fast-dllm)" : ""));
+    if (options.approximate_cache() && options.cfg_scale > 0)
+        fault(format(
+            "--cache %s: has no place for a canvas without the prompt; use --cache none or --cfg-scale 0",
+            name_of(options.cache)));
     if (options.further_horizon < -1)
         fault(format("--further-horizon %d: tokens, or -1 for all of them", options.further_horizon));
     for (int id : options.stop_ids)

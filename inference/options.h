@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -16,6 +17,7 @@
 //   Dual     the block; keys before and after it stay
 // where the model's outputs are shifted, the row before the block, which predicts its first token, is one of these.
 enum class Cache { Auto, Exact, Prefix, Dual, None };
+constexpr int WHOLE_CANVAS = 1 << 16;  // a block length: all masks of a full-attention canvas are one block
 
 struct GenerateOptions {
     int gen_length = 256;
@@ -25,10 +27,15 @@ struct GenerateOptions {
     double threshold = 0.9;
     double eb_threshold = 0.35;  // nats
     double factor = 1;
+    float order_temperature = 0;  // of static, margin and entropy orders; 0: the best, above: drawn
+    RevealSchedule schedule = RevealSchedule::Even;
+    float eps = 1e-3f;  // where timesteps end
     float temperature = 0;
     int top_k = 0;
     float top_p = 1;
     Confidence confidence = Confidence::Tempered;
+    Draw draw = Draw::Inverse;
+    float cfg_scale = 0;  // logits + cfg_scale * (logits - those without the prompt); 0: no guidance
     std::vector<int> stop_ids;
     uint64_t seed = 0;
     bool infill =
@@ -38,34 +45,48 @@ struct GenerateOptions {
     // What the presets of other engines need:
     Fallback fallback = Fallback::Top;
     bool threshold_inclusive = false;  // confidence >= threshold instead of >
-    bool floor_schedule = false;  // n(step) = B / S in every step, without remainder or last step (lmdeploy)
 
     bool approximate_cache() const { return cache == Cache::Prefix || cache == Cache::Dual; }
-    int steps_per_block() const { return steps > 0 ? steps : block; }
+    // B of a block: its length, or the masks of the canvas
+    int block_length() const { return block == WHOLE_CANVAS ? gen_length : block; }
+    int steps_per_block() const { return steps > 0 ? steps : block_length(); }
     RevealRule reveal_rule() const {
         return {.remasking = remasking,
                 .fallback = fallback,
                 .inclusive = threshold_inclusive,
-                .floor_schedule = floor_schedule,
-                .block = block,
+                .schedule = remasking == Remasking::Origin ? RevealSchedule::Timesteps : schedule,
+                .block = block_length(),
                 .steps = steps_per_block(),
+                .eps = eps,
+                .order_temperature = order_temperature,
                 .threshold = threshold,
                 .entropy_bound = eb_threshold,
                 .factor = factor};
     }
 };
 
-// Spellings of the command line: low_confidence_static, ..., tempered, plain, filtered, auto,
-// exact, prefix, ... Throw Error(Usage) that lists what is known.
+// Spellings of the command line: a value's own name comes before others of it.
+template <class Enum>
+using Names = std::vector<std::pair<std::string, Enum>>;
+Names<Remasking> remasking_names();
+Names<Confidence> confidence_names();
+Names<RevealSchedule> schedule_names();
+Names<Draw> draw_names();
+Names<Cache> cache_names();
+// Throw Error(Usage) that lists what is known.
 Remasking parse_remasking(const std::string& name);
 Confidence parse_confidence(const std::string& name);
+RevealSchedule parse_schedule(const std::string& name);
+Draw parse_draw(const std::string& name);
 Cache parse_cache(const std::string& name);
 const char* name_of(Remasking remasking);
 const char* name_of(Confidence confidence);
+const char* name_of(RevealSchedule schedule);
+const char* name_of(Draw draw);
 const char* name_of(Cache cache);
 
-// Sets the sampling and remasking fields and the cache as a published engine has them by default; lengths, stop ids and
-// the seed stay. Stop rule, limits and step map are always this engine's own. Throws Error(Usage) that lists the
+// Sets the sampling and remasking fields and the cache as a published engine has them by default; stop ids, the seed and lengths
+// stay, but for the block where it knows none. Stop rule, limits and step map are always this engine's own. Throws Error(Usage) that lists the
 // names.
 void apply_preset(GenerateOptions& options, const std::string& name);
 std::vector<std::string> preset_names();

@@ -136,6 +136,9 @@ void Scheduler::lay_out(Pass& pass, bool repeats) {
     pass.targets.clear();
     pass.blocks.clear();
     pass.stops.clear();
+    pass.guided.clear();
+    pass.guide_row.clear();
+    pass.guidance.clear();
     pass.repeats = repeats;
     std::list<Active> served;
     for (auto a = active_.begin(); a != active_.end();) {
@@ -145,6 +148,8 @@ void Scheduler::lay_out(Pass& pass, bool repeats) {
     }
     active_.splice(active_.end(), served);
     pass.repeats &= !pass.draws.empty();
+    std::vector<int>& rows = pass.batch.target_row;
+    rows.insert(rows.end(), pass.guide_row.begin(), pass.guide_row.end());
 }
 
 void Scheduler::prefill(Pass& pass, Active& a) const {
@@ -165,7 +170,8 @@ bool Scheduler::add_rows(Pass& pass, Active& a) const {
         const bool separate = commit && !limits_.fuse_commit && geometry_ == Geometry::Blocks;
         const Window now = s.window(), next = s.next_window();
         const int denoise = separate ? 0 : now.rows();
-        if (pass.batch.T() + commit + denoise <= limits_.max_rows) {
+        const bool guided = s.guidance() > 0;
+        if (pass.batch.T() + commit + (guided ? 2 : 1) * denoise <= limits_.max_rows) {
             int first = 0;
             if (commit) {
                 first =
@@ -177,7 +183,14 @@ bool Scheduler::add_rows(Pass& pass, Active& a) const {
                 first = add_window(pass.batch, a, now);
                 if (pass.repeats) again = add_window(pass.again, a, next);
             }
-            if (!separate) add_targets(pass, a, first, again);
+            int guide = 0;
+            if (guided) {
+                SequenceSlots second = a.at;  // the slots behind those of the canvas with the prompt
+                second.own += s.n_positions();
+                guide = add_block(pass.batch, s.ids_without_prompt(), 0, second);
+                pass.repeats = false;
+            }
+            if (!separate) add_targets(pass, a, first, again, guide);
         }
     }
     if (pass.batch.T() == before) return false;
@@ -203,7 +216,7 @@ void Scheduler::add_stops(Pass& pass, RevealBlock& block, std::span<const int> s
 }
 
 // Masked position p is read at its own row, or where the model's outputs are shifted, at the row before it.
-void Scheduler::add_targets(Pass& pass, Active& a, int first_row, int first_again) const {
+void Scheduler::add_targets(Pass& pass, Active& a, int first_row, int first_again, int first_guide) const {
     const Generation& s = a.generation;
     const int now = s.window().begin, next = s.next_window().begin;
     const int first = int(pass.targets.size()), count = int(s.masked().size());
@@ -218,6 +231,11 @@ void Scheduler::add_targets(Pass& pass, Active& a, int first_row, int first_agai
         const int read_at = position - (config_.shift ? 1 : 0);
         pass.batch.target_row.push_back(first_row + std::max(read_at - now, 0));
         pass.rows.push_back(s.sample_row(position));
+        if (s.guidance() > 0) {
+            pass.guided.push_back(int(pass.targets.size()));
+            pass.guide_row.push_back(first_guide + std::max(read_at - now, 0));
+            pass.guidance.push_back(s.guidance());
+        }
         pass.targets.push_back({.row = first_again + position - next, .ends = s.ends_at(size_t(i))});
         if (pass.repeats) pass.again.target_row.push_back(first_again + std::max(read_at - next, 0));
     }

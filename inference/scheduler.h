@@ -51,7 +51,11 @@ struct Pass {
     std::vector<SampleRow> rows;        // one per target
     std::vector<RevealTarget> targets;  // likewise
     std::vector<RevealBlock> blocks;    // one per draw
-    std::vector<int> stops;             // all sequences' stop ids, of a pass that repeats
+    // Targets that are guided, how much, and for each the row that its guide is read at: targets of the batch behind the
+    // others.
+    std::vector<int> guided, guide_row;
+    std::vector<float> guidance;
+    std::vector<int> stops;  // all sequences' stop ids, of a pass that repeats
     // Where the steps after this one may need nothing new of the host: what they forward, the same blocks without
     // prompts and commits, with the same targets.
     bool repeats;
@@ -83,7 +87,8 @@ class Scheduler {
     void prefill(Pass& pass, Active& a) const;
     bool add_rows(Pass& pass, Active& a) const;                                 // false: no room in this pass
     int add_window(TokenBatch& batch, const Active& a, const Window& w) const;  // its first row
-    void add_targets(Pass& pass, Active& a, int first_row, int first_again) const;
+    // first_guide: the first row without the prompt, of a guided sequence
+    void add_targets(Pass& pass, Active& a, int first_row, int first_again, int first_guide) const;
     void add_stops(Pass& pass, RevealBlock& block, std::span<const int> stops) const;
     void drop_kept();
 

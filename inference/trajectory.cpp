@@ -25,5 +25,6 @@ Json to_json(const Trajectory& t) {
                 {"tokens_per_forward", tokens_per_forward(t)},
                 {"entropy", t.entropy}};
     if (!t.cache.empty()) out["cache"] = t.cache;
+    if (t.cfg_scale > 0) out["cfg_scale"] = t.cfg_scale;
     return out;
 }

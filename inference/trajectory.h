@@ -16,8 +16,9 @@ struct Trajectory {
     std::vector<int> tail_ids;    // the rest of the last block (or canvas): context of its neighbours
     std::vector<int> tail_steps;  // NEVER where still masked
     std::string finish_reason;    // "stop", "length", "interrupted"
-    std::string
-        cache;  // "prefix", "dual": an approximate one, so that logprobs are not those of training; else ""
+    // Where an approximate cache ("prefix", "dual") or guidance was used, logprobs are not those of training.
+    std::string cache;
+    double cfg_scale = 0;
     int denoise_steps = 0;   // reveal steps
     int forward_passes = 0;  // every forward pass this sequence took part in
     double entropy = 0;  // mean over generated tokens of the distribution their confidence is read from, nats
@@ -31,5 +32,5 @@ int64_t generated_tokens(const Trajectory& trajectory);
 double tokens_per_forward(const Trajectory& trajectory);
 
 // prompt_ids, output_ids, step_map, logprobs, tail_ids, tail_steps, finish_reason, denoise_steps,
-// forward_passes, tokens_per_forward, entropy, and cache where it is not "": a line of `infer --json` without text and timings.
+// forward_passes, tokens_per_forward, entropy, cache unless "" and cfg_scale unless 0: a line of `infer --json` without text and timings.
 Json to_json(const Trajectory& trajectory);

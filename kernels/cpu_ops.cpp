@@ -89,6 +89,9 @@ class CpuOps : public Ops {
         cpu::gather_rows_backward(context_, dinp, dout, row);
     }
     void scatter_rows(Tensor out, Tensor inp, Tensor slot) override { cpu::scatter_rows(out, inp, slot); }
+    void guide_rows(Tensor hidden, Tensor unconditional, Tensor row, Tensor scale) override {
+        cpu::guide_rows(hidden, unconditional, row, scale);
+    }
 
     // ---- normalisation
     void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) override {

@@ -84,6 +84,8 @@ void linear_backward(const Context&, Tensor dinp, Tensor dweight, Tensor dbias, 
 // out[out_row[t]] = inp[inp_row[t]] for `rows` rows; an absent index is the row itself. Casts between F32 and
 // BF16.
 void copy_rows(const Context&, Tensor out, const int* out_row, Tensor inp, const int* inp_row, int64_t rows);
+// inout[row[m]] += scale[m] * (inout[row[m]] - other[m])
+void guide_rows(const Context&, Tensor inout, Tensor other, const int* row, const float* scale);
 // Rows that share a destination, for adding them up without atomics: made on the host from the indices.
 struct RowGroups {
     struct Group {

@@ -112,6 +112,9 @@ class CudaOps : public Ops {
     void scatter_rows(Tensor out, Tensor inp, Tensor slot) override {
         cuda::copy_rows(context(), out, slot.as<int>(), inp, nullptr, inp.rows);
     }
+    void guide_rows(Tensor hidden, Tensor unconditional, Tensor row, Tensor scale) override {
+        cuda::guide_rows(context(), hidden, unconditional, row.as<int>(), scale.as<float>());
+    }
 
     // ---- normalisation
     void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) override {

@@ -33,25 +33,52 @@ enum class Confidence : int {
     Filtered,  // after temperature, top-k and top-p
 };
 
+// How a random number becomes an id of the distribution that temperature, top-k and top-p leave.
+enum class Draw : int {
+    Inverse,  // one number, by the inverse of the cumulative distribution
+    Gumbel,   // a number u for every id: the largest p / -log u, with u in double (LLaDA)
+};
+
 // How one row's candidate is drawn. Temperature 0 is the argmax (lowest id on ties) and its confidence is Plain.
 struct SampleRow {
     uint64_t seed = 0;
-    uint32_t sequence = 0, position = 0,
-             step = 0;  // Philox counter {position, step, Stream::Sample, sequence}
+    // Philox counter {position, step, Stream::Sample, sequence}: one half of its bits draws the candidate, the other
+    // half is for the order of positions
+    uint32_t sequence = 0, position = 0, step = 0;
     float temperature = 0;
     int top_k = 0;    // 0: off. Exactly k are kept, lowest id on ties
     float top_p = 1;  // 1: off. The token that crosses p is kept
     Confidence confidence = Confidence::Tempered;
+    Draw draw = Draw::Inverse;
+    int margin = 0;  // 1: confidence is the difference of the two largest such probabilities
 };
 
 struct Sampled {
     int token;
-    float confidence;  // probability of `token` as SampleRow::confidence says
+    float confidence;  // probability of `token` as SampleRow::confidence says, or the margin
     float logprob;     // log softmax(logits)[token]: untempered, unfiltered, what training computes
     float entropy;     // nats, of the distribution that Tempered / Plain / Filtered confidence is read from
 };
 
-enum class Remasking : int { LowConfidenceStatic, LowConfidenceDynamic, Sequential, EntropyBounded, Factor };
+// Which masked positions a step reveals.
+enum class Remasking : int {
+    LowConfidenceStatic,
+    LowConfidenceDynamic,
+    Sequential,
+    EntropyBounded,
+    Factor,  // the most confident, as long as there are not too many for the last one's (Fast-dLLM)
+    Random,
+    Margin,   // of the two likeliest ids
+    Entropy,  // lowest first
+    Origin,   // every one for itself, at random
+};
+
+// n(step): how many it reveals.
+enum class RevealSchedule : int {
+    Even,       // B / S, the remainder going to the first steps; once S steps are used up, what is left
+    Floor,      // B / S in every step, without remainder or last step (lmdeploy)
+    Timesteps,  // masks * (1 - s / t), t going from 1 to eps in S steps; in the last of them what is left (Dream)
+};
 
 // What low_confidence_dynamic reveals when fewer than n(step) candidates are above the threshold.
 enum class Fallback : int {
@@ -64,9 +91,11 @@ enum class Fallback : int {
 struct RevealRule {
     Remasking remasking = Remasking::LowConfidenceDynamic;
     Fallback fallback = Fallback::Top;
-    int inclusive = 0;         // 1: confidence >= threshold instead of >
-    int floor_schedule = 0;    // 1: n(step) = B / S in every step, without remainder or last step (lmdeploy)
-    int block = 4, steps = 4;  // B, S
+    int inclusive = 0;  // 1: confidence >= threshold instead of >
+    RevealSchedule schedule = RevealSchedule::Even;
+    int block = 4, steps = 4;     // B, S
+    float eps = 1e-3f;            // where the timesteps end
+    float order_temperature = 0;  // above 0: the n positions are drawn by what they are ordered by
     double threshold = 0.9, entropy_bound = 0.35, factor = 1;
 };
 
@@ -165,6 +194,9 @@ class Ops : public Memory {
     virtual void gather_rows_backward(Tensor dinp, Tensor dout, Tensor row) = 0;
     // out (S, C)[slot (T)] = inp (T, C): where keys and values are written
     virtual void scatter_rows(Tensor out, Tensor inp, Tensor slot) = 0;
+    // hidden (N, C)[row (M)] += scale (1, M) * (hidden[row] - unconditional (M, C)): classifier-free guidance of the logits
+    // that are made of them. Rows are distinct.
+    virtual void guide_rows(Tensor hidden, Tensor unconditional, Tensor row, Tensor scale) = 0;
 
     // ---- normalisation -------------------------------------------------------------------------------------------
     // out (T, C) = inp * rstd * weight (C), rstd (T) = 1 / sqrt(mean(inp^2) + eps)

@@ -3,69 +3,38 @@
 #include <algorithm>
 
 int surely_revealed(const RevealRule& rule, int step, int n_masked) {
-    if (rule.floor_schedule == 0 && step >= rule.steps) return n_masked;
+    if (is_last_step(rule, step)) return n_masked;
+    if (rule.remasking == Remasking::Origin) return 0;
     if (rule.remasking == Remasking::Factor && n_masked == 2) return 2;
     if (rule.remasking == Remasking::EntropyBounded || rule.remasking == Remasking::Factor) return 1;
-    if (rule.fallback == Fallback::One) return 1;
-    return rule.floor_schedule ? std::max(1, rule.block / rule.steps)
-                               : reveal_count(rule.block, rule.steps, step);
+    const bool one = rule.remasking == Remasking::LowConfidenceDynamic && rule.fallback == Fallback::One;
+    const int n = reveal_count(rule, step, n_masked);
+    return one ? std::min(n, 1) : n;
 }
 
 namespace {
 
-std::vector<int> masked_positions(std::span<const char> masked) {
+std::vector<int> positions_where(size_t n, const auto& holds) {
     std::vector<int> positions;
-    for (size_t i = 0; i < masked.size(); i++)
-        if (masked[i]) positions.push_back(int(i));
+    for (size_t i = 0; i < n; i++)
+        if (holds(i)) positions.push_back(int(i));
     return positions;
 }
 
-// A confidence that is not a number counts as the lowest, so that the order is always total.
-float comparable(float confidence) { return confidence == confidence ? confidence : -1.0f; }
-
-std::vector<int> first(std::vector<int> order, int n) {
-    order.resize(std::min(order.size(), size_t(n)));
-    return order;
-}
-
-std::vector<int> by_confidence(std::vector<int> positions, std::span<const float> confidence) {
-    std::stable_sort(positions.begin(), positions.end(), [&](int a, int b) {
-        return comparable(confidence[size_t(a)]) > comparable(confidence[size_t(b)]);
-    });
-    return positions;
-}
-
-std::vector<int> dynamic(const std::vector<int>& positions, std::span<const float> confidence, int n,
-                         const RevealRule& rule) {
-    std::vector<int> sure;
-    for (int i : positions) {
-        const double c = comparable(confidence[size_t(i)]);
-        if (rule.inclusive ? c >= rule.threshold : c > rule.threshold) sure.push_back(i);
-    }
-    const int k = std::min(rule.fallback == Fallback::One ? 1 : n, int(positions.size()));
-    if (int(sure.size()) >= k) return sure;
-    if (rule.fallback == Fallback::Leftmost) return first(positions, k);
-    return first(by_confidence(positions, confidence), k);
-}
-
-std::vector<int> by_factor(const std::vector<int>& positions, std::span<const float> confidence,
-                           const RevealRule& rule) {
-    const std::vector<int> order = by_confidence(positions, confidence);
+// How many of those in order factor reveals.
+size_t before_end(const std::vector<int>& order, std::span<const float> confidence, const RevealRule& rule) {
     const int n = int(order.size());
     int count = 0;
-    while (count < n && !ends_factor(rule, count, n, comparable(confidence[size_t(order[size_t(count)])])))
-        count++;
-    return first(order, count);
+    while (count < n && !ends_factor(rule, count, n, confidence[size_t(order[size_t(count)])])) count++;
+    return size_t(count);
 }
 
-std::vector<int> entropy_bounded(std::vector<int> positions, std::span<const float> entropy, double bound) {
-    std::stable_sort(positions.begin(), positions.end(),
-                     [&](int a, int b) { return entropy[size_t(a)] < entropy[size_t(b)]; });
+// How many of those in order are revealed before the sum of their entropies reaches the bound.
+size_t below_bound(const std::vector<int>& order, std::span<const float> entropy, double bound) {
     double sum = 0;
     size_t count = 0;
-    while (count < positions.size() && (sum += entropy[size_t(positions[count])]) < bound) count++;
-    positions.resize(std::max<size_t>(count, std::min<size_t>(1, positions.size())));
-    return positions;
+    while (count < order.size() && (sum += entropy[size_t(order[count])]) < bound) count++;
+    return std::max<size_t>(count, 1);
 }
 
 }  // namespace
@@ -73,28 +42,41 @@ std::vector<int> entropy_bounded(std::vector<int> positions, std::span<const flo
 namespace ref {
 
 std::vector<int> reveal(std::span<const char> masked, std::span<const float> confidence,
-                        std::span<const float> entropy, int n, const RevealRule& rule) {
-    const std::vector<int> positions = masked_positions(masked);
-    std::vector<int> chosen;
-    switch (rule.remasking) {
-        case Remasking::LowConfidenceStatic: chosen = first(by_confidence(positions, confidence), n); break;
-        case Remasking::LowConfidenceDynamic: chosen = dynamic(positions, confidence, n, rule); break;
-        case Remasking::Sequential: chosen = first(positions, n); break;
-        case Remasking::Factor: chosen = by_factor(positions, confidence, rule); break;
-        case Remasking::EntropyBounded:
-            chosen = entropy_bounded(positions, entropy, rule.entropy_bound);
-            break;
+                        std::span<const float> entropy, int n, const RevealRule& rule,
+                        std::span<const double> u) {
+    std::vector<int> order = positions_where(masked.size(), [&](size_t i) { return masked[i] != 0; });
+    if (rule.remasking == Remasking::LowConfidenceDynamic) {
+        const std::vector<int> sure = positions_where(
+            masked.size(), [&](size_t i) { return masked[i] && is_sure(rule, confidence[i]); });
+        if (rule.fallback == Fallback::One) n = std::min(n, 1);
+        if (sure.size() >= std::min(order.size(), size_t(n))) return sure;
     }
-    std::sort(chosen.begin(), chosen.end());
-    return chosen;
+    std::vector<double> score(masked.size());
+    for (const int i : order)
+        score[size_t(i)] = reveal_score(rule, confidence[size_t(i)], entropy[size_t(i)],
+                                        has_random_order(rule) ? u[size_t(i)] : 0);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return score[size_t(a)] > score[size_t(b)]; });
+    const size_t count = rule.remasking == Remasking::EntropyBounded
+                             ? below_bound(order, entropy, rule.entropy_bound)
+                         : rule.remasking == Remasking::Factor ? before_end(order, confidence, rule)
+                                                               : size_t(n);
+    order.resize(std::min(order.size(), count));
+    std::sort(order.begin(), order.end());
+    return order;
 }
 
 std::vector<int> reveal_step(std::span<const char> masked, std::span<const float> confidence,
-                             std::span<const float> entropy, int step, const RevealRule& rule) {
-    if (rule.floor_schedule)
-        return reveal(masked, confidence, entropy, std::max(1, rule.block / rule.steps), rule);
-    if (step >= rule.steps) return masked_positions(masked);
-    return reveal(masked, confidence, entropy, reveal_count(rule.block, rule.steps, step), rule);
+                             std::span<const float> entropy, int step, const RevealRule& rule,
+                             std::span<const double> u) {
+    const auto is_masked = [&](size_t i) { return masked[i] != 0; };
+    if (is_last_step(rule, step)) return positions_where(masked.size(), is_masked);
+    if (rule.remasking == Remasking::Origin) {
+        const double share = double(timestep_share(rule, step));
+        return positions_where(masked.size(), [&](size_t i) { return is_masked(i) && u[i] < share; });
+    }
+    const int n_masked = int(positions_where(masked.size(), is_masked).size());
+    return reveal(masked, confidence, entropy, reveal_count(rule, step, n_masked), rule, u);
 }
 
 }  // namespace ref
@@ -109,17 +91,19 @@ void reveal_blocks(const RevealRun& run) {
     bool goes_on = ++status[STEPS] < status[MOST];
     std::vector<char> masked;
     std::vector<float> confidence, entropy;
+    std::vector<double> u;
     for (int b = 0; b < status[N_BLOCKS]; b++) {
         RevealBlock& block = records_of<RevealBlock>(run.blocks)[b];
         const std::span<RevealTarget> mine(targets + block.first, size_t(block.count));
-        masked.clear(), confidence.clear(), entropy.clear();
+        masked.clear(), confidence.clear(), entropy.clear(), u.clear();
         for (int i = block.first; i < block.first + block.count; i++) {
             masked.push_back(targets[i].step == 0);
             confidence.push_back(sampled[i].confidence);
             entropy.push_back(sampled[i].entropy);
+            if (has_random_order(block.rule)) u.push_back(order_uniform(rows[i]));
             rows[i].step++;
         }
-        for (const int i : ref::reveal_step(masked, confidence, entropy, block.step++, block.rule)) {
+        for (const int i : ref::reveal_step(masked, confidence, entropy, block.step++, block.rule, u)) {
             const Sampled& drawn = sampled[block.first + i];
             RevealTarget& t = mine[size_t(i)];
             t.step = status[STEPS], t.token = drawn.token;

@@ -16,91 +16,68 @@ struct RevealArguments {
     const Sampled* sampled;
     const int* stops;
     int *token, *status;
+    double* score;        // (N) what masked targets are ordered by; not a number where not masked
     int *order, *chosen;  // (N) each: a block's masked targets in order; whether a target is revealed
 };
 
-// A confidence that is not a number counts as the lowest, so that the order is always total.
-__device__ inline float comparable(float confidence) { return confidence == confidence ? confidence : -1.0f; }
+// How many masked targets come before target i, which is one.
+__device__ inline int rank(const double* score, int count, int i) {
+    const double mine = score[i];
+    int before = 0;
+    for (int j = 0; j < count; j++) before += score[j] > mine || (score[j] == mine && j < i);
+    return before;
+}
 
-// What a warp knows of its block: all members are the same in every lane.
-struct Masks {
-    const RevealTarget* targets;
-    const Sampled* sampled;
-    RevealRule rule;
-    int count;
-
-    __device__ bool masked(int i) const { return i < count && targets[i].step == 0; }
-    __device__ bool sure(int i) const {
-        const double c = double(comparable(sampled[i].confidence));
-        return rule.inclusive ? c >= rule.threshold : c > rule.threshold;
-    }
-    // How many masked targets come before target i in the order of `by`.
-    __device__ int rank(int i, Remasking by) const {
-        int before = 0;
-        for (int j = 0; j < count; j++) {
-            if (!masked(j) || j == i) continue;
-            bool earlier = j < i;
-            if (by == Remasking::EntropyBounded) {
-                const float ej = sampled[j].entropy, ei = sampled[i].entropy;
-                earlier = ej < ei || (ej == ei && earlier);
-            } else if (by != Remasking::Sequential) {
-                const float cj = comparable(sampled[j].confidence), ci = comparable(sampled[i].confidence);
-                earlier = cj > ci || (cj == ci && earlier);
-            }
-            before += earlier;
-        }
-        return before;
-    }
-    // The order of the first n, where those above the threshold are too few or the rule knows none.
-    __device__ Remasking fallback_order() const {
-        const bool leftmost =
-            rule.remasking == Remasking::LowConfidenceDynamic && rule.fallback == Fallback::Leftmost;
-        return leftmost ? Remasking::Sequential : rule.remasking;
-    }
-};
-
-__device__ inline void choose(int* chosen, int* order, const Masks& m, int step) {
+// A warp's work: all arguments are those of one block, the same in every lane.
+__device__ inline void choose(int* chosen, int* order, double* score, const RevealTarget* targets,
+                              const Sampled* sampled, const SampleRow* rows, int count,
+                              const RevealRule& rule, int step) {
     const int lane = int(threadIdx.x) % WARP;
-    const RevealRule& rule = m.rule;
     int n_masked = 0, n_sure = 0;
-    for (int i0 = 0; i0 < m.count; i0 += WARP) {
-        const bool masked = m.masked(i0 + lane);
+    for (int i0 = 0; i0 < count; i0 += WARP) {
+        const int i = i0 + lane;
+        const bool masked = i < count && targets[i].step == 0;
         n_masked += __popc(__ballot_sync(FULL_WARP, masked));
-        n_sure += __popc(__ballot_sync(FULL_WARP, masked && m.sure(i0 + lane)));
+        n_sure += __popc(__ballot_sync(FULL_WARP, masked && is_sure(rule, sampled[i].confidence)));
+        if (i >= count) continue;
+        const double u = masked && has_random_order(rule) ? order_uniform(rows[i]) : 0;
+        score[i] = masked ? reveal_score(rule, sampled[i].confidence, sampled[i].entropy, u) : double(NAN);
     }
-    const bool everything = !rule.floor_schedule && step >= rule.steps;
-    int n =
-        rule.floor_schedule ? max(1, rule.block / rule.steps) : reveal_count(rule.block, rule.steps, step);
-    if (rule.remasking == Remasking::LowConfidenceDynamic && rule.fallback == Fallback::One) n = 1;
-    int k = min(n, n_masked);
-    const bool by_entropy = rule.remasking == Remasking::EntropyBounded && !everything;
-    const bool by_factor = rule.remasking == Remasking::Factor && !everything;
+    __syncwarp();  // every score is written before ranks are counted
+    const bool everything = is_last_step(rule, step),
+               dynamic = rule.remasking == Remasking::LowConfidenceDynamic,
+               origin = rule.remasking == Remasking::Origin,
+               by_entropy = rule.remasking == Remasking::EntropyBounded && !everything,
+               by_factor = rule.remasking == Remasking::Factor && !everything;
+    int n = everything || origin ? n_masked : reveal_count(rule, step, n_masked);
+    if (dynamic && rule.fallback == Fallback::One) n = min(n, 1);
+    const bool enough = dynamic && n_sure >= min(n, n_masked);
     if (by_entropy || by_factor)
-        for (int i = lane; i < m.count; i += WARP)
-            if (m.masked(i)) order[m.rank(i, rule.remasking)] = i;
+        for (int i = lane; i < count; i += WARP)
+            if (targets[i].step == 0) order[rank(score, count, i)] = i;
     __syncwarp();  // the order is whole before it is read
     if (by_factor) {
-        k = n_masked;
+        n = n_masked;
         for (int r0 = 0; r0 < n_masked; r0 += WARP) {
             const int r = r0 + lane;
             const unsigned ends = __ballot_sync(
-                FULL_WARP,
-                r < n_masked && ends_factor(rule, r, n_masked, comparable(m.sampled[order[r]].confidence)));
+                FULL_WARP, r < n_masked && ends_factor(rule, r, n_masked, sampled[order[r]].confidence));
             if (!ends) continue;
-            k = r0 + __popc(ends ^ (ends - 1)) - 1;  // the lowest that is set
+            n = r0 + __popc(ends ^ (ends - 1)) - 1;  // the lowest that is set
             break;
         }
     }
-    for (int i = lane; i < m.count; i += WARP) {
-        bool now = m.masked(i);
+    for (int i = lane; i < count; i += WARP) {
+        bool now = targets[i].step == 0;
         if (now && by_entropy) {
-            const int mine = m.rank(i, Remasking::EntropyBounded);
+            const int mine = rank(score, count, i);
             double sum = 0;
-            for (int r = 0; r <= mine; r++) sum += double(m.sampled[order[r]].entropy);
+            for (int r = 0; r <= mine; r++) sum += double(sampled[order[r]].entropy);
             now = mine == 0 || sum < rule.entropy_bound;
         } else if (now && !everything) {
-            const bool enough = rule.remasking == Remasking::LowConfidenceDynamic && n_sure >= k;
-            now = enough ? m.sure(i) : m.rank(i, m.fallback_order()) < k;
+            now = origin   ? score[i] < double(timestep_share(rule, step))
+                  : enough ? is_sure(rule, sampled[i].confidence)
+                           : rank(score, count, i) < n;
         }
         chosen[i] = now;
     }
@@ -127,8 +104,8 @@ __global__ void reveal_blocks_kernel(RevealArguments arg) {
         const RevealBlock block = arg.blocks[b];
         RevealTarget* targets = arg.targets + block.first;
         const Sampled* sampled = arg.sampled + block.first;
-        choose(arg.chosen + block.first, arg.order + block.first, {targets, sampled, block.rule, block.count},
-               block.step);
+        choose(arg.chosen + block.first, arg.order + block.first, arg.score + block.first, targets, sampled,
+               arg.rows + block.first, block.count, block.rule, block.step);
         for (int i = lane; i < block.count; i += WARP) {
             arg.rows[block.first + i].step++;
             if (!arg.chosen[block.first + i]) continue;
@@ -164,6 +141,7 @@ void reveal_blocks(const Context& ctx, const RevealRun& run) {
                               .stops = run.stops.as<int>(),
                               .token = optional<int>(run.token),
                               .status = run.status.as<int>(),
+                              .score = ctx.workspace.take<double>(N),
                               .order = ctx.workspace.take<int>(N),
                               .chosen = ctx.workspace.take<int>(N)};
     launch(reveal_blocks_kernel, 1, WARPS * WARP, 0, ctx.stream, arg);

@@ -40,4 +40,14 @@ void scatter_rows(Tensor out, Tensor inp, Tensor slot) {
                  [&](int64_t t) { memcpy(o[s[t]], x[t], size_t(inp.cols) * sizeof(float)); });
 }
 
+void guide_rows(Tensor inout, Tensor other, Tensor row, Tensor scale) {
+    const int* r = checked_rows(row, other.rows, inout.rows);
+    const float* weight = vector_of<float>(scale, other.rows);
+    const Rows<float> x = rows_of<float>(inout);
+    const Rows<const float> y = rows_of<const float>(other);
+    parallel_for(other.rows, other.cols, [&](int64_t m) {
+        for (int64_t c = 0; c < other.cols; c++) x[r[m]][c] += weight[m] * (x[r[m]][c] - y[m][c]);
+    });
+}
+
 }  // namespace cpu

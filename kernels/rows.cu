@@ -27,6 +27,16 @@ __global__ void copy_rows_kernel(DeviceRows<Out> out, const int* out_row, Device
     store_pack(out[out_row ? out_row[t] : t] + c, to);
 }
 
+template <class T>
+__global__ void guide_rows_kernel(DeviceRows<T> inout, DeviceRows<const T> other, const int* row,
+                                  const float* scale, int64_t rows, int C) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= rows * C) return;
+    const int64_t m = i / C, c = i % C;
+    T* x = inout[row[m]] + c;
+    *x = from_float<T>(to_float(*x) + scale[m] * (to_float(*x) - to_float(other[m][c])));
+}
+
 template <class D, class S>
 __global__ void add_groups_kernel(DeviceRows<D> dst, float* part, DeviceRows<const S> src, const int* order,
                                   const RowGroups::Group* groups, int C) {
@@ -77,6 +87,17 @@ void copy_rows(const Context& ctx, Tensor out, const int* out_row, Tensor inp, c
         with_type(inp.dtype, "inp", [&](auto x) {
             launch_copy<decltype(o), decltype(x)>(ctx, out, out_row, inp, inp_row, rows);
         });
+    });
+}
+
+void guide_rows(const Context& ctx, Tensor inout, Tensor other, const int* row, const float* scale) {
+    CHECK(inout.cols == other.cols && inout.dtype == other.dtype, "rows of %lld guided by rows of %lld",
+          (long long)inout.cols, (long long)other.cols);
+    if (other.rows == 0) return;
+    with_type(inout.dtype, "inout", [&](auto t) {
+        using T = decltype(t);
+        launch(guide_rows_kernel<T>, ceil_div(other.size(), 256), 256, 0, ctx.stream, device_rows<T>(inout),
+               device_rows<const T>(other), row, scale, other.rows, int(other.cols));
     });
 }
 

@@ -4,6 +4,7 @@
 //   gather backward   dinp (T, C) = 0, then dinp[row] += dout (N, C)        parallel over columns: a row may
 //   repeat scatter           out (S, C)[slot (T)] = inp (T, C)                     parallel over rows; slots
 //   are distinct
+//   guide             inout (N, C)[row (M)] += scale (M) * (inout[row] - other (M, C))         parallel over rows, which are distinct
 #pragma once
 #include "kernels/cpu.h"
 #include "kernels/view.h"
@@ -30,10 +31,17 @@ void scatter_rows(Rows<T> out, Rows<const T> inp, const int* slot, int n, int C)
         for (int c = 0; c < C; c++) out[slot[t]][c] = inp[t][c];
 }
 
+template <class T>
+void guide_rows(Rows<T> inout, Rows<const T> other, const int* row, const float* scale, int M, int C) {
+    for (int m = 0; m < M; m++)
+        for (int c = 0; c < C; c++) inout[row[m]][c] += T(scale[m]) * (inout[row[m]][c] - other[m][c]);
+}
+
 }  // namespace ref
 
 namespace cpu {
 void gather_rows(Tensor out, Tensor inp, Tensor row);
 void gather_rows_backward(Context& context, Tensor dinp, Tensor dout, Tensor row);
 void scatter_rows(Tensor out, Tensor inp, Tensor slot);
+void guide_rows(Tensor inout, Tensor other, Tensor row, Tensor scale);
 }  // namespace cpu

@@ -23,6 +23,15 @@ int argmax(const Simd& simd, const float* logits, int n) {
     return 0;  // not a number anywhere: whoever reads the log-probability will see it
 }
 
+// Of all but the first one that is `max`; below everything where there is none.
+float second_largest(const Simd& simd, const float* logits, int n, float max) {
+    const int at = int(std::find(logits, logits + n, max) - logits);
+    float second = BANNED;
+    if (at > 0) second = std::max(second, simd.max(logits, at));
+    if (at + 1 < n) second = std::max(second, simd.max(logits + at + 1, n - at - 1));
+    return second;
+}
+
 void weigh(std::vector<Candidate>& candidates, float max, float temperature) {
     for (Candidate& c : candidates)
         c.weight = std::exp((double(c.logit) - double(max)) / double(temperature));
@@ -73,27 +82,36 @@ void cut_top_p(std::vector<Candidate>& candidates, double total, float top_p) {
     candidates.resize(keep);
 }
 
-struct Draw {
+struct Drawn {
     int token;
-    double probability, entropy;  // of the filtered distribution
+    double probability, margin, entropy;  // of the filtered distribution
 };
 
-Draw draw_candidate(std::vector<Candidate>& candidates, double u) {
+Drawn draw_candidate(std::vector<Candidate>& candidates, const SampleRow& row) {
     std::sort(candidates.begin(), candidates.end(),
               [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-    double total = 0, entropy = 0;
+    double total = 0, entropy = 0, first = 0, second = 0;
     for (const Candidate& c : candidates) total += c.weight;
-    double left = u * total;
-    Draw draw = {};
+    double left = sample_uniform(row) * total;
+    GumbelRace race;
+    Drawn drawn = {};
     for (const Candidate& c : candidates) {
         if (c.weight == 0) continue;
         const double p = c.weight / total;
         entropy -= p * std::log(p);
-        if (left >= 0) draw = {c.id, p, 0};  // rounding may leave a little at the end: the last id takes it
+        second = std::max(second, std::min(first, p));
+        first = std::max(first, p);
+        if (row.draw == Draw::Gumbel) {
+            race.enter(c.id, p, gumbel_uniforms(row, c.id / 2).u[c.id % 2]);
+            if (race.id == c.id) drawn = {c.id, p, 0, 0};
+        } else if (left >= 0) {
+            drawn = {c.id, p, 0, 0};  // rounding may leave a little at the end: the last id takes it
+        }
         left -= c.weight;
     }
-    draw.entropy = entropy;
-    return draw;
+    drawn.margin = first - second;
+    drawn.entropy = entropy;
+    return drawn;
 }
 
 // From everything that is not banned: first a chunk, then the id in it.
@@ -126,6 +144,23 @@ int draw_unfiltered(RowScratch& s, const Simd& simd, const float* logits, int n,
     return token;
 }
 
+// The same by Gumbel's maximum: one pass, a number for every id.
+int draw_gumbel(const Simd& simd, const float* logits, int n, float max, const SampleRow& row) {
+    constexpr int CHUNK = 256;
+    float weight[CHUNK];
+    GumbelRace race;
+    for (int begin = 0; begin < n; begin += CHUNK) {
+        const int count = std::min(CHUNK, n - begin);
+        simd.exp(weight, logits + begin, max, 1 / row.temperature, count);
+        for (int i = 0; i < count; i += 2) {
+            const GumbelPair pair = gumbel_uniforms(row, (begin + i) / 2);
+            for (int k = i; k < std::min(i + 2, count); k++)
+                if (weight[k] > 0) race.enter(begin + k, double(weight[k]), pair.u[k - i]);
+        }
+    }
+    return std::max(race.id, 0);  // not a number anywhere: whoever reads the log-probability will see it
+}
+
 // The candidates that top-k and top-p leave, weighed; at least one of the two is on.
 void filter(RowScratch& s, const Simd& simd, const float* logits, int n, float max, const SampleRow& row,
             bool top_k, bool top_p) {
@@ -154,24 +189,28 @@ Sampled sample(RowScratch& s, const Simd& simd, float* logits, int V, const Samp
     if (mask_id >= 0 && mask_id < n) logits[mask_id] = BANNED;
     const float max = simd.max(logits, n);
     const bool top_k = row.top_k > 0 && row.top_k < n, top_p = row.top_p < 1;
-    Draw draw = {};
+    Drawn draw = {};
     if (greedy) {
         draw.token = argmax(simd, logits, n);
     } else if (top_k || top_p) {
         filter(s, simd, logits, n, max, row, top_k, top_p);
-        draw = draw_candidate(s.candidates, sample_uniform(row));
+        draw = draw_candidate(s.candidates, row);
     } else {
-        draw.token = draw_unfiltered(s, simd, logits, n, max, row.temperature, sample_uniform(row));
+        draw.token = row.draw == Draw::Gumbel
+                         ? draw_gumbel(simd, logits, n, max, row)
+                         : draw_unfiltered(s, simd, logits, n, max, row.temperature, sample_uniform(row));
         if (confidence == Confidence::Filtered) from = softmax_sum(simd, logits, scale, n);
     }
     const float logit = logits[draw.token];
     Sampled out = {draw.token, 0, logit - plain.log_sum(1), 0};
     if (confidence == Confidence::Filtered && (top_k || top_p)) {
-        out.confidence = float(draw.probability);
+        out.confidence = float(row.margin ? draw.margin : draw.probability);
         out.entropy = float(draw.entropy);
     } else {
-        out.confidence =
-            std::exp((logit - from.max) * (confidence == Confidence::Plain ? 1 : scale)) / from.sum;
+        const float by = confidence == Confidence::Plain ? 1 : scale;
+        const auto probability = [&](float x) { return std::exp((x - from.max) * by) / from.sum; };
+        out.confidence = row.margin ? probability(max) - probability(second_largest(simd, logits, n, max))
+                                    : probability(logit);
         out.entropy = from.entropy();
     }
     return out;

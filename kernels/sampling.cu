@@ -97,12 +97,22 @@ __device__ inline Cut cut_ties(const SamplerRow& row, uint32_t key, Mass count, 
     return {key, last.found ? int(LAST - last.key) + 1 : INT_MAX};
 }
 
+// The largest logit of the kept ids, the lowest id on ties; -1 where there is none.
+template <class Kept>
+__device__ inline int likeliest(const SamplerRow& row, Kept kept) {
+    float max = -INFINITY, lowest = float(-INT_MAX);  // the id, as its negative
+    for (int i = int(threadIdx.x); i < row.V; i += int(blockDim.x))
+        if (kept(i)) max = fmaxf(max, row.x[i]);
+    max = block_max(max);
+    for (int i = row.V - 1 - int(threadIdx.x); i >= 0; i -= int(blockDim.x))
+        if (kept(i) && row.x[i] == max) lowest = float(-i);
+    lowest = block_max(lowest);
+    return lowest == float(-INT_MAX) ? -1 : int(-lowest);
+}
+
 // Keeps the largest allowed logit of the lowest id.
 __device__ inline Cut argmax_cut(const SamplerRow& row) {
-    float lowest = float(-INT_MAX);  // as its negative
-    for (int i = row.V - 1 - int(threadIdx.x); i >= 0; i -= int(blockDim.x))
-        if (row.allowed(i) && row.x[i] == row.max_allowed) lowest = float(-i);
-    return {key_of(row.max_allowed), int(-block_max(lowest)) + 1};
+    return {key_of(row.max_allowed), likeliest(row, [&](int i) { return row.allowed(i); }) + 1};
 }
 
 __device__ inline Cut top_k_cut(const SamplerRow& row, int k) {
@@ -151,16 +161,48 @@ __device__ inline int draw(int V, Mass point, F mass) {
     return drawn;
 }
 
-// Confidence and entropy of the distribution proportional to mass(i) = exp(logarithm(i)): p(token), and log Z
-// - sum m log m / Z.
+// The id that wins the race of the kept ones, by exp((x - largest) / temperature); that of the largest is kept.
+template <class Kept>
+__device__ inline int draw_gumbel(const SamplerRow& row, const SampleRow& options, Kept kept) {
+    __shared__ double leader_score[WARP];
+    __shared__ int leader_id[WARP];
+    GumbelRace race;
+    for (int pair = int(threadIdx.x); 2 * pair < row.V; pair += int(blockDim.x)) {
+        const GumbelPair uniforms = gumbel_uniforms(options, pair);
+        for (int k = 0; k < 2; k++) {
+            const int i = 2 * pair + k;
+            if (i >= row.V || !kept(i)) continue;
+            const float weight = expf((row.x[i] - row.max_allowed) / row.temperature);
+            if (weight > 0) race.enter(i, double(weight), uniforms.u[k]);
+        }
+    }
+    const auto lead = [](GumbelRace mine) {  // of a warp
+        for (int o = WARP / 2; o > 0; o /= 2) {
+            const double score = __shfl_xor_sync(FULL_WARP, mine.score, o);
+            const int id = __shfl_xor_sync(FULL_WARP, mine.id, o);
+            if (score > mine.score || (score == mine.score && id < mine.id)) mine.score = score, mine.id = id;
+        }
+        return mine;
+    };
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
+    race = lead(race);
+    if (lane == 0) leader_score[warp] = race.score, leader_id[warp] = race.id;
+    __syncthreads();  // every warp's leader is written before anybody reads it
+    const int from = lane < int(blockDim.x) / WARP ? lane : 0;
+    return max(lead({leader_score[from], leader_id[from]}).id, 0);
+}
+
+// Confidence and entropy of the distribution proportional to mass(i) = exp(logarithm(i)): p(token), less that of another id
+// where there is one, and log Z - sum m log m / Z.
 template <class F>
-__device__ inline void distribution_statistics(Sampled& out, int V, int token, F logarithm) {
+__device__ inline void distribution_statistics(Sampled& out, int V, int token, int other, F logarithm) {
     const double z = row_sum(V, [&](int i) { return double(expf(logarithm(i))); });
     const double weighted = row_sum(V, [&](int i) {
         const float l = logarithm(i), e = expf(l);
         return e > 0 ? double(e) * double(l) : 0.0;
     });
-    out.confidence = float(double(expf(logarithm(token))) / z);
+    const double less = other < 0 ? 0 : double(expf(logarithm(other)));
+    out.confidence = float((double(expf(logarithm(token))) - less) / z);
     out.entropy = float(log(z) - weighted / z);
 }
 
@@ -191,21 +233,33 @@ __global__ void __launch_bounds__(MOST_THREADS, 1)
         return row.allowed(i) && top_k.keeps(key, i) && top_p.keeps(key, i);
     };
     const auto mass = [&](int i) { return kept(i) ? row.mass(i) : Mass(0); };
-    const Mass total = row_sum(V, mass), point = Mass(sample_uniform(options) * double(total));
-    const int token = draw(V, point < total ? point : total - 1, mass);
+    int token = 0;
+    if (!greedy && options.draw == Draw::Gumbel) {
+        token = draw_gumbel(row, options, kept);
+    } else {
+        const Mass total = row_sum(V, mass), point = Mass(sample_uniform(options) * double(total));
+        token = draw(V, point < total ? point : total - 1, mass);
+    }
 
     Sampled result{token, 0, 0, 0};
     const double plain = row_sum(V, [&](int i) { return double(expf(row.x[i] - max_all)); });
     result.logprob = float(double(row.x[token] - max_all) - log(plain));
-    if (greedy || options.confidence == Confidence::Plain)
-        distribution_statistics(result, V, token, [&](int i) { return row.x[i] - max_all; });
-    else if (options.confidence == Confidence::Tempered)
-        distribution_statistics(result, V, token,
-                                [&](int i) { return (row.x[i] - max_all) / row.temperature; });
-    else
-        distribution_statistics(result, V, token, [&](int i) {
+    const bool filtered = !greedy && options.confidence == Confidence::Filtered;
+    int sure = token, other = -1;  // what the confidence is the probability of, and less that of which
+    if (options.margin) {
+        const auto rival = [&](int i) { return i != other && (filtered ? kept(i) : row.allowed(i)); };
+        sure = other = likeliest(row, rival);
+        other = likeliest(row, rival);
+    }
+    if (filtered)
+        distribution_statistics(result, V, sure, other, [&](int i) {
             return kept(i) ? (row.x[i] - row.max_allowed) / row.temperature : -INFINITY;
         });
+    else if (!greedy && options.confidence == Confidence::Tempered)
+        distribution_statistics(result, V, sure, other,
+                                [&](int i) { return (row.x[i] - max_all) / row.temperature; });
+    else
+        distribution_statistics(result, V, sure, other, [&](int i) { return row.x[i] - max_all; });
     if (threadIdx.x == 0) out[blockIdx.x] = result;
 }
 

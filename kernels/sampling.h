@@ -8,11 +8,13 @@
 //   top-p           of the softmax over what is left, in that order: the shortest beginning whose probability
 //   exceeds p, so
 //                   the id that crosses p is kept
-//   draw            inverse of the cumulative distribution over the kept ids in ascending order, at a Philox
-//   number
+//   draw            inverse of the cumulative distribution over the kept ids in ascending order, at a Philox number;
+//                   or the id of the largest p / -log u, a Philox number u for each (Gumbel's maximum, in the
+//                   form of a race of exponential times), lowest id on ties
 // head_sample() computes a few rows of logits at a time, then handles every row on its own.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -25,8 +27,30 @@
 // Uniform in [0, 1) with 53 bits: a vocabulary holds probabilities far below the 2^-24 of a float draw.
 constexpr double sample_uniform(const SampleRow& row) {
     const auto bits = philox(row.seed, {row.position, row.step, uint32_t(Stream::Sample), row.sequence});
-    return double((uint64_t(bits[0]) << 32 | bits[1]) >> 11) * 0x1p-53;
+    return uniform(bits[0], bits[1]);
 }
+
+// u of ids 2 pair and 2 pair + 1, for Draw::Gumbel.
+struct GumbelPair {
+    double u[2];
+};
+constexpr GumbelPair gumbel_uniforms(const SampleRow& row, int pair) {
+    const uint32_t stream = uint32_t(Stream::Sample) | uint32_t(pair + 1)
+                                                           << 8;  // 24 bits for pairs, 0 is taken
+    const auto bits = philox(row.seed, {row.position, row.step, stream, row.sequence});
+    return {{uniform(bits[0], bits[1]), uniform(bits[2], bits[3])}};
+}
+
+// Who is ahead. Weights are probabilities up to a common factor; ids enter in ascending order.
+struct GumbelRace {
+    double score = -1;
+    int id = -1;
+    constexpr void enter(int i, double weight, double u) {
+        if (!(weight > score * (1 - u))) return;  // -log u >= 1 - u: most need no logarithm
+        const double its = weight / -std::log(u);
+        if (its > score) score = its, id = i;
+    }
+};
 
 namespace ref {
 
@@ -70,13 +94,29 @@ inline std::vector<double> filtered_distribution(std::span<const float> logits, 
     return p;
 }
 
+// Difference of the two largest of ids that are not banned.
+inline double margin(const std::vector<double>& p, int mask_id, int n_ids) {
+    double first = 0, second = 0;
+    for (int i = 0; i < std::min(n_ids, int(p.size())); i++) {
+        if (i == mask_id) continue;
+        second = std::max(second, std::min(first, p[size_t(i)]));
+        first = std::max(first, p[size_t(i)]);
+    }
+    return first - second;
+}
+
 inline Sampled sample(std::span<const float> logits, const SampleRow& row, int mask_id, int n_ids) {
     const std::vector<double> plain = softmax(logits, 1),
                               kept = filtered_distribution(logits, row, mask_id, n_ids);
-    double left = sample_uniform(row);
+    double left = sample_uniform(row), best = -1;
     size_t token = 0;
     for (size_t i = 0; i < kept.size(); i++) {
         if (kept[i] == 0) continue;
+        if (row.draw == Draw::Gumbel) {
+            const double score = kept[i] / -std::log(gumbel_uniforms(row, int(i) / 2).u[i % 2]);
+            if (score > best) best = score, token = i;
+            continue;
+        }
         token = i;  // rounding may leave a little at the end: the last kept id takes it
         if ((left -= kept[i]) < 0) break;
     }
@@ -84,7 +124,8 @@ inline Sampled sample(std::span<const float> logits, const SampleRow& row, int m
     const std::vector<double> p = use_plain                                ? plain
                                   : row.confidence == Confidence::Filtered ? kept
                                                                            : softmax(logits, row.temperature);
-    return {int(token), float(p[token]), float(std::log(plain[token])), float(entropy(p))};
+    const double confidence = row.margin ? margin(p, mask_id, n_ids) : p[token];
+    return {int(token), float(confidence), float(std::log(plain[token])), float(entropy(p))};
 }
 
 }  // namespace ref

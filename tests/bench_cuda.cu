@@ -295,6 +295,7 @@ void bench_head(Bench& b, const Body& m, int N) {
     for (const auto& [name, row] :
          {std::pair{"head sample, greedy", SampleRow{}},
           {"head sample, temperature", SampleRow{.temperature = 1}},
+          {"head sample, Gumbel", SampleRow{.temperature = 1, .draw = Draw::Gumbel}},
           {"head sample, top-k and top-p", SampleRow{.temperature = 1, .top_k = 50, .top_p = 0.95f}}}) {
         ops.upload(rows, std::vector<SampleRow>(size_t(N), row).data());
         b.flops(name, shape, work, [&] { ops.head_sample(sampled, rows, x, w, m.V - 1, m.V - 1); });

@@ -132,6 +132,7 @@ void bench_head(Ops& ops, int N, int C, int V) {
     };
     sample("  greedy", {});
     sample("  T 1", {.temperature = 1});
+    sample("  T 1, Gumbel", {.temperature = 1, .draw = Draw::Gumbel});
     sample("  top-k 50", {.temperature = 0.7f, .top_k = 50});
     sample("  top-p 0.9", {.temperature = 0.7f, .top_p = 0.9f});
 }

@@ -13,9 +13,16 @@ class NaiveGeneration {
     explicit NaiveGeneration(const RandomModel& m) : config_(m.config), network_(m.config, m.weights) {}
     virtual ~NaiveGeneration() = default;
 
-    // The candidate for a position at temperature 0, given the hidden states of all positions.
-    Sampled candidate(const NaiveNetwork<double>::Rows& hidden, int position) const {
-        const auto& h = hidden[size_t(config_.shift ? std::max(position - 1, 0) : position)];
+    using Hidden = NaiveNetwork<double>::Rows;
+
+    // The candidate for a position at temperature 0, given the hidden states of all positions. guidance: away from what follows
+    // from `without`, those of the masked prompt.
+    Sampled candidate(const Hidden& hidden, int position, const GenerateOptions& o,
+                      const Hidden& without = {}) const {
+        const size_t row = size_t(config_.shift ? std::max(position - 1, 0) : position);
+        auto h = hidden[row];
+        for (size_t i = 0; i < h.size() && o.cfg_scale > 0; i++)
+            h[i] = without[row][i] + (double(o.cfg_scale) + 1) * (h[i] - without[row][i]);
         const auto& head = network_.w.at(config_.tied ? "model.embed_tokens.weight" : "lm_head.weight");
         std::vector<double> p(size_t(config_.V), 0.0);
         double largest = -1e300, sum = 0, entropy = 0;
@@ -26,28 +33,34 @@ class NaiveGeneration {
         }
         for (double& x : p) sum += x = std::exp(x - largest);
         int best = -1;
+        double second = 0;
         for (int v = 0; v < config_.V; v++) {
             p[size_t(v)] /= sum;
             entropy -= p[size_t(v)] * std::log(p[size_t(v)]);
-            if (v != config_.mask_id && v < config_.V - 1 && (best < 0 || p[size_t(v)] > p[size_t(best)]))
+            if (v == config_.mask_id || v == config_.V - 1) continue;
+            if (best < 0 || p[size_t(v)] > p[size_t(best)]) {
+                second = best < 0 ? 0 : p[size_t(best)];
                 best = v;
+            } else {
+                second = std::max(second, p[size_t(v)]);
+            }
         }
-        const double confidence = p[size_t(best)];
-        return {best, float(confidence), float(std::log(confidence)), float(entropy)};
+        const double largest_p = p[size_t(best)],
+                     confidence = o.remasking == Remasking::Margin ? largest_p - second : largest_p;
+        return {best, float(confidence), float(std::log(largest_p)), float(entropy)};
     }
 
     // What a denoising step of the block [lo, hi) sees: hidden states by position, of those positions at least whose rows
     // predict the block's. Here: one dense forward pass over the sequence as it stands. `step`: of the block, 0 first.
-    virtual NaiveNetwork<double>::Rows look([[maybe_unused]] const Request& r, const std::vector<int>& ids,
-                                            [[maybe_unused]] int lo, [[maybe_unused]] int hi,
-                                            [[maybe_unused]] int step) {
-        const bool full = config_.full_attention;
-        return network_.forward(
-            ids, [&](int i, int j) { return full || j / r.options.block <= i / r.options.block; });
+    virtual Hidden look([[maybe_unused]] const Request& r, const std::vector<int>& ids,
+                        [[maybe_unused]] int lo, [[maybe_unused]] int hi, [[maybe_unused]] int step) {
+        const int B = r.options.block_length();
+        return network_.forward(ids, [&](int i, int j) { return config_.full_attention || j / B <= i / B; });
     }
 
     Trajectory generate(const Request& r) {
-        const int P = int(r.prompt_ids.size()), B = r.options.block, limit = P + r.options.gen_length;
+        const int P = int(r.prompt_ids.size()), B = r.options.block_length(),
+                  limit = P + r.options.gen_length;
         const bool blocks = !config_.full_attention && !config_.shift;
         const int n = blocks ? (limit + B - 1) / B * B : limit;
         std::vector<int> token = r.prompt_ids, step(size_t(P), 0);
@@ -63,6 +76,7 @@ class NaiveGeneration {
                 std::vector<int> masked,
                     ids(token.begin(), token.begin() + (config_.full_attention ? n : hi));
                 std::vector<float> confidence, entropy;
+                std::vector<double> u;
                 std::vector<Sampled> drawn;
                 for (int i = lo; i < hi; i++)
                     if (step[size_t(i)] == NEVER) masked.push_back(i);
@@ -70,15 +84,24 @@ class NaiveGeneration {
                 if (config_.mask_id < 0) ids.pop_back();  // autoregressive: nothing stands there yet
                 for (size_t i = 0; i < ids.size(); i++)
                     if (step[i] == NEVER) ids[i] = config_.mask_id;
-                const auto hidden = look(r, ids, lo, hi, s);
+                const Hidden hidden = look(r, ids, lo, hi, s);
+                Hidden without;
+                if (r.options.cfg_scale > 0) {
+                    std::fill(ids.begin(), ids.begin() + P, config_.mask_id);
+                    without = look(r, ids, lo, hi, s);
+                }
                 for (const int i : masked) {
-                    drawn.push_back(candidate(hidden, i));
+                    drawn.push_back(candidate(hidden, i, r.options, without));
+                    u.push_back(order_uniform({.seed = r.options.seed,
+                                               .sequence = r.sequence,
+                                               .position = uint32_t(i),
+                                               .step = uint32_t(now + 1)}));
                     confidence.push_back(drawn.back().confidence);
                     entropy.push_back(drawn.back().entropy);
                 }
                 now++;
                 for (const int i : ref::reveal_step(std::vector<char>(masked.size(), 1), confidence, entropy,
-                                                    s, r.options.reveal_rule())) {
+                                                    s, r.options.reveal_rule(), u)) {
                     const size_t at = size_t(masked[size_t(i)]);
                     token[at] = drawn[size_t(i)].token;
                     logprob[at] = drawn[size_t(i)].logprob;

@@ -49,18 +49,25 @@ ModelConfig config_named(const std::string& name) {
 std::vector<Request> requests_for(const ModelConfig& config, bool caches = false) {
     std::vector<Request> out;
     const bool autoregressive = config.shift && !config.full_attention;
-    for (uint32_t i = 0; i < 8; i++) {
+    for (uint32_t i = 0; i < 16; i++) {
         Request r;
         Rng rng(11, Stream::Task, i);
         for (uint32_t k = 0; k < 3 + i % 3; k++) r.prompt_ids.push_back(int(rng.below(38)));
         r.sequence = i;
         r.options.block = autoregressive ? 1 : 4 + int(i % 2);
         r.options.gen_length = 7 + int(i % 4);
-        r.options.remasking = Remasking(i % 5);
-        r.options.steps = autoregressive ? 1 : r.options.block - int(i / 4);
+        r.options.remasking = Remasking(i < 9 ? i % 5 : i % 9);
+        r.options.steps = autoregressive ? 1 : r.options.block - int(i / 4 % 2);
+        r.options.order_temperature = i > 8 && i % 3 ? 0.5f : 0;
+        r.options.draw = i % 8 > 5 ? Draw::Gumbel : Draw::Inverse;
+        if (config.full_attention && i > 11) r.options.schedule = RevealSchedule::Timesteps;
+        if (config.full_attention && i % 5 == 3) r.options.block = WHOLE_CANVAS;
+        if (config.full_attention && i % 7 == 4 && !caches) r.options.cfg_scale = 1.5f;
+        if (!config.full_attention && r.options.remasking == Remasking::Origin)
+            r.options.remasking = Remasking::Random;
         r.options.threshold = 0.5;
         r.options.eb_threshold = 1.5;
-        r.options.temperature = i < 4 ? 0 : 0.8f;
+        r.options.temperature = i % 8 < 4 ? 0 : 0.8f;
         r.options.seed = 5;
         if (caches) r.options.cache = i % 3 == 2 ? Cache::Dual : Cache::Prefix;
         if (caches && i % 3 == 1) r.options.further_horizon = 2;

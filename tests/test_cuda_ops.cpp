@@ -125,6 +125,24 @@ TEST_P(CudaOpsTest, GatherAndScatter) {
     want.check(cache, 2, "scattered");
 }
 
+TEST_P(CudaOpsTest, Guidance) {
+    const int M = (T + 1) / 2;
+    std::vector<int> row;
+    for (int m = 0; m < M; m++) row.push_back(T - 1 - 2 * m);
+    const std::vector<float> scale = random_floats(size_t(M), 5);
+    const DeviceInts device_row(*ops, row);
+    const DeviceMatrix device_scale(*ops, 1, M, DType::F32, scale), other = random(M, C, 2);
+    DeviceMatrix x = random(T, C, 1);
+    const Expected want(dtype, [&]<class X>(X) {
+        std::vector<X> guided = x.values<X>();
+        const auto others = other.values<X>();
+        ref::guide_rows<X>(rows(guided, C), rows(others, C), row.data(), scale.data(), M, C);
+        return Vectors<X>{guided};
+    });
+    ops->guide_rows(x, other, device_row, device_scale);
+    want.check(x, 0, "guided");
+}
+
 TEST_P(CudaOpsTest, CopyAndCast) {
     DeviceMatrix x = random(T, C, 1), same(*ops, T, C, dtype, gap), half(*ops, T, C, DType::BF16, gap),
                  single(*ops, T, C, DType::F32);

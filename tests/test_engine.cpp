@@ -71,13 +71,21 @@ std::vector<Request> mixed_requests(const ModelConfig& config) {
     for (const int block : {1, 3, 8}) {
         if (autoregressive && block != 1) continue;
         for (const int prompt : {1, 7, 8})
-            for (const Remasking rule :
-                 {Remasking::LowConfidenceStatic, Remasking::LowConfidenceDynamic, Remasking::Sequential,
-                  Remasking::EntropyBounded, Remasking::Factor}) {
+            for (const auto& [name, rule] : remasking_names()) {
+                if (rule == Remasking::Origin && !config.full_attention) continue;
+                if (name != name_of(rule)) continue;  // another name of it
                 Request r = request_of(prompt, block, 5 + int(sequence % 5), sequence);
                 r.options.remasking = rule;
                 r.options.steps = 1 + int(sequence) % block;
                 r.options.eb_threshold = 1.5;
+                r.options.order_temperature = sequence % 2 ? 0.5f : 0;
+                if (config.full_attention && sequence % 5 < 2)
+                    r.options.schedule = RevealSchedule::Timesteps, r.options.eps = 0.1f;
+                if (config.full_attention && sequence % 7 == 2) {
+                    r.options.block = WHOLE_CANVAS;
+                    r.options.steps = 3;
+                }
+                if (config.full_attention && sequence % 4 == 1) r.options.cfg_scale = 0.5f;
                 if (sequence % 3 == 0) r.options.stop_ids = {0, 1, 2, 3, 4, 5, 6, 7};
                 sequence++;
                 out.push_back(r);
@@ -174,7 +182,7 @@ TEST(Engine, InfillingSeesWhatComesAfterAGap) {
     ids[9] = model.config.mask_id;
     EXPECT_EQ(t.step_map[9], t.denoise_steps);
     NaiveGeneration naive(model);
-    EXPECT_EQ(naive.candidate(naive.look(r, ids, 8, 12, 0), 9).token, t.output_ids[9]);
+    EXPECT_EQ(naive.candidate(naive.look(r, ids, 8, 12, 0), 9, r.options).token, t.output_ids[9]);
     Request later = r;  // another text behind the gap, another probability
     for (int i = 10; i < 14; i++) later.prompt_ids[size_t(i)] = (r.prompt_ids[size_t(i)] + 11) % 38;
     EXPECT_NE(e.engine.generate({&later, 1})[0].logprobs[9], t.logprobs[9]);
@@ -184,6 +192,25 @@ TEST(Engine, InfillingSeesWhatComesAfterAGap) {
     TestEngine b(blocks, LIMITS);
     r.prompt_ids[2] = blocks.config.mask_id;
     EXPECT_THROW(b.engine.generate({&r, 1}), Error);  // a block model does not see what comes after
+}
+
+TEST(Engine, ARandomOrderIsASequencesOwn) {
+    const RandomModel model(canvas_config(false));
+    TestEngine e(model, LIMITS);
+    for (const Remasking rule : {Remasking::Random, Remasking::Origin}) {
+        std::vector<Request> requests;
+        for (const uint32_t sequence : {0u, 1u, 0u}) {
+            requests.push_back(request_of(5, WHOLE_CANVAS, 16, sequence));
+            requests.back().prompt_ids = requests[0].prompt_ids;
+            requests.back().options.remasking = rule;
+        }
+        requests.push_back(requests[0]);
+        requests.back().options.seed++;
+        const auto got = e.engine.generate(requests);
+        EXPECT_EQ(got[0].step_map, got[2].step_map);
+        EXPECT_NE(got[0].step_map, got[1].step_map);  // though greedy
+        EXPECT_NE(got[0].step_map, got[3].step_map);
+    }
 }
 
 TEST(Engine, PassesAreCounted) {
@@ -549,4 +576,8 @@ TEST(Engine, BlockModelsHaveNoApproximateCacheAndCanvasesNoExactOne) {
     EXPECT_EQ(remedy(b, Cache::Exact) + remedy(b, Cache::Auto) + remedy(c, Cache::Auto), "");
     r.options.further_horizon = -2;
     EXPECT_TRUE(contains(remedy(c, Cache::Prefix), "--further-horizon -2"));
+    r.options.further_horizon = -1;
+    r.options.cfg_scale = 1;  // its second canvas is forwarded whole
+    EXPECT_TRUE(contains(remedy(c, Cache::Dual), "--cfg-scale 0"));
+    EXPECT_EQ(remedy(c, Cache::None), "");
 }

@@ -148,6 +148,12 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
         {R"("seed": -1)", ":2: field 'seed' is -1, expected an integer from 0 to "},
         {R"("remasking": "best")", ":2: --remasking: 'best' is not known; known are low_confidence_static, "},
         {R"("preset": "best")", ":2: --preset: 'best' is not known; known are sdar, "},
+        {R"("draw": "lots")", ":2: --draw: 'lots' is not known; known are inverse, gumbel"},
+        {R"("eps": 1)", ":2: field 'eps' is 1, expected a number from 0 to below 1"},
+        {R"("alg_temp": -1)",
+         ":2: field 'alg_temp' is -1, expected a number, 0 (the best positions) or more"},
+        {R"("cfg_scale": 2)", ":2: --cfg-scale 2: it takes a full-attention model"},
+        {R"("preset": "dream")", ":2: --reveal-schedule timesteps (which --preset dream has): "},
         {R"("infill": true)", ":2: --infill: a gap must see what comes after it"},
         {R"("gen_length": 300)",
          ":2: a prompt of 1 and --gen-length 300 take 304 positions, the model has 256"},
@@ -245,6 +251,17 @@ TEST_F(InferProgram, FlagsWithoutEffectAreRefused) {
         {"--prompt a --preset jetengine --temperature 0 --top-p 0.9", "--top-p: has no effect"},
         {"--prompt a --remasking sequential --threshold 0.5", "--threshold: is for --remasking"},
         {"--prompt a --eb-threshold 0.5", "--eb-threshold: is for --remasking entropy_bounded"},
+        {"--prompt a --draw gumbel", "--draw: has no effect at --temperature 0"},
+        {"--prompt a --eps 0.1", "--eps: is for --reveal-schedule timesteps"},
+        {"--prompt a --order-temperature 0.5",
+         "--order-temperature: is for --remasking low_confidence_static,"},
+        {"--prompt a --remasking random --alg-temp 1",
+         "--order-temperature: is for --remasking low_confidence_static,"},
+        {"--prompt a --remasking origin --reveal-schedule even",
+         "--reveal-schedule: --remasking origin has its"},
+        {"--prompt a --remasking origin", "--remasking origin: is for full-attention models"},
+        {"--prompt a --preset dream", "--reveal-schedule timesteps (which --preset dream has)"},
+        {"--prompt a --cfg-scale 1", "--cfg-scale 1: it takes a full-attention model"},
         {"--prompt-ids 1 --system s", "--system: stands in front of a text"},
         {"--chat --trace-html t", "--trace-html: is for single answers"},
     };
@@ -305,6 +322,12 @@ TEST_F(InferProgram, PresetsAndFlagsOverThem) {
     EXPECT_EQ(ids("--preset sdar"), ids("--temperature 1 --confidence filtered --threshold 0.85"));
     EXPECT_EQ(ids("--preset sdar --temperature 0"), ids("--threshold 0.85"));
     EXPECT_NE(ids("--preset sdar"), ids(""));
+    EXPECT_EQ(ids("--preset llada"), ids("--remasking low_confidence"));
+    EXPECT_EQ(ids("--preset llada --temperature 1"),
+              ids("--alg maskgit_plus --temperature 1 --draw gumbel --confidence plain"));
+    EXPECT_NE(ids("--preset llada --temperature 1"), ids("--preset llada --temperature 1 --draw inverse"));
+    // At temperature 0 a random order is another answer every time.
+    EXPECT_EQ(with_model("--prompt a --remasking random --num-samples 2 --gen-length 4").code, 0);
     EXPECT_EQ(with_model("--prompt a --preset nonesuch").code, 2);
 }
 

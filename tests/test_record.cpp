@@ -99,6 +99,12 @@ TEST(Record, TakesALineOfAGeneration) {
     cached["reward"] = 1;
     EXPECT_EQ(cached["logprobs"], json["logprobs"]);
     EXPECT_TRUE(read_records(file_of(cached.dump()), LIMITS)[0].old_logprobs.empty());
+    Json guided = json;
+    guided["cfg_scale"] = 0;
+    EXPECT_EQ(read_records(file_of(guided.dump()), LIMITS)[0].old_logprobs,
+              read_records(file_of(json.dump()), LIMITS)[0].old_logprobs);
+    guided["cfg_scale"] = 1.5;
+    EXPECT_TRUE(read_records(file_of(guided.dump()), LIMITS)[0].old_logprobs.empty());
     EXPECT_TRUE(to_record(t, 1, 0).old_logprobs.empty());
     cached["old_logprobs"] = {-2, -3};  // somebody computed them
     cached.erase("logprobs");

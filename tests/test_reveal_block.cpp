@@ -170,7 +170,7 @@ TEST(RevealStep, EverythingLeftOnceTheStepsAreUsedUp) {
     EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 1, options.reveal_rule()), (Positions{2, 3}));
     EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 2, options.reveal_rule()),
               (Positions{0, 1, 2, 3}));
-    options.floor_schedule = true;
+    options.schedule = RevealSchedule::Floor;
     options.remasking = Remasking::LowConfidenceStatic;
     EXPECT_EQ(ref::reveal_step(masked, confidence, entropy, 7, options.reveal_rule()), (Positions{2, 3}));
     options.steps = 3;
@@ -194,7 +194,7 @@ TEST(RevealStep, SurelyRevealed) {
     other.remasking = Remasking::Factor;
     for (const int n : {1, 2}) EXPECT_EQ(surely_revealed(other, 0, n), n);
     EXPECT_EQ(surely_revealed(other, 0, 3), 1);
-    other.floor_schedule = 1;
+    other.schedule = RevealSchedule::Floor;
     EXPECT_EQ(surely_revealed(other, 7, 8), 1);
     other.remasking = Remasking::Sequential;
     EXPECT_EQ(surely_revealed(other, 7, 8), 2);  // 8 / 3
@@ -295,7 +295,6 @@ TEST(GenerateOptions, PresetsKeepLengthsAndRefuseUnknownNames) {
         apply_preset(options, name);
         EXPECT_EQ(options.gen_length, 17);
         EXPECT_EQ(options.stop_ids, (std::vector<int>{3}));
-        EXPECT_EQ(options.temperature, name == "fast-dllm" ? 0 : 1);
         EXPECT_EQ(options.cache, name == "fast-dllm" ? Cache::Dual : Cache::Auto);
     }
     GenerateOptions options;

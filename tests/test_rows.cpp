@@ -45,6 +45,27 @@ INSTANTIATE_TEST_SUITE_P(Ragged, RowsShapes,
                          testing::Values(Shape{1, 1, 1, 0}, Shape{7, 3, 17, 2}, Shape{3, 300, 131, 0},
                                          Shape{64, 61, 128, 1}));
 
+TEST(Rows, GuidanceMovesTheRowsItNames) {
+    const int N = 9, M = 4, C = 67;
+    for (const auto& ops : cpu_variants()) {
+        Matrix x = Matrix::random(N, C, 1, 2), other = Matrix::random(M, C, 2, 1);
+        std::vector<int> row = {7, 0, 3, 8};
+        std::vector<float> scale = {0.5f, 2, 0, 1.25f};
+        std::vector<double> want = x.values<double>();
+        std::vector<float> single = x.values<float>();
+        const auto others = other.values<double>();
+        const auto others_single = other.values<float>();
+        ref::guide_rows<double>(rows(want, C), rows(others, C), row.data(), scale.data(), M, C);
+        ref::guide_rows<float>(rows(single, C), rows(others_single, C), row.data(), scale.data(), M, C);
+        const std::vector<double> before = x.values<double>();
+        ops->guide_rows(x, other, ints(row), tensor(scale.data(), 1, M));
+        expect_close(x, want, single);
+        for (const int n : {1, 2, 3, 4, 5, 6})  // row 3 by a scale of 0
+            for (int c = 0; c < C; c++) EXPECT_EQ(double(x.at(n, c)), before[size_t(n * C + c)]);
+        EXPECT_NEAR(double(x.at(0, 1)), 3 * before[1] - 2 * others[size_t(C + 1)], 1e-5);
+    }
+}
+
 TEST(Rows, ScatterWritesItsSlotsAndNoOthers) {
     const int S = 300, T = 129, C = 67;
     for (const auto& ops : cpu_variants()) {

@@ -144,6 +144,24 @@ INSTANTIATE_TEST_SUITE_P(
     Filters, SamplingCases,
     testing::Values(
         Case{"plain draw", {.temperature = 1}, 13, NO_MASK, 13},
+        Case{"gumbel", {.temperature = 1.3f, .draw = Draw::Gumbel}, 67, 3, 60},
+        Case{"gumbel of chunks", {.temperature = 0.7f, .draw = Draw::Gumbel}, 1031, 5, 1030},
+        Case{"gumbel filtered",
+             {.temperature = 0.8f,
+              .top_k = 20,
+              .top_p = 0.9f,
+              .confidence = Confidence::Filtered,
+              .draw = Draw::Gumbel},
+             300,
+             5,
+             290},
+        Case{"margin", {.temperature = 0.7f, .top_k = 1, .margin = 1}, 67, 3, 60},
+        Case{"margin filtered",
+             {.temperature = 0.7f, .top_p = 0.8f, .confidence = Confidence::Filtered, .margin = 1},
+             300,
+             5,
+             290},
+        Case{"margin of one", {.temperature = 1, .confidence = Confidence::Plain, .margin = 1}, 5, 0, 2},
         Case{"hot", {.temperature = 2.5f, .confidence = Confidence::Plain}, 67, 3, 60},
         Case{"cold", {.temperature = 0.3f, .confidence = Confidence::Filtered}, 67, 3, 60},
         Case{"top-k", {.temperature = 1, .top_k = 7, .confidence = Confidence::Filtered}, 300, 5, 290},
@@ -161,6 +179,15 @@ INSTANTIATE_TEST_SUITE_P(
             if (!isalnum(ch)) ch = '_';
         return name;
     });
+
+TEST(Sampling, MarginOfTwoThatAreTied) {
+    for (const auto& ops : cpu_variants()) {
+        EXPECT_EQ(sample_one(*ops, {1, 5, 2, 5, 9}, {.margin = 1}, 4, 5).confidence, 0);
+        const auto plain = ref::softmax(std::vector<float>{1, 5, 2, 9}, 1);
+        EXPECT_NEAR(sample_one(*ops, {1, 5, 2, 9}, {.margin = 1}, 3, 4).confidence, plain[1] - plain[2],
+                    1e-6);
+    }
+}
 
 TEST(Sampling, TopKWithTiesDrawsOnlyTheKept) {
     std::vector<float> logits(100, 0.5f);

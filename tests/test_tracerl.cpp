@@ -11,7 +11,10 @@ TEST(TraceRl, RolloutLogProbsAreTrainingLogProbs) {
         World w(false, family);
         w.options.rl.epochs = w.options.rl.mini_batches = 1;
         double largest = 0;
+        const Remasking rules[] = {Remasking::LowConfidenceDynamic, Remasking::Random, Remasking::Margin,
+                                   w.config.full_attention ? Remasking::Origin : Remasking::Entropy};
         for (int step = 0; step < 4; step++) {
+            w.options.rl.rollout.remasking = rules[step];
             const TraceRlStep s =
                 tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, step, {});
             ASSERT_TRUE(s.on_policy);

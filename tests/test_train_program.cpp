@@ -220,6 +220,7 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     EXPECT_EQ(run("--value-model init --objective coupled").code, 2);
     EXPECT_EQ(run(SMALL + " --value-model none --objective coupled --dry-run").code, 0);
     EXPECT_EQ(run("--token-budget 8 --dry-run").code, 2);
+    EXPECT_NE(run("--cfg-scale 1 --dry-run").err.find("log-probabilities of a guided"), std::string::npos);
     EXPECT_EQ(run("--block 4 --train-block 6 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --enlarge-at 2 --dry-run").code, 2);
     EXPECT_EQ(run("--block 4 --train-block 8 --enlarge-at 2 --dry-run").code, 0);

@@ -59,6 +59,9 @@ class TimedOps : public Ops {
     void scatter_rows(Tensor out, Tensor inp, Tensor slot) override {
         other([&] { ops_.scatter_rows(out, inp, slot); });
     }
+    void guide_rows(Tensor hidden, Tensor unconditional, Tensor row, Tensor scale) override {
+        other([&] { ops_.guide_rows(hidden, unconditional, row, scale); });
+    }
     void rmsnorm_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) override {
         other([&] { ops_.rmsnorm_forward(out, rstd, inp, weight, eps); });
     }

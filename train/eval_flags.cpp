@@ -89,10 +89,28 @@ void EvalFlags::refuse_idle(const Options& f, Faults& faults) const {
     if (!scored) f.refuse_typed(faults, {"--mask-sets", "--score-end"}, "is for --likelihood and --choices");
     if (!choices.empty()) f.refuse_typed(faults, {"--split"}, "--choices takes every question; leave it out");
     if (scored || !grade_only.empty())
-        f.refuse_typed(faults,
-                       {"--preset", "--gen-length", "--steps", "--remasking", "--threshold", "--eb-threshold",
-                        "--factor", "--confidence", "--temperature", "--top-k", "--top-p", "--cache",
-                        "--further-horizon", "--stop-ids", "--ignore-eos", "--num-samples", "--max-active"},
+        f.refuse_typed(faults, {"--preset",
+                                "--gen-length",
+                                "--steps",
+                                "--remasking",
+                                "--threshold",
+                                "--eb-threshold",
+                                "--factor",
+                                "--order-temperature",
+                                "--reveal-schedule",
+                                "--eps",
+                                "--draw",
+                                "--cfg-scale",
+                                "--confidence",
+                                "--temperature",
+                                "--top-k",
+                                "--top-p",
+                                "--cache",
+                                "--further-horizon",
+                                "--stop-ids",
+                                "--ignore-eos",
+                                "--num-samples",
+                                "--max-active"},
                        std::string(!grade_only.empty() ? "--grade-only"
                                    : likelihood        ? "--likelihood"
                                                        : "--choices") +

@@ -18,6 +18,7 @@ std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometr
     std::vector<Decoding> out = {{"static", options}, {"dynamic", options}};
     out[0].options.remasking = Remasking::LowConfidenceStatic;
     out[1].options.remasking = Remasking::LowConfidenceDynamic;
+    for (Decoding& d : out) d.options.order_temperature = 0;
     return out;
 }
 

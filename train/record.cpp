@@ -164,8 +164,9 @@ Record parse_record(const Json& json, const RecordLimits& limits, const std::str
             r.advantage = {get_finite(json, "advantage", where)};
     }
     r.old_logprobs = per_token(json, logprobs, n, response, where);
-    const Json cache = json.value("cache", Json());
-    if ((cache == "prefix" || cache == "dual") && logprobs == std::string("logprobs")) r.old_logprobs.clear();
+    const Json cache = json.value("cache", Json()), guidance = json.value("cfg_scale", Json());
+    const bool other_states = cache == "prefix" || cache == "dual" || (guidance.is_number() && guidance > 0);
+    if (other_states && logprobs == std::string("logprobs")) r.old_logprobs.clear();
     r.old_values = per_token(json, "old_values", n, response, where);
     r.token_rewards = per_token(json, "token_rewards", n, response, where);
     return r;
@@ -193,7 +194,7 @@ Record to_record(const Trajectory& t, double reward, int64_t group) {
     r.tail_steps = t.tail_steps;
     r.group = group;
     r.reward = reward;
-    if (t.cache.empty()) r.old_logprobs.assign(t.logprobs.begin(), t.logprobs.end());
+    if (t.cache.empty() && t.cfg_scale == 0) r.old_logprobs.assign(t.logprobs.begin(), t.logprobs.end());
     return r;
 }
 

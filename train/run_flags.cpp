@@ -117,6 +117,12 @@ void RunFlags::declare(Options& f) {
         if (run.rl.mini_batches > responses)
             faults.add("--mini-batches %d: a step has %d x %d = %lld responses to share out; at most so many",
                        run.rl.mini_batches, run.rl.tasks, run.rl.responses, (long long)responses);
+        if (decoding.options.cfg_scale > 0)
+            faults.add(
+                "--cfg-scale %g: log-probabilities of a guided response are not the model's own, which "
+                "training "
+                "compares with; leave it out",
+                double(decoding.options.cfg_scale));
         if (run.steps > 0 && decoding.is_greedy(f))
             faults.add(
                 "at --temperature 0 or --top-k 1 the responses to a problem would all be the same, with "

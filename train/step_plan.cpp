@@ -24,7 +24,8 @@ static double later_rows(const ModelConfig& config, const GenerateOptions& o, in
 StepCost step_cost(const ModelConfig& config, const TraceRlOptions& o, int prompt, int train_block,
                    bool has_value_model) {
     const bool canvas = config.full_attention;
-    const double L = o.rollout.gen_length, B = o.rollout.block, P = prompt, n = double(o.tasks) * o.responses;
+    const double L = o.rollout.gen_length, B = o.rollout.block_length(), P = prompt,
+                 n = double(o.tasks) * o.responses;
     StepCost cost;
     cost.generated = n * L;
     // A pass forwards the block being denoised, and finished blocks ride along once; a canvas' first pass of a block forwards

@@ -21,6 +21,10 @@ constexpr std::array<uint32_t, 4> philox(uint64_t key, std::array<uint32_t, 4> c
 
 // Uniform in [0, 1) with 24 bits; exact in fp32.
 constexpr float uniform(uint32_t bits) { return float(bits >> 8) * 0x1p-24f; }
+// The same with 53 bits; exact in double.
+constexpr double uniform(uint32_t high, uint32_t low) {
+    return double((uint64_t(high) << 32 | low) >> 11) * 0x1p-53;
+}
 
 // The purposes that share a seed; each has a stream of its own.
 enum class Stream : uint32_t { Sample = 0, Init = 1, Shuffle = 2, Mask = 3, Task = 4, Noise = 5 };
