@@ -58,7 +58,7 @@ void linear_forward(Context& context, Tensor out, Tensor inp, Tensor weight, Ten
     CHECK(inp.cols == weight.cols && out.cols == weight.rows && out.rows == inp.rows,
           "linear (%lld, %lld) = (%lld, %lld) x (%lld, %lld)^T", (long long)out.rows, (long long)out.cols,
           (long long)inp.rows, (long long)inp.cols, (long long)weight.rows, (long long)weight.cols);
-    if (weight.packed) return packed_forward(context.simd, out, inp, weight, bias, residual);
+    if (packed_pays(weight, inp.rows)) return packed_forward(context.simd, out, inp, weight, bias, residual);
     if (weight.dtype == DType::BF16)
         forward<Bf16>(context, out, inp, weight, bias, residual);
     else

@@ -50,6 +50,11 @@ void pack(const Simd& simd, Tensor packed, Tensor weight) {
     });
 }
 
+bool packed_pays(Tensor weight, int64_t T) {
+    constexpr int64_t MOST_BF16_ROWS = 64;
+    return weight.packed && (weight.dtype == DType::F32 || T <= MOST_BF16_ROWS);
+}
+
 // Items are ranges of columns by blocks of rows; ranges become narrower where there are fewer items than threads.
 void packed_forward(const Simd& simd, Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual) {
     constexpr int64_t ROWS = 64;

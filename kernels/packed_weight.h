@@ -18,7 +18,10 @@ constexpr size_t MOST_PACKED = size_t(1) << 20;
 Tensor packed_shape(Tensor weight);
 void pack(const Simd& simd, Tensor packed, Tensor weight);
 
-// linear_forward of a weight that has a copy.
+// Whether T rows are best multiplied by a weight's copy: there is one, and they are not so many that it pays to split the bf16
+// once for all of them.
+bool packed_pays(Tensor weight, int64_t T);
+// linear_forward by the copy.
 void packed_forward(const Simd& simd, Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual);
 // Columns [n, n + N) of it, without bias and residual: out (M, N). n: a multiple of PACKED_COLUMNS. Serial.
 void packed_block(const Simd& simd, float* out, int64_t out_row, const float* inp, int64_t inp_row,

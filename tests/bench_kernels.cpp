@@ -40,11 +40,9 @@ void bench_linear(Ops& ops, int T, int N, int K) {
     };
     forward("forward", *w);
     forward_packed("  packed", *w);
-    if (T <= 16) {
-        forward("  bf16", *half);
-        forward_packed("  bf16, packed", *half);
-        return;
-    }
+    forward("  bf16", *half);
+    forward_packed("  bf16, packed", *half);
+    if (T <= 16) return;
     print_product("  dinp", T, N, K, fastest([&] { ops.linear_backward(*dx, {}, {}, *out, *x, *w); }),
                   sgemm(false, false, T, K, N, op, wp, 0, dx->as<float>()));
     print_product("  dweight", T, N, K, fastest([&] { ops.linear_backward({}, *dw, {}, *out, *x, *w); }),
