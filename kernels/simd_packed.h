@@ -14,15 +14,6 @@ constexpr int packed_vectors(int rows) {
 // Floats that are prefetched ahead, 2 KiB: the hardware does so within a page of 4 KiB only.
 constexpr int PACKED_AHEAD = 512;
 
-// x, in a register from here on. GCC would rather read a vector of weights again for each of two or three rows: they then run
-// at half the speed.
-SIMD_INLINE Vec in_register(Vec x) {
-#ifdef __x86_64__
-    asm("" : "+v"(x));
-#endif
-    return x;
-}
-
 // Columns [n, n + V * LANES) of M rows, from row m0 on; of the last vector the first `last` lanes.
 template <int M, int V, bool BF16, class Width>
 SIMD_INLINE void packed_tile(const Simd::Packed& p, int m0, int n, Width last) {
