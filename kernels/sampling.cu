@@ -209,7 +209,8 @@ __device__ inline void distribution_statistics(Sampled& out, int V, int token, i
 // One block on a multiprocessor is promised: without it the compiler keeps to 32 registers for two, and spills.
 __global__ void __launch_bounds__(MOST_THREADS, 1)
     sample_kernel(Sampled* out, const SampleRow* rows, const float* logits, int V, int mask_id, int n_ids) {
-    const SampleRow options = rows[blockIdx.x];
+    const SampleRow& options =
+        rows[blockIdx.x];  // read where needed: as a copy it takes registers that spill
     const bool greedy = options.temperature == 0;
     SamplerRow row{logits + int64_t(blockIdx.x) * V,   V, n_ids < V ? n_ids : V, mask_id, -INFINITY,
                    greedy ? 1.0f : options.temperature};
