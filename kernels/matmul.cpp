@@ -62,6 +62,8 @@ struct Product {
 
     // The sums of a block are made apart, over all the depth: residual may be out itself.
     bool sums_apart() const { return bias || residual; }
+    // a lies in columns, which are copied in strips. One row, or one column, lies as rows do.
+    bool in_strips() const { return a_row == 1 && a_depth != 1; }
 };
 
 // Columns [begin, begin + columns) of b and `slices` DEPTHs of its rows from depth `first * DEPTH` on: packed, or where they lie.
@@ -105,6 +107,7 @@ static void pack_strips(float* packed, const float* a, int64_t a_depth, int M, i
 }
 
 static void multiply(const Simd& simd, const Product& p, const Group& g) {
+    if (p.M == 0) return;
     const bool apart = p.sums_apart();
     const int64_t wanted = 2 * max_threads(), tiles = (p.M + TILE_ROWS - 1) / TILE_ROWS, panels = g.panels(),
                   most_panels = apart ? DEPTH / PANEL : panels;
@@ -127,14 +130,14 @@ static void multiply(const Simd& simd, const Product& p, const Group& g) {
             const int depth = g.depth(s);
             const bool accumulate = p.accumulate || g.first + s > 0;
             const float* a = p.a + m0 * p.a_row + g.depth_begin(s) * p.a_depth;
-            if (p.a_row == 1) pack_strips(block.data, a, p.a_depth, M, depth);
+            if (p.in_strips()) pack_strips(block.data, a, p.a_depth, M, depth);
             for (int64_t panel = p0; panel < p1; panel++) {
                 float* o = out.data + (panel - p0) * PANEL;
                 const Rows<const float> b = g.at(panel, s);
-                if (p.a_row != 1)
+                if (!p.in_strips())
                     simd.outer(o, out.stride, a, p.a_row, p.a_depth, b.data, b.stride, M, g.width(panel),
                                depth, accumulate);
-                for (int m = 0; p.a_row == 1 && m < M; m += STRIP)
+                for (int m = 0; p.in_strips() && m < M; m += STRIP)
                     simd.outer(o + m * out.stride, out.stride, block.data + m * depth, 1, STRIP, b.data,
                                b.stride, std::min(STRIP, M - m), g.width(panel), depth, accumulate);
             }

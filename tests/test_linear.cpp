@@ -1,4 +1,5 @@
 #include "kernels/linear.h"
+#include "kernels/matmul.h"
 #include "tests/kernel_testing.h"
 
 namespace {
@@ -153,6 +154,26 @@ TEST(Linear, BlocksChangeNoBit) {
             }
             EXPECT_EQ(dw.values<float>(), dw_parts.values<float>());
         }
+}
+
+// Of one column, which lies in rows and in columns at once; and of no rows.
+TEST(Linear, BlocksOfOneColumnOrNone) {
+    cpu::Context context{best_simd()};
+    const int M = 300, N = 70;
+    Matrix a = Matrix::random(M, 1, 1), w = Matrix::random(N, 1, 2), b = Matrix::random(1, N, 3), out(M, N);
+    const auto product = [&](int rows) {
+        cpu::matmul_transposed(context, rows_of<float>(out.tensor()), rows_of<const float>(a.tensor()),
+                               rows_of<const float>(w.tensor()), vector_of<float>(b.tensor(), N), {}, rows, N,
+                               1);
+    };
+    product(M);
+    for (int m = 0; m < M; m++)
+        for (int n = 0; n < N; n++) ASSERT_NEAR(out.at(m, n), a.at(m, 0) * w.at(n, 0) + b.at(0, n), 1e-6);
+    const auto before = out.values<float>();
+    product(0);
+    cpu::matmul(context, rows_of<float>(out.tensor()), a.tensor().as<float>(), 1, 1,
+                rows_of<const float>(b.tensor()), 0, N, 1, false);
+    EXPECT_EQ(out.values<float>(), before);
 }
 
 TEST(Linear, Bf16Weights) {
