@@ -10,13 +10,16 @@
 #include "utils/json.h"
 #include "utils/timer.h"
 
-// Tokens forwarded of a canvas in all passes that do not open a block, each of which reveals a token.
+// Tokens forwarded of a canvas in all passes that do not open a block: each reveals a token, or by timesteps, which may reveal
+// none, they are all that a block has.
 static double later_rows(const ModelConfig& config, const GenerateOptions& o, int prompt) {
     const int length = prompt + o.gen_length;
+    const bool timesteps = o.reveal_rule().schedule == RevealSchedule::Timesteps;
     double rows = 0;
     for (int lo = prompt; lo < length; lo += o.block) {
         const int hi = std::min(lo + o.block, length);
-        rows += double(hi - lo - 1) * canvas_window(lo, hi, length, o, config.shift).rows();
+        const int passes = timesteps ? o.steps_per_block() : hi - lo;
+        rows += double(passes - 1) * canvas_window(lo, hi, length, o, config.shift).rows();
     }
     return rows;
 }
