@@ -199,7 +199,7 @@ Trajectory Generation::trajectory() const {
     t.tail_steps = part(p.step, n, end);
     t.finish_reason = finish_reason_ ? finish_reason_ : "interrupted";
     if (request_.options.approximate_cache()) t.cache = name_of(request_.options.cache);
-    t.cfg_scale = double(request_.options.cfg_scale);
+    t.cfg_scale = request_.options.cfg_scale;
     t.denoise_steps = step_;
     t.forward_passes = forward_passes;
     for (size_t i = 0; i < n; i++) t.entropy += double(entropy_[size_t(prompt_length_) + i]);

@@ -161,7 +161,8 @@ Exit Run::write_logits() {
 
 Exit Run::chat() {
     const Geometry geometry = geometry_of(config());
-    const int slots = o.kv_slots ? o.kv_slots : std::min(4096, config().max_positions);
+    const int canvases = options.cfg_scale > 0 ? 2 : 1;
+    const int slots = o.kv_slots ? o.kv_slots : canvases * std::min(4096, config().max_positions);
     const int rows = geometry == Geometry::Canvas ? slots : std::max(512, 2 * options.block);
     const EngineLimits limits = {
         .max_active = 1, .max_rows = o.max_rows ? o.max_rows : rows, .kv_slots = slots, .keep_last = true};

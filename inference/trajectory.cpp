@@ -25,6 +25,6 @@ Json to_json(const Trajectory& t) {
                 {"tokens_per_forward", tokens_per_forward(t)},
                 {"entropy", t.entropy}};
     if (!t.cache.empty()) out["cache"] = t.cache;
-    if (t.cfg_scale > 0) out["cfg_scale"] = t.cfg_scale;
+    if (t.cfg_scale > 0) out["cfg_scale"] = json_floats({&t.cfg_scale, 1})[0];
     return out;
 }

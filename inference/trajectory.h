@@ -18,7 +18,7 @@ struct Trajectory {
     std::string finish_reason;    // "stop", "length", "interrupted"
     // Where an approximate cache ("prefix", "dual") or guidance was used, logprobs are not those of training.
     std::string cache;
-    double cfg_scale = 0;
+    float cfg_scale = 0;
     int denoise_steps = 0;   // reveal steps
     int forward_passes = 0;  // every forward pass this sequence took part in
     double entropy = 0;  // mean over generated tokens of the distribution their confidence is read from, nats

@@ -384,6 +384,18 @@ TEST_F(InferProgram, CachesOfACanvas) {
     }
 }
 
+TEST_F(InferProgram, GuidanceHasRoomForItsSecondCanvas) {
+    const Outcome one = with_canvas("--prompt abc --json --gen-length 12 --block 4 --cfg-scale 0.7");
+    ASSERT_EQ(one.code, 0) << one.err;
+    EXPECT_TRUE(contains(one.out, R"("cfg_scale":0.7,)")) << one.out;
+    // A chat may fill all positions that the model has.
+    const int positions = read_model_config(canvas_folder_).max_positions;
+    const Outcome chat =
+        with_canvas(format("--chat --block 4 --cfg-scale 1 --gen-length %d", positions / 2 + 8), "hello\n");
+    EXPECT_FALSE(contains(chat.err, "the cache holds")) << chat.err;
+    EXPECT_TRUE(contains(chat.err, format("%d tokens", positions / 2 + 8))) << chat.err;
+}
+
 TEST_F(InferProgram, ATraceIsWritten) {
     const std::string page = temporary("trace.html");
     ASSERT_EQ(with_model("--prompt abc --gen-length 8 --trace-html " + page).code, 0);
