@@ -173,7 +173,7 @@ Exit generate(Session& session) {
         log_info("%s: %zu problems of %s, %s each, at most %d tokens in blocks of %d", subject->name.c_str(),
                  problems.size(), task.name.c_str(),
                  f.samples == 1 ? "one response" : format("%d responses", f.samples).c_str(),
-                 options.gen_length, options.block);
+                 options.gen_length, options.block_length());
         for (const Decoding& way : ways) {
             rows.push_back(decode(session, *subject, engine, task, problems, way));
             session.print(to_json(rows.back()));

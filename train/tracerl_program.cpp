@@ -19,8 +19,10 @@ namespace {
 
 // A model made here speaks bytes; for another tokenizer there is `convert init`.
 ModelConfig made_config(const RunFlags& f) {
-    const std::string block =
-        f.decoding.options.block ? format("block_size=%d", f.decoding.options.block) : "";
+    const int length =
+        f.decoding.options
+            .block;  // the whole canvas is not for a model that has blocks, which it says itself
+    const std::string block = length && length != WHOLE_CANVAS ? format("block_size=%d", length) : "";
     return init_config(f.preset, {BYTE_VOCABULARY, BYTE_MASK, {BYTE_IM_END, BYTE_END_OF_TEXT}},
                        block.empty() ? std::vector<std::string>{} : std::vector{block});
 }
@@ -288,7 +290,7 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
     log_info(
         "run folder %s; %s, %.2fM parameters, block %d, task %s", folder->path().c_str(),
         plan.policy_folder.empty() ? ("a new " + f.preset + " model").c_str() : plan.policy_folder.c_str(),
-        double(config.n_parameters()) / 1e6, rollout.block, task.name.c_str());
+        double(config.n_parameters()) / 1e6, rollout.block_length(), task.name.c_str());
     std::optional<TraceRlRun> run;
     const auto save = [&](const std::string& path) {
         // The tokenizer travels along: from --model, or after a resume from the newest checkpoint (the one resumed from may be gone).
