@@ -230,6 +230,11 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     make_folders(taken);
     write_file_atomic(taken + "/config.toml", "");
     EXPECT_EQ(run("--out " + taken).code, 2);
+    write_file_atomic(taken + "/own.toml",
+                      "task = \"arithmetic\"\n");  // names no block, as the default one does
+    const Outcome canvas = run("--config " + taken + "/own.toml --preset dream --dry-run");
+    EXPECT_NE(canvas.err.find("(which --preset dream has)"), std::string::npos) << canvas.err;
+    EXPECT_EQ(canvas.err.find("block_size"), std::string::npos) << canvas.err;
 }
 
 TEST(TrainProgram, ReplayIsNoRun) {
