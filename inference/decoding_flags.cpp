@@ -10,7 +10,9 @@ void DecodingFlags::declare(Options& flags) {
     for (const std::string& name : preset_names()) presets += (presets.empty() ? "" : ", ") + name;
     flags
         .add("--preset NAME", &preset,
-             "sampling, remasking and cache as a published engine has them: " + presets)
+             "sampling, remasking and cache as a published engine has them, where no option beside it says "
+             "otherwise: " +
+                 presets)
         .choices(preset_names());
     flags.add("--gen-length,--max-tokens,-n N", &options.gen_length, "output tokens, at most")
         .range(1, 1 << 24);
@@ -22,8 +24,10 @@ void DecodingFlags::declare(Options& flags) {
         .add("--steps,--denoising-steps S", &options.steps,
              "denoising steps of a block (0: as many as it has tokens)")
         .range(0, 65536);
-    flags.add_choice("--remasking,--remasking-strategy,--alg RULE", &options.remasking, remasking_names(),
-                     "which masked tokens a step reveals");
+    flags.add_choice(
+        "--remasking,--remasking-strategy,--alg RULE", &options.remasking, remasking_names(),
+        "which masked tokens a step reveals (low_confidence and maskgit_plus: LLaDA's and Dream's "
+        "names of low_confidence_static)");
     flags
         .add("--threshold,--confidence-threshold,--dynamic-threshold P", &options.threshold,
              "low_confidence_dynamic reveals everything more confident than this")
@@ -34,44 +38,46 @@ void DecodingFlags::declare(Options& flags) {
         .range(0, 1e9);
     flags
         .add("--factor F", &options.factor,
-             "factor reveals the R most confident as long as the R-th has 1 - F / (R + 1)")
+             "factor reveals the most confident tokens, the R-th as long as it has at least 1 - F / (R + 1)")
         .range(0, 1e9);
     flags
-        .add("--order-temperature,--alg-temp T", &options.order_temperature,
-             "low_confidence_static, topk_margin and entropy draw the tokens they reveal from the softmax of "
-             "what "
-             "they order them by; 0: the best")
+        .add(
+            "--order-temperature,--alg-temp T", &options.order_temperature,
+            "above 0, low_confidence_static, topk_margin and entropy draw which tokens they reveal, from the "
+            "softmax of confidence, margin or -entropy over T; 0: the best ones")
         .range(0, 1e6);
     flags.add_choice(
         "--reveal-schedule NAME", &options.schedule, schedule_names(),
-        "tokens of a step: as many in each, without the remainder, or Dream's, by a time that falls "
-        "from 1 to --eps (full attention)");
+        "how many tokens a step reveals: B / S, the remainder in the first steps (even) or in more steps "
+        "(floor), or a share of what is masked, by a time that falls from 1 to --eps (timesteps, Dream's: "
+        "full attention)");
     flags
         .add("--eps T", &options.eps,
              "where the time of --reveal-schedule timesteps and --remasking origin ends")
         .range(0, 0.999999);
     flags.add_choice("--confidence KIND", &options.confidence, confidence_names(),
-                     "a candidate's probability after temperature, before it, or after top-k and top-p too");
+                     "a token's probability after temperature, before it, or after top-k and top-p too");
     flags.add("--temperature,--temp T", &options.temperature, "0 is greedy").range(0, 1e6);
     flags.add_choice(
         "--draw KIND", &options.draw, draw_names(),
-        "a candidate at one random number, or by Gumbel's maximum over a number for every id (LLaDA)");
+        "how a token is drawn: by one random number, or by Gumbel noise on the logit of every id (LLaDA)");
     flags
         .add("--cfg-scale W", &options.cfg_scale,
-             "classifier-free guidance: W times away from what the model says without the prompt; a second "
-             "canvas in "
-             "every pass (full attention)")
+             "classifier-free guidance (full attention): logits + W * (logits - those with the prompt "
+             "masked), "
+             "at twice the work; 0: none")
         .range(0, 1e3);
     flags.add("--top-k K", &options.top_k, "draw from the K likeliest tokens (0: all)").range(0, INT32_MAX);
     flags.add("--top-p P", &options.top_p, "draw from the likeliest tokens that make up P (1: all)")
         .range(1e-6, 1);
     flags.add_choice(
         "--cache KIND", &options.cache, cache_names(),
-        "of keys and values; auto: exact (block models), none (full attention). Approximate under full "
-        "attention: keys before a block (prefix) or around it (dual) stay those of the pass that opened it");
+        "of keys and values. auto is exact for block models and none under full attention, where two are "
+        "approximate: keys before a block (prefix), or before and after it (dual), stay those of the pass "
+        "that opened it");
     flags
         .add("--further-horizon N", &options.further_horizon,
-             "tokens after the block that --cache prefix forwards and sees (-1: all)")
+             "so many tokens after the block --cache prefix forwards and sees (-1: all)")
         .range(-1, 1 << 24);
     flags
         .add("--stop-ids,--stopping-criteria-idx IDS", &stop_ids,
@@ -83,6 +89,19 @@ void DecodingFlags::declare(Options& flags) {
         if (flags.sound("--preset")) options = with_preset(flags);
         if (ignore_eos && !stop_ids.empty()) faults.add("--ignore-eos and --stop-ids exclude each other");
     });
+}
+
+std::vector<std::string> DecodingFlags::names() {
+    return {"--preset",          "--gen-length",
+            "--steps",           "--remasking",
+            "--threshold",       "--eb-threshold",
+            "--factor",          "--order-temperature",
+            "--reveal-schedule", "--eps",
+            "--confidence",      "--draw",
+            "--cfg-scale",       "--temperature",
+            "--top-k",           "--top-p",
+            "--cache",           "--further-horizon",
+            "--stop-ids",        "--ignore-eos"};
 }
 
 GenerateOptions DecodingFlags::with_preset(const Options& flags) const {
@@ -127,6 +146,15 @@ void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& fa
     if (!two_rules && o.remasking != Remasking::LowConfidenceDynamic)
         flags.refuse_typed(faults, {"--threshold"}, "is for --remasking low_confidence_dynamic; leave it out",
                            "--remasking");
+    if (o.remasking == Remasking::Origin && !two_rules && o.schedule != RevealSchedule::Timesteps)
+        flags.refuse_typed(faults, {"--reveal-schedule"}, "--remasking origin has its own; leave it out",
+                           "--remasking");
+    refuse_idle_rule(flags, two_rules, faults);
+}
+
+void DecodingFlags::refuse_idle_rule(const Options& flags, bool two_rules, Faults& faults) const {
+    if (!flags.sound("--preset")) return;
+    const GenerateOptions o = with_preset(flags);
     if (two_rules || o.remasking != Remasking::EntropyBounded)
         flags.refuse_typed(faults, {"--eb-threshold"}, "is for --remasking entropy_bounded; add that",
                            "--remasking");
@@ -137,19 +165,11 @@ void DecodingFlags::refuse_idle(const Options& flags, bool two_rules, Faults& fa
         flags.refuse_typed(faults, {"--order-temperature"},
                            "is for --remasking low_confidence_static, topk_margin and entropy; add one",
                            "--remasking");
-    const bool origin = !two_rules && o.remasking == Remasking::Origin;
-    if (!origin && o.schedule != RevealSchedule::Timesteps)
+    if ((two_rules || o.remasking != Remasking::Origin) && o.schedule != RevealSchedule::Timesteps)
         flags.refuse_typed(faults, {"--eps"},
                            "is for --reveal-schedule timesteps and --remasking origin; add one",
                            "--reveal-schedule");
-    if (origin && o.schedule != RevealSchedule::Timesteps)
-        flags.refuse_typed(faults, {"--reveal-schedule"}, "--remasking origin has its own; leave it out",
-                           "--remasking");
-    refuse_idle_cache(flags, faults);
-}
-
-void DecodingFlags::refuse_idle_cache(const Options& flags, Faults& faults) const {
-    if (flags.sound("--preset") && with_preset(flags).cache != Cache::Prefix)
+    if (o.cache != Cache::Prefix)
         flags.refuse_typed(faults, {"--further-horizon"}, "is for --cache prefix; add that", "--cache");
 }
 

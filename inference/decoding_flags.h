@@ -14,6 +14,8 @@ struct DecodingFlags {
     // --order-temperature, --reveal-schedule, --eps, --confidence, --draw, --cfg-scale, --temperature, --top-k,
     // --top-p, --cache, --further-horizon, --stop-ids, --ignore-eos. `this` must outlive `flags`.
     void declare(Options& flags);
+    // These names, but for --block, which also says how a text that is only scored is attended to.
+    static std::vector<std::string> names();
 
     // The options with the preset's values where no flag was given.
     GenerateOptions with_preset(const Options& flags) const;
@@ -22,7 +24,8 @@ struct DecodingFlags {
     // Adds a fault for everything on the command line that has no effect beside the rest; two_rules: of static and
     // dynamic decoding both.
     void refuse_idle(const Options& flags, bool two_rules, Faults& faults) const;
-    void refuse_idle_cache(const Options& flags, Faults& faults) const;  // the part of it about --cache
+    // The part of it that holds even where responses are evaluated by both rules and at another temperature besides.
+    void refuse_idle_rule(const Options& flags, bool two_rules, Faults& faults) const;
 
     // What the flags mean for a model: the preset's values where no flag was given, its block length, and its
     // stop ids (`eos_ids`, sorted out by the caller) where --stop-ids names none. Throws Error(Usage) with

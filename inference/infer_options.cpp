@@ -45,8 +45,9 @@ void InferOptions::declare(Options& flags, const Common& common) {
               "write the logits of one pass over the prompt as it stands (safetensors); generate nothing");
     flags.epilog(EXAMPLES);
     flags.check([this, &flags, &common](Faults& faults) {
-        prompt_given = flags.given("--prompt");
-        prompt_ids_given = flags.given("--prompt-ids");
+        // A prompt may be empty; a written configuration, which holds every option, says nothing with that.
+        prompt_given = !prompt.empty() || flags.typed("--prompt");
+        prompt_ids_given = !prompt_ids.empty() || flags.typed("--prompt-ids");
         const int sources =
             prompt_given + !file.empty() + prompt_ids_given + !input.empty() + chat + !encode.empty();
         if (sources > 1)
@@ -59,11 +60,11 @@ void InferOptions::declare(Options& flags, const Common& common) {
         const char* nothing = nullptr;
         if (!logits.empty()) nothing = "--logits generates nothing; leave one of them out";
         if (!encode.empty()) nothing = "--encode generates nothing; leave one of them out";
-        if (nothing)
-            idle({"--infill", "--trace-html", "--visual", "--num-samples", "--gen-length", "--temperature",
-                  "--preset", "--ignore-eos", "--cache", "--further-horizon"},
-                 nothing);
-        if (!encode.empty()) idle({"--logits", "--system", "--dry-run"}, nothing);
+        if (nothing) {
+            idle({"--infill", "--trace-html", "--visual", "--num-samples"}, nothing);
+            idle(DecodingFlags::names(), nothing);
+        }
+        if (!encode.empty()) idle({"--block", "--logits", "--system", "--dry-run"}, nothing);
         if (!logits.empty() && (chat || !input.empty()))
             faults.add("--logits takes one prompt: --prompt, --file or --prompt-ids");
         if (chat && common.json) faults.add("--chat and --json exclude each other");

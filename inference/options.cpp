@@ -202,9 +202,11 @@ std::vector<std::string> faults(const GenerateOptions& options, const ModelConfi
         if (options.remasking == Remasking::Origin) fault(format("--remasking origin: %s; use random", only));
         if (options.schedule == RevealSchedule::Timesteps)
             fault(format("--reveal-schedule timesteps (which --preset dream has): %s; use even", only));
-        else if (options.block == WHOLE_CANVAS)
-            fault(format("--block %d: the whole canvas, which is for full-attention models; use 0",
-                         options.block));
+        if (options.block == WHOLE_CANVAS)
+            fault(
+                format("--block %d: the whole canvas, which is for full-attention models; use 0, the "
+                       "model's own",
+                       options.block));
     }
     if (!(options.temperature >= 0) || std::isinf(options.temperature))
         fault(format("--temperature %g: 0 (greedy) or more", double(options.temperature)));

@@ -55,6 +55,18 @@ TEST_F(EvalProgram, StaticAndDynamicOfTheModelThatComesAlong) {
     const Outcome table = run("--problems 4 --block 8 --remasking sequential");
     EXPECT_NE(table.out.find("sequential"), std::string::npos) << table.out;
     EXPECT_EQ(table.out.find("dynamic"), std::string::npos) << table.out;
+    // A preset's rule that another replaced is named as well.
+    const Outcome both = run("--problems 4 --block 8 --preset lmdeploy --remasking sequential");
+    EXPECT_NE(both.out.find("lmdeploy sequential"), std::string::npos) << both.out;
+}
+
+// It holds every option, those that are empty too: no task beside --choices.
+TEST_F(EvalProgram, AWrittenConfigurationCanBeRun) {
+    const std::string path = folder_.file("eval.toml");
+    ASSERT_EQ(run("--block 8 --dump-config " + path).code, 0);
+    const Outcome written = run("--dry-run --config " + path);
+    EXPECT_EQ(written.code, 0) << written.err;
+    EXPECT_NE(run("--choices c --task arithmetic").err.find("exclude each other"), std::string::npos);
 }
 
 // An accuracy of answers that nobody judged is none.

@@ -245,7 +245,10 @@ TEST_F(InferProgram, FlagsWithoutEffectAreRefused) {
         {"--prompt a --infill --logits l", "--infill: --logits generates nothing"},
         {"--prompt a --logits l --trace-html t", "--trace-html: --logits generates nothing"},
         {"--prompt a --logits l --num-samples 2 --temperature 1", "--num-samples: --logits"},
+        {"--prompt a --logits l --cfg-scale 1", "--cfg-scale: --logits generates nothing"},
+        {"--prompt a --logits l --remasking factor", "--remasking: --logits generates nothing"},
         {"--encode e --visual", "--visual: --encode generates nothing"},
+        {"--encode e --block 8", "--block: --encode generates nothing"},
         {"--prompt a --num-samples 2", "--num-samples 2: at --temperature 0"},
         {"--prompt a --top-k 5", "--top-k: has no effect at --temperature 0"},
         {"--prompt a --preset jetengine --temperature 0 --top-p 0.9", "--top-p: has no effect"},
@@ -261,6 +264,7 @@ TEST_F(InferProgram, FlagsWithoutEffectAreRefused) {
          "--reveal-schedule: --remasking origin has its"},
         {"--prompt a --remasking origin", "--remasking origin: is for full-attention models"},
         {"--prompt a --preset dream", "--reveal-schedule timesteps (which --preset dream has)"},
+        {"--prompt a --preset dream", "--block 65536: the whole canvas"},
         {"--prompt a --cfg-scale 1", "--cfg-scale 1: it takes a full-attention model"},
         {"--prompt-ids 1 --system s", "--system: stands in front of a text"},
         {"--chat --trace-html t", "--trace-html: is for single answers"},
@@ -271,6 +275,17 @@ TEST_F(InferProgram, FlagsWithoutEffectAreRefused) {
         EXPECT_TRUE(contains(r.err, c.fault)) << c.arguments << "\n" << r.err;
         for (const char* file : {"l", "t"}) EXPECT_FALSE(file_exists(file));
     }
+}
+
+// It holds every option, those that are empty too: they are no second prompt.
+TEST_F(InferProgram, AWrittenConfigurationCanBeRun) {
+    const std::string path = temporary("infer.toml");
+    ASSERT_EQ(run("--gen-length 5 --dump-config " + path).code, 0);
+    const Outcome written = with_model("--prompt a --config " + path);
+    EXPECT_EQ(written.code, 0) << written.err;
+    EXPECT_EQ(written.out, with_model("--prompt a --gen-length 5").out);
+    EXPECT_EQ(with_model("--prompt-ids 1 --config " + path).code, 0);
+    EXPECT_TRUE(contains(with_model("--prompt '' --prompt-ids 1").err, "exclude each other"));
 }
 
 // Before a token is drawn; and a run that fails leaves no file, nor spoils the one that was there.

@@ -189,6 +189,33 @@ TEST(TraceRlRun, AStoppedRunOfALengthScheduleThatDrawsAgainGoesOnBitForBit) {
     EXPECT_GT(resamples, 0);
 }
 
+TEST(TraceRlRun, AFinishedRunGoesOnToMoreSteps) {
+    set_quiet(true);
+    const auto never = [] { return false; };
+    const auto run_to = [&](const std::string& path, int steps, bool again = false) {
+        World w(false);
+        w.options.steps = steps;
+        RunFolder folder =
+            again ? RunFolder::open(path, "train_tracerl") : RunFolder::create(path, "test", "");
+        if (again) w.load(folder.latest());
+        const auto run = w.run(folder);
+        if (again) run->resume(folder.latest());
+        EXPECT_TRUE(run->run(never));
+        auto bytes = checkpoint_bytes(folder.latest());
+        const Json state = Json::parse(bytes.at("state.json"));
+        EXPECT_EQ(state["rl_step"], steps);
+        EXPECT_EQ(state["milestones"].back()["name"], "after RL");
+        EXPECT_EQ(state["milestones"].back()["step"], steps);
+        bytes.erase("state.json");  // an evaluation more was written
+        return bytes;
+    };
+    const auto whole = run_to(fresh("three"), 3);
+    const std::string path = fresh("two_and_one");
+    run_to(path, 2);
+    EXPECT_EQ(run_to(path, 3, true), whole);
+    set_quiet(false);
+}
+
 TEST(TraceRlRun, WhereNothingCanBeJudgedTheRunStopsAndIsSaved) {
     set_quiet(true);
     World w(false);

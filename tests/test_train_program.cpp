@@ -226,6 +226,7 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     EXPECT_EQ(run("--block 4 --train-block 8 --enlarge-at 2 --dry-run").code, 0);
     EXPECT_EQ(run("--cache dual --dry-run").code, 2);
     EXPECT_EQ(run("--further-horizon 8 --dry-run").code, 2);
+    EXPECT_EQ(run("--factor 2 --dry-run").code, 2);
     const std::string taken = fresh("taken");
     make_folders(taken);
     write_file_atomic(taken + "/config.toml", "");
@@ -251,6 +252,20 @@ TEST(TrainProgram, ReplayIsNoRun) {
     EXPECT_EQ(nowhere.code, 3);
     for (const char* part : {"no_records.jsonl", "no_policy", "no_folder/grads: cannot write"})
         EXPECT_NE(nowhere.err.find(part), std::string::npos) << part << "\n" << nowhere.err;
+}
+
+// One response is no group; with an advantage it needs none.
+TEST(TrainProgram, AReplayThatDropsEverythingSaysSo) {
+    const std::string alone = temporary("alone.jsonl"), given = temporary("given.jsonl");
+    const std::string record = R"({"prompt_ids": [49, 61], "response_ids": [49, 258], "step_map": [1, 2], )";
+    write_file_atomic(alone, record + R"("reward": 1})");
+    write_file_atomic(given, record + R"("advantage": 1})");
+    const Outcome o = run("--model inference/default_model --replay " + alone);
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_NE(o.err.find("all 1 responses are dropped"), std::string::npos) << o.err;
+    const Outcome trained = run("--model inference/default_model --replay " + given);
+    EXPECT_EQ(trained.err.find("dropped"), std::string::npos) << trained.err;
+    EXPECT_EQ(trained.code, 0);
 }
 
 // Whatever is named in place of a run: what it is instead, and what to do.

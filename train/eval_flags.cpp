@@ -77,7 +77,7 @@ void EvalFlags::declare(Options& f) {
         for (const int k : pass_at)
             if (k > samples && grade_only.empty())
                 faults.add("--pass-at %d: needs as many --num-samples, there are %d", k, samples);
-        if (f.given("--choices") && f.given("--task"))
+        if (!choices.empty() && f.typed("--task"))
             faults.add("--choices and --task exclude each other: the file holds the questions");
         refuse_idle(f, faults);
     });
@@ -88,35 +88,17 @@ void EvalFlags::refuse_idle(const Options& f, Faults& faults) const {
     const bool scored = likelihood || !choices.empty();
     if (!scored) f.refuse_typed(faults, {"--mask-sets", "--score-end"}, "is for --likelihood and --choices");
     if (!choices.empty()) f.refuse_typed(faults, {"--split"}, "--choices takes every question; leave it out");
-    if (scored || !grade_only.empty())
-        f.refuse_typed(faults, {"--preset",
-                                "--gen-length",
-                                "--steps",
-                                "--remasking",
-                                "--threshold",
-                                "--eb-threshold",
-                                "--factor",
-                                "--order-temperature",
-                                "--reveal-schedule",
-                                "--eps",
-                                "--draw",
-                                "--cfg-scale",
-                                "--confidence",
-                                "--temperature",
-                                "--top-k",
-                                "--top-p",
-                                "--cache",
-                                "--further-horizon",
-                                "--stop-ids",
-                                "--ignore-eos",
-                                "--num-samples",
-                                "--max-active"},
+    if (scored || !grade_only.empty()) {
+        std::vector<std::string> names = DecodingFlags::names();
+        names.insert(names.end(), {"--num-samples", "--max-active"});
+        f.refuse_typed(faults, names,
                        std::string(!grade_only.empty() ? "--grade-only"
                                    : likelihood        ? "--likelihood"
                                                        : "--choices") +
                            " generates nothing; leave it out");
-    else
+    } else {
         decoding.refuse_idle(f, !f.given("--remasking") && decoding.preset.empty(), faults);
+    }
     if (scored) f.refuse_typed(faults, {"--pass-at"}, "counts generated responses; leave it out");
     if (!grade_only.empty())
         f.refuse_typed(faults,

@@ -59,8 +59,12 @@ EvalPlan plan_eval(const EvalFlags& flags, const Common& common, const Options& 
     faults.attempt([&] { adopt_run_options(f, options); });
     const bool has_problems =
         faults.attempt([&] { f.choices.empty() ? make_problems(plan, common.seed) : read_questions(plan); });
-    if (options.given("--remasking") || !f.decoding.preset.empty())
-        plan.rule = f.decoding.preset.empty() ? name_of(f.decoding.options.remasking) : f.decoding.preset;
+    if (options.given("--remasking") || !f.decoding.preset.empty()) {
+        const std::string rule = name_of(f.decoding.options.remasking);
+        plan.rule = f.decoding.preset.empty()      ? rule
+                    : options.typed("--remasking") ? f.decoding.preset + " " + rule
+                                                   : f.decoding.preset;
+    }
     for (const std::string& model : f.models.empty() ? std::vector<std::string>{""} : f.models) {
         std::unique_ptr<EvalSubject> subject;
         if (!faults.attempt([&] { subject = std::make_unique<EvalSubject>(model, f); })) continue;

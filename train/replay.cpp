@@ -5,6 +5,7 @@
 #include "train/sft_example.h"
 #include "utils/arena.h"
 #include "utils/json.h"
+#include "utils/log.h"
 #include "utils/timer.h"
 #include "weights_tools/model_folder.h"
 
@@ -147,6 +148,11 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     const std::vector<Record> records = read_records(request.file, record_limits(config, block, has_value));
     Rng rng(0, Stream::Mask);
     const Rollout rollout = prepare(records, {block, config.mask_id}, request.rl, has_value, rng);
+    if (rollout.size() == 0 && rollout.n_dropped > 0)
+        log_warning(
+            "%s: all %d responses are dropped: rewards must differ within a group, their mean within "
+            "--keep-accuracy; add responses to the groups, or give each an 'advantage'",
+            request.file.c_str(), int(rollout.n_dropped));
     const MicroBatchLimits limits = limits_for(rollout.sequences, block, request.token_budget);
     policy.plan(ops, Head::Policy, block, limits, request.recompute);
     if (value) value->plan(ops, Head::Value, block, limits, request.recompute);

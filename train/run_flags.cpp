@@ -128,7 +128,7 @@ void RunFlags::declare(Options& f) {
                 "at --temperature 0 or --top-k 1 the responses to a problem would all be the same, with "
                 "nothing to "
                 "compare; raise them");
-        decoding.refuse_idle_cache(f, faults);
+        decoding.refuse_idle_rule(f, false, faults);
         if (run.enlarge_at > run.steps)
             f.refuse_typed(faults, {"--enlarge-at"},
                            format("the run ends at --total-steps %lld, before step %lld",

@@ -351,7 +351,11 @@ void TraceRlRun::resume(const std::string& checkpoint) {
         milestones_.push_back(
             {m.at("name"), m.at("step"), rollout_stats(m.at("static")), rollout_stats(m.at("dynamic"))});
     if (phase != "sft") begin_rl();
-    if (phase == "done") phase_ = Phase::Done;
+    if (phase == "done" &&
+        rl_step_ < options_.steps)  // more steps than it was finished with: its end lies further on
+        std::erase_if(milestones_, [](const Milestone& m) { return m.name.starts_with("after RL"); });
+    else if (phase == "done")
+        phase_ = Phase::Done;
     policy_.optimizer->load(checkpoint + "/optimizer.safetensors");
     if (value_) value_->optimizer->load(checkpoint + "/value_optimizer.safetensors");
     folder_.truncate_metrics(get_int(state, "metrics_lines", where, 0, INT64_MAX));

@@ -190,6 +190,7 @@ std::string Options::chosen() const {
 }
 
 bool Options::given(const std::string& name) const { return state_->entry(name).set; }
+bool Options::typed(const std::string& name) const { return state_->entry(name).on_command_line; }
 bool Options::sound(const std::string& name) const { return !state_->entry(name).faulty; }
 
 void Options::refuse_typed(Faults& faults, const std::vector<std::string>& names, const std::string& why,

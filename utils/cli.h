@@ -108,6 +108,7 @@ class Options {
     // The first name of the option that `name` ("max_tokens") names too: "gen-length"; "" where there is none.
     std::string canonical(const std::string& name) const;
     bool given(const std::string& name) const;  // "--top-k": set by command line or file
+    bool typed(const std::string& name) const;  // "--top-k": set by the command line
     bool sound(const std::string& name) const;  // "--top-k": its value has no fault of its own
     // A fault "NAME: why" for each of these options that is on the command line. For those that have no effect beside
     // others; a file may hold them, since it serves runs that switch parts of it off. None where the value of `beside`,
