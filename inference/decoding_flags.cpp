@@ -35,17 +35,17 @@ void DecodingFlags::declare(Options& flags) {
     flags
         .add("--eb-threshold NATS", &options.eb_threshold,
              "entropy_bounded reveals up to this sum of entropies")
-        .range(0, 1e9);
+        .range(0, MOST_NATS);
     flags
         .add("--factor F", &options.factor,
              "factor reveals the most confident tokens, the R-th as long as it has at least 1 - F / (R + 1)")
-        .range(0, 1e9);
+        .range(0, MOST_FACTOR);
     flags
         .add(
             "--order-temperature,--alg-temp T", &options.order_temperature,
             "above 0, low_confidence_static, topk_margin and entropy draw which tokens they reveal, from the "
             "softmax of confidence, margin or -entropy over T; 0: the best ones")
-        .range(0, 1e6);
+        .range(0, MOST_TEMPERATURE);
     flags.add_choice(
         "--reveal-schedule NAME", &options.schedule, schedule_names(),
         "how many tokens a step reveals: B / S, the remainder in the first steps (even) or in more steps "
@@ -57,7 +57,7 @@ void DecodingFlags::declare(Options& flags) {
         .range(0, 0.999999);
     flags.add_choice("--confidence KIND", &options.confidence, confidence_names(),
                      "a token's probability after temperature, before it, or after top-k and top-p too");
-    flags.add("--temperature,--temp T", &options.temperature, "0 is greedy").range(0, 1e6);
+    flags.add("--temperature,--temp T", &options.temperature, "0 is greedy").range(0, MOST_TEMPERATURE);
     flags.add_choice(
         "--draw KIND", &options.draw, draw_names(),
         "how a token is drawn: by one random number, or by Gumbel noise on the logit of every id (LLaDA)");
@@ -66,7 +66,7 @@ void DecodingFlags::declare(Options& flags) {
              "classifier-free guidance (full attention): logits + W * (logits - those with the prompt "
              "masked), "
              "at twice the work; 0: none")
-        .range(0, 1e3);
+        .range(0, MOST_GUIDANCE);
     flags.add("--top-k K", &options.top_k, "draw from the K likeliest tokens (0: all)").range(0, INT32_MAX);
     flags.add("--top-p P", &options.top_p, "draw from the likeliest tokens that make up P (1: all)")
         .range(1e-6, 1);

@@ -67,14 +67,14 @@ constexpr Key KEYS[] = {
      [](Decoding& d, const Field& f) { d.options.threshold = f.number(0, 1, "a number from 0 to 1"); }},
     {"eb_threshold",
      [](Decoding& d, const Field& f) {
-         d.options.eb_threshold = f.number(0, DBL_MAX, "a number, 0 or more");
+         d.options.eb_threshold = f.number(0, MOST_NATS, "a number, 0 to 1e9");
      }},
     {"factor",
-     [](Decoding& d, const Field& f) { d.options.factor = f.number(0, DBL_MAX, "a number, 0 or more"); }},
+     [](Decoding& d, const Field& f) { d.options.factor = f.number(0, MOST_FACTOR, "a number, 0 to 1e9"); }},
     {"order_temperature",
      [](Decoding& d, const Field& f) {
          d.options.order_temperature =
-             float(f.number(0, FLT_MAX, "a number, 0 (the best positions) or more"));
+             float(f.number(0, MOST_TEMPERATURE, "a number, 0 (the best positions) to 1e6"));
      }},
     {"reveal_schedule", [](Decoding& d, const Field& f) { d.options.schedule = f.word(parse_schedule); }},
     {"eps",
@@ -85,11 +85,11 @@ constexpr Key KEYS[] = {
     {"draw", [](Decoding& d, const Field& f) { d.options.draw = f.word(parse_draw); }},
     {"cfg_scale",
      [](Decoding& d, const Field& f) {
-         d.options.cfg_scale = float(f.number(0, FLT_MAX, "a number, 0 (no guidance) or more"));
+         d.options.cfg_scale = float(f.number(0, MOST_GUIDANCE, "a number, 0 (no guidance) to 1000"));
      }},
     {"temperature",
      [](Decoding& d, const Field& f) {
-         d.options.temperature = float(f.number(0, FLT_MAX, "a number, 0 (greedy) or more"));
+         d.options.temperature = float(f.number(0, MOST_TEMPERATURE, "a number, 0 (greedy) to 1e6"));
      }},
     {"top_k", [](Decoding& d, const Field& f) { d.options.top_k = f.integer(0); }},
     {"top_p",

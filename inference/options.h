@@ -17,6 +17,8 @@
 //   Dual     the block; keys before and after it stay
 // where the model's outputs are shifted, the row before the block, which predicts its first token, is one of these.
 enum class Cache { Auto, Exact, Prefix, Dual, None };
+// The most that flags and lines of --input take.
+constexpr double MOST_TEMPERATURE = 1e6, MOST_NATS = 1e9, MOST_FACTOR = 1e9, MOST_GUIDANCE = 1e3;
 constexpr int WHOLE_CANVAS = 1 << 16;  // a block length: all masks of a full-attention canvas are one block
 
 struct GenerateOptions {

@@ -60,6 +60,21 @@ TEST_F(EvalProgram, StaticAndDynamicOfTheModelThatComesAlong) {
     EXPECT_NE(both.out.find("lmdeploy sequential"), std::string::npos) << both.out;
 }
 
+// A score is another with an approximate cache, or guided.
+TEST_F(EvalProgram, CacheAndGuidanceAreNamed) {
+    const std::string model = folder_.file("llada");
+    const Outcome made =
+        run_command(program("convert") +
+                    " init --preset llada-8b --tokenizer bytes --set d_model=16 --set mlp_hidden_size=32 "
+                    "--set n_layers=1 "
+                    "--set n_heads=2 --set n_kv_heads=2 --set max_sequence_length=64 --progress none --out " +
+                    model);
+    ASSERT_EQ(made.code, 0) << made.err;
+    const std::string few = "--model " + model + " --task arithmetic --problems 1 --gen-length 4 ";
+    EXPECT_EQ(json(few + "--preset fast-dllm")[0]["decoding"], "fast-dllm dual cache");
+    EXPECT_EQ(json(few + "--preset llada --cfg-scale 1.5")[0]["decoding"], "llada cfg 1.5");
+}
+
 // It holds every option, those that are empty too: no task beside --choices.
 TEST_F(EvalProgram, AWrittenConfigurationCanBeRun) {
     const std::string path = folder_.file("eval.toml");

@@ -137,8 +137,8 @@ TEST_F(InferProgram, LinesHaveOptionsOfTheirOwn) {
 TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
     const std::pair<const char*, const char*> faults[] = {
         {R"("temperature": "hot")",
-         ":2: field 'temperature' is \"hot\", expected a number, 0 (greedy) or more"},
-        {R"("temperature": -1)", ":2: field 'temperature' is -1, expected a number, 0 (greedy) or more"},
+         ":2: field 'temperature' is \"hot\", expected a number, 0 (greedy) to 1e6"},
+        {R"("temperature": -1)", ":2: field 'temperature' is -1, expected a number, 0 (greedy) to 1e6"},
         {R"("top_p": 0)", ":2: field 'top_p' is 0, expected a number above 0, up to 1 (off)"},
         {R"("threshold": 2)", ":2: field 'threshold' is 2, expected a number from 0 to 1"},
         {R"("top_k": 1.5)", ":2: field 'top_k' is 1.5, expected an integer from 0 to 2147483647"},
@@ -150,8 +150,7 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
         {R"("preset": "best")", ":2: --preset: 'best' is not known; known are sdar, "},
         {R"("draw": "lots")", ":2: --draw: 'lots' is not known; known are inverse, gumbel"},
         {R"("eps": 1)", ":2: field 'eps' is 1, expected a number from 0 to below 1"},
-        {R"("alg_temp": -1)",
-         ":2: field 'alg_temp' is -1, expected a number, 0 (the best positions) or more"},
+        {R"("alg_temp": -1)", ":2: field 'alg_temp' is -1, expected a number, 0 (the best positions) to 1e6"},
         {R"("cfg_scale": 2)", ":2: --cfg-scale 2: it takes a full-attention model"},
         {R"("preset": "dream")", ":2: --reveal-schedule timesteps (which --preset dream has): "},
         {R"("infill": true)", ":2: --infill: a gap must see what comes after it"},

@@ -159,8 +159,12 @@ Exit generate(Session& session) {
         const std::vector<Request>& requests = subject->files->requests;
         // A rule that was asked for is the only one.
         const std::string& rule = session.plan.rule;
-        const std::vector<Decoding> ways =
+        std::vector<Decoding> ways =
             rule.empty() ? decodings(options, subject->geometry()) : std::vector<Decoding>{{rule, options}};
+        for (Decoding& way : ways) {  // a score is another with an approximate cache, or guided
+            if (options.approximate_cache()) way.name += format(" %s cache", name_of(options.cache));
+            if (options.cfg_scale > 0) way.name += format(" cfg %g", double(options.cfg_scale));
+        }
         const size_t available = session.ops->available(), weights = subject->arena.bytes();
         const EngineLimits limits = plan_limits(requests, subject->config(), f.max_active, f.max_rows, 0,
                                                 available - std::min(available, weights),
