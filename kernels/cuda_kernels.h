@@ -22,7 +22,7 @@ class Workspace {
     size_t left() const { return bytes_ - used_; }
     template <class T>
     T* take(size_t n) {
-        const size_t bytes = (n * sizeof(T) + 127) / 128 * 128;
+        const size_t bytes = (n * sizeof(T) + 255) / 256 * 256;  // as cuBLASLt wants its workspace
         if (bytes > left())
             fail(Exit::NoMemory, "an operation needs %zu MiB of scratch, the CUDA workspace has %zu MiB left",
                  bytes >> 20, left() >> 20);
