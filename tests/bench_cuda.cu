@@ -16,7 +16,7 @@
 
 #include "kernels/cuda_ops.h"
 #include "kernels/device/device.h"
-#include "utils/philox.h"
+#include "tests/bench_fill.h"
 
 namespace {
 
@@ -44,23 +44,10 @@ class Bench {
         tensors_.push_back(t);
         return t;
     }
-    // Uniform in [-1, 1): a block of 2^16 numbers, repeated.
+    // Uniform in [-1, 1).
     Tensor random(int64_t rows, int64_t cols, DType dtype = DType::BF16) {
         const Tensor t = fresh(rows, cols, dtype);
-        Rng rng(uint64_t(tensors_.size()), Stream::Noise);
-        std::vector<float> block(1 << 16);
-        for (float& x : block) x = 2 * rng.uniform() - 1;
-        std::vector<char> host(t.bytes());
-        for (int64_t i = 0; i < t.size(); i++) {
-            const float x = block[size_t(i * 40503 % (1 << 16))];
-            if (dtype == DType::F32)
-                memcpy(host.data() + i * 4, &x, 4);
-            else {
-                const Bf16 half = to_bf16(x);
-                memcpy(host.data() + i * 2, &half, 2);
-            }
-        }
-        ops_.upload(t, host.data());
+        fill_with(ops_, t, block_);
         return t;
     }
     Tensor indices(const std::vector<int>& values, int64_t cols) {
@@ -136,6 +123,7 @@ class Bench {
     Ops& ops_;
     bool tiny_;
     std::string filter_;
+    std::vector<float> block_ = random_block([](Rng& rng) { return 2 * rng.uniform() - 1; });
     std::vector<Tensor> tensors_;
     Tensor flush_;
     cudaEvent_t start_{}, stop_{};

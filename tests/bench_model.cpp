@@ -1,8 +1,9 @@
 // bench_model.cpp -- a GPU under whole networks with random weights: an SFT update, a TraceRL update on ragged traces, a rollout of
 // many sequences, one sequence alone. (The CPU's are bench_engine and bench_update.)
 //
-//   bench_model [--device cuda|cuda:I|cpu] [--shape NAME]... [--tokens N] [--sequences N]
+//   bench_model [--device cuda|cuda:I|cpu] [--shape NAME]... [--only WORD] [--tokens N] [--sequences N] [--length N]
 //
+// --only: what has WORD in its name alone. --tokens: of an update. --sequences, --length: of a rollout.
 // Shapes: tiny, mini, small, 0.6b, sdar-1.7b, sdar-4b, sdar-8b (default: the last four; on the CPU, to see that it runs, tiny). Operations are
 // those of the model: 2 per weight and row in the forward pass (target rows alone in the last layer's query side and the head), 4 per
 // visible pair, head and channel, three times that with the backward pass. Limits are measured first: bandwidth by copying, the
@@ -18,6 +19,7 @@
 #include "kernels/cuda_ops.h"
 #include "kernels/device_select.h"
 #include "model/layout.h"
+#include "tests/bench_fill.h"
 #include "train/masks.h"
 #include "train/update.h"
 #include "weights_tools/presets.h"
@@ -29,7 +31,8 @@ constexpr int RUNS = 5;
 struct Options {
     std::string device = "cuda";
     std::vector<std::string> shapes;
-    int tokens = 0, sequences = 0;  // of an update; of a rollout. 0: by the device
+    std::string only;
+    int tokens = 0, sequences = 0, length = 0;  // 0: by the device
 };
 
 ModelConfig shape_named(const std::string& name) {
@@ -59,24 +62,10 @@ double seconds(Ops& ops, const Tensor& last, const std::function<void()>& run) {
     return times[times.size() / 2];
 }
 
-// Normal numbers: one block of them, repeated.
+// Normal numbers.
 void fill(Ops& ops, const Tensor& t, float scale, float mean = 0) {
-    static const std::vector<float> block = [] {
-        Rng rng(1, Stream::Noise);
-        std::vector<float> x(1 << 16);
-        for (float& e : x) e = rng.normal();
-        return x;
-    }();
-    std::vector<char> host(t.bytes());
-    for (int64_t i = 0; i < t.size(); i++) {
-        const float x = mean + scale * block[size_t(i * 40503 % (1 << 16))];
-        const Bf16 half = to_bf16(x);
-        if (t.dtype == DType::F32)
-            memcpy(host.data() + i * 4, &x, 4);
-        else
-            memcpy(host.data() + i * 2, &half, 2);
-    }
-    ops.upload(t, host.data());
+    static const std::vector<float> block = random_block([](Rng& rng) { return rng.normal(); });
+    fill_with(ops, t, block, scale, mean);
 }
 
 struct Limits {
@@ -316,17 +305,28 @@ void bench(Ops& ops, const Options& options) {
         shapes = cpu ? std::vector<std::string>{"tiny"}
                      : std::vector<std::string>{"0.6b", "sdar-1.7b", "sdar-4b", "sdar-8b"};
     const int tokens = options.tokens ? options.tokens : cpu ? 1024 : 8192, longest = cpu ? 128 : 1500;
-    const int sequences = options.sequences ? options.sequences : cpu ? 8 : 128, length = cpu ? 32 : 256;
+    const int sequences = options.sequences ? options.sequences
+                          : cpu             ? 8
+                                            : 128,
+              length = options.length ? options.length
+                       : cpu          ? 32
+                                      : 256;
     for (const std::string& name : shapes)
         guarded(name, [&] {
             Shape shape(ops, name, limits);
-            guarded(name + " SFT update",
-                    [&] { shape.update("SFT update", shape.sft_batch(tokens, longest)); });
-            guarded(name + " TraceRL update",
-                    [&] { shape.update("TraceRL update, ragged", shape.trace_batch(tokens, longest)); });
-            guarded(name + " rollout", [&] { shape.rollout("rollout", sequences, length, 4); });
-            guarded(name + " rollout", [&] { shape.rollout("rollout", sequences, length, 2); });
-            guarded(name + " one sequence", [&] { shape.rollout("one sequence", 1, length, 4); });
+            const auto part = [&](const char* what, const std::function<void(const char*)>& run) {
+                if (std::string(what).find(options.only) != std::string::npos)
+                    guarded(name + " " + what, [&] { run(what); });
+            };
+            part("SFT update",
+                 [&](const char* what) { shape.update(what, shape.sft_batch(tokens, longest)); });
+            part("TraceRL update, ragged",
+                 [&](const char* what) { shape.update(what, shape.trace_batch(tokens, longest)); });
+            part("rollout, 4 steps a block",
+                 [&](const char* what) { shape.rollout(what, sequences, length, 4); });
+            part("rollout, 2 steps a block",
+                 [&](const char* what) { shape.rollout(what, sequences, length, 2); });
+            part("one sequence", [&](const char* what) { shape.rollout(what, 1, length, 4); });
         });
 }
 
@@ -341,13 +341,19 @@ int main(int argc, char** argv) {
             o.device = value;
         else if (name == "--shape" && value)
             o.shapes.push_back(value);
+        else if (name == "--only" && value)
+            o.only = value;
         else if (name == "--tokens" && value && atoi(value) > 0)
             o.tokens = atoi(value);
         else if (name == "--sequences" && value && atoi(value) > 0)
             o.sequences = atoi(value);
+        else if (name == "--length" && value && atoi(value) > 0)
+            o.length = atoi(value);
         else {
             fprintf(stderr,
-                    "usage: %s [--device cuda|cuda:I|cpu] [--shape NAME]... [--tokens N] [--sequences N]\n",
+                    "usage: %s [--device cuda|cuda:I|cpu] [--shape NAME]... [--only WORD] [--tokens N] "
+                    "[--sequences N] "
+                    "[--length N]\n",
                     argv[0]);
             return 2;
         }
