@@ -62,6 +62,7 @@ constexpr size_t STACK_BYTES = 256 << 10;
 constexpr uint64_t CANARY = 0xC0FFEE1234567890ull;
 constexpr size_t GUARD_BYTES = 1024;  // behind the dynamic shared memory: a write there is an overrun
 constexpr unsigned char GUARD = 0xA5;
+constexpr int WARPGROUP = 128, NAMED_BARRIERS = 16;
 enum class State { Ready, Waiting, Done };
 
 struct Fiber {
@@ -76,9 +77,10 @@ struct Fiber {
     void* tsan = nullptr;
     void* asan_fake = nullptr;
     CopyQueue copies;
+    std::vector<uint32_t> unfenced;  // 16-byte chunks of shared memory its copies wrote since its fence
 };
 
-struct Group {  // the lanes of one warp, one warpgroup, or the whole block
+struct Group {  // the lanes of one warp, one warpgroup, the whole block, or those of a named barrier
     int size = 0, alive = 0, arrived = 0;
     const char* op = "";
     const char* file = "";
@@ -96,7 +98,9 @@ struct Worker {  // everything one host thread needs to run blocks
     Fiber* ready[MAX_BLOCK + 1];
     int head = 0, tail = 0, num_threads = 0;
     Fiber* self = nullptr;
-    Group block, warps[MAX_BLOCK / 32];
+    Group block, warps[MAX_BLOCK / 32], warpgroups[MAX_BLOCK / WARPGROUP], named[NAMED_BARRIERS];
+    ProductQueue products[MAX_BLOCK / 32];
+    std::vector<uint16_t> unfenced_by;  // per 16-byte chunk of shared memory: 1 + the thread, 0: nobody
     void (*entry)(void*) = nullptr;
     void* closure = nullptr;
     char* smem = nullptr;
@@ -205,9 +209,13 @@ static void fiber_main() {
     if (*reinterpret_cast<uint64_t*>(f->stack) != CANARY) fail("fiber stack overflow", __FILE__, __LINE__);
     if (!f->copies.open.empty() || !f->copies.groups.empty())
         fail("a thread returned with copies under way", __FILE__, __LINE__);
+    const ProductQueue& products = w.products[f->linear / 32];
+    if (!products.open.empty() || !products.groups.empty())
+        fail("a thread returned with wgmma products under way", __FILE__, __LINE__);
     f->state = State::Done;
     w.block.alive--;
     w.warps[f->linear / 32].alive--;
+    w.warpgroups[f->linear / WARPGROUP].alive--;
     if (__tsan_release) {
         __tsan_release(&w.finished);
         __tsan_release(&w.block.token[w.block.generation % 2]);
@@ -234,6 +242,7 @@ static void prepare(Fiber& f) {
     for (int i = 0; i < 6; i++) *--sp = nullptr;   // callee-saved registers
     f.sp = sp;
     f.state = State::Ready;
+    f.unfenced.clear();
 }
 
 // Shared memory of exactly the size asked for, full of NaNs (reading what nobody wrote shows up), then a
@@ -266,7 +275,13 @@ void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem_bytes, void (*entry)
     for (int i = 0; i * 32 < n; i++) {
         w.warps[i].size = w.warps[i].alive = std::min(32, n - i * 32);
         w.warps[i].arrived = 0;
+        w.products[i] = {};
     }
+    for (int i = 0; i * WARPGROUP < n; i++) {
+        w.warpgroups[i].size = w.warpgroups[i].alive = std::min(WARPGROUP, n - i * WARPGROUP);
+        w.warpgroups[i].arrived = 0;
+    }
+    w.unfenced_by.assign((smem_bytes + 15) / 16, 0);
     prepare_shared(w, smem_bytes);
     int order[MAX_BLOCK];
     for (int i = 0; i < n; i++) order[i] = schedule == Schedule::Reverse ? n - 1 - i : i;
@@ -320,32 +335,95 @@ void check_launch(dim3 grid, dim3 block, size_t smem) {
 }
 
 void* dynamic_shared() { return worker().smem; }
+size_t shared_bytes() { return worker().smem_bytes; }
+size_t shared_offset(const void* p, const char* file, int line) {
+    const Worker& w = worker();
+    const uintptr_t offset = reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(w.smem);
+    if (offset >= w.smem_bytes) fail("an address that is not in dynamic shared memory", file, line);
+    return offset;
+}
 int lane_id() { return worker().self->linear % 32; }
+int warp_id() { return worker().self->linear / 32; }
+static void copied(Worker& w, void* dst) {
+    const uintptr_t offset = reinterpret_cast<uintptr_t>(dst) - reinterpret_cast<uintptr_t>(w.smem);
+    if (offset >= w.smem_bytes) return;  // a static array
+    uint16_t& by = w.unfenced_by[offset / 16];
+    if (by == w.self->linear + 1) return;
+    by = uint16_t(w.self->linear + 1);
+    w.self->unfenced.push_back(uint32_t(offset / 16));
+}
+void fence_copies() {
+    Worker& w = worker();
+    for (const uint32_t chunk : w.self->unfenced)
+        if (w.unfenced_by[chunk] == w.self->linear + 1) {
+            w.unfenced_by[chunk] = 0;
+            // as if written now: a fence that comes after the barrier it should precede is a race
+            if (__tsan_write_range) __tsan_write_range(w.smem + size_t(chunk) * 16, 16);
+        }
+    w.self->unfenced.clear();
+}
+bool fenced(size_t offset) { return worker().unfenced_by[offset / 16] == 0; }
+ProductQueue& product_queue() { return worker().products[worker().self->linear / 32]; }
 void CopyQueue::wait(size_t pending) {
     while (groups.size() > pending) {
         for (const Copy& c : groups.front()) {
             memcpy(c.dst, c.src, c.bytes);
             memset(static_cast<char*>(c.dst) + c.bytes, 0, 16 - c.bytes);
             if (__tsan_write_range) __tsan_write_range(c.dst, 16);
+            copied(worker(), c.dst);
         }
         groups.erase(groups.begin());
     }
 }
 CopyQueue& copy_queue() { return worker().self->copies; }
 
-// The one synchronisation primitive. `mask` selects lanes of the warp; for the block it is ignored.
+// Waits until `expected` threads have come to the group; the last one performs `combine`. ordered: what each of
+// them did before is visible to all of them after.
+static void meet(Worker& w, Group& g, int slot, int expected, bool ordered, void* mine,
+                 void (*combine)(void**, uint32_t), const char* op, const char* file, int line) {
+    Fiber* f = w.self;
+    char* token = &g.token[g.generation % 2];
+    if (__tsan_release && ordered) __tsan_release(token);
+    g.args[slot] = mine;
+    if (++g.arrived < expected) {
+        f->state = State::Waiting;
+        f->op = op;
+        f->file = file;
+        f->line = line;
+        g.waiting[g.arrived - 1] = f;
+        run_next(w);
+        f->state = State::Ready;
+    } else {
+        if (__tsan_acquire && ordered) __tsan_acquire(token);
+        if (combine) combine(g.args, g.mask);
+        if (__tsan_release && ordered) __tsan_release(token);
+        g.arrived = 0;
+        g.generation++;
+        // Released lanes go to the front: a warp runs as far as it can while its stacks are in the cache.
+        for (int i = expected - 2; i >= 0; i--) w.push_front(g.waiting[i]);
+    }
+    if (__tsan_acquire && ordered) __tsan_acquire(token);
+}
+
+// The one synchronisation primitive. `mask` selects lanes of the warp; for larger groups it is ignored.
 void collective(Scope scope, uint32_t mask, void* mine, void (*combine)(void**, uint32_t), const char* op,
                 const char* file, int line) {
     Worker& w = worker();
     Fiber* f = w.self;
-    Group& g = scope == Scope::Block ? w.block : w.warps[f->linear / 32];
-    const int slot = scope == Scope::Block ? f->linear : f->linear % 32;
+    Group& g = scope == Scope::Block       ? w.block
+               : scope == Scope::Warpgroup ? w.warpgroups[f->linear / WARPGROUP]
+                                           : w.warps[f->linear / 32];
+    const int slot = scope == Scope::Block       ? f->linear
+                     : scope == Scope::Warpgroup ? f->linear % WARPGROUP
+                                                 : f->linear % 32;
     int expected = g.size;
     if (scope == Scope::Warp) {
         mask &= (g.size == 32) ? 0xFFFFFFFFu : (1u << g.size) - 1;
         expected = __builtin_popcount(mask);
         if (!(mask >> slot & 1)) fail("a lane that is not in the mask called a warp collective", file, line);
     }
+    if (scope == Scope::Warpgroup && g.size < WARPGROUP)
+        fail("the block's last warpgroup is not whole: wgmma takes four warps", file, line);
     if (g.alive < expected) fail("a thread returned before a collective that the others reach", file, line);
     if (g.arrived == 0) {
         g.op = op;
@@ -357,27 +435,41 @@ void collective(Scope scope, uint32_t mask, void* mine, void (*combine)(void**, 
                 base_name(file), line, g.op, base_name(g.file), g.line);
         fail("divergent collective", file, line);
     }
-    char* token = &g.token[g.generation % 2];
-    if (__tsan_release) __tsan_release(token);
-    g.args[slot] = mine;
-    if (++g.arrived < expected) {
-        f->state = State::Waiting;
-        f->op = op;
-        f->file = file;
-        f->line = line;
-        g.waiting[g.arrived - 1] = f;
-        run_next(w);
-        f->state = State::Ready;
-    } else {
-        if (__tsan_acquire) __tsan_acquire(token);
-        if (combine) combine(g.args, mask);
-        if (__tsan_release) __tsan_release(token);
-        g.arrived = 0;
-        g.generation++;
-        // Released lanes go to the front: a warp runs as far as it can while its stacks are in the cache.
-        for (int i = expected - 2; i >= 0; i--) w.push_front(g.waiting[i]);
-    }
-    if (__tsan_acquire) __tsan_acquire(token);
+    meet(w, g, slot, expected, scope != Scope::Warpgroup, mine, combine, op, file, line);
+}
+
+// bar.sync id, threads: whole warps, which may wait at different places.
+void named_barrier(int id, int threads, const char* file, int line) {
+    Worker& w = worker();
+    if (id < 1 || id >= NAMED_BARRIERS)
+        fail("a named barrier that is none of 1..15 (0 is __syncthreads)", file, line);
+    if (threads <= 0 || threads % 32 || threads > w.num_threads)
+        fail("a named barrier of no whole number of the block's warps", file, line);
+    Group& g = w.named[id];
+    if (g.arrived == 0)
+        g.mask = uint32_t(threads);
+    else if (g.mask != uint32_t(threads))
+        fail("a named barrier whose threads disagree on how many they are", file, line);
+    meet(w, g, g.arrived, threads, true, nullptr, nullptr, "a named barrier", file, line);
+}
+
+// In this file, which no sanitizer watches: threads that merely issue together are not ordered by it.
+void warpgroup_agree(const uint64_t (&values)[4], const char* op, const char* file, int line) {
+    struct Args {
+        uint64_t values[4];
+        const char* file;
+        int line;
+    } mine{{values[0], values[1], values[2], values[3]}, file, line};
+    collective(
+        Scope::Warpgroup, 0, &mine,
+        [](void** all, uint32_t) {
+            const Args& first = *static_cast<const Args*>(all[0]);
+            for (int i = 1; i < WARPGROUP; i++)
+                if (memcmp(static_cast<const Args*>(all[i])->values, first.values, sizeof first.values))
+                    fail("the threads of a warpgroup pass different descriptors or flags", first.file,
+                         first.line);
+        },
+        op, file, line);
 }
 
 }  // namespace cpu_device

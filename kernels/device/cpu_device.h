@@ -1,14 +1,14 @@
 // cpu_device.h -- just enough of CUDA, in plain C++, to run our kernels on the host. Tests only.
 //
 // Kept from the GPU: the index variables, shared memory, barriers, warp shuffles and votes, and (in ptx.h)
-// ldmatrix, mma and cp.async with their real register layouts; of the runtime, memory, copies and streams
-// (which do nothing). Limits: no memory model, no timing, no registers, no bank conflicts, no forward
-// progress guarantees, no races between blocks, and static __shared__ arrays are not poisoned. It proves
-// logic, not speed.
+// ldmatrix, mma and cp.async with their real register layouts, (in wgmma.h and cpu_wgmma.h) wgmma with its
+// descriptors; of the runtime, memory, copies and streams (which do nothing). Limits: no memory model, no
+// timing, no registers, no bank conflicts, no forward progress guarantees, no races between blocks, and static
+// __shared__ arrays are not poisoned. It proves logic, not speed.
 //
 // What it reports (and aborts): a barrier or warp collective that not all threads reach, lanes that wait in
 // different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, a write past dynamic
-// shared memory, a launch that no device would take, a stack overflow.
+// shared memory, a launch that no device would take, a stack overflow; of wgmma what stands in cpu_wgmma.h.
 // Dynamic shared memory starts as NaNs and a cp.async destination is NaN until it is waited for. What is copied from pinned
 // memory is read when the stream's next operation starts, as late as a device may.
 // ThreadSanitizer sees missing barriers (every thread of a block is a fiber with its own clock),
@@ -47,7 +47,9 @@ constexpr int MAX_BLOCK = 1024;
 constexpr unsigned MAX_GRID_YZ = 65535;
 constexpr size_t MAX_SHARED =
     99 << 10;  // bytes a block may have on every device of compute capability 8.0 and up
-enum class Scope { Warp, Block };
+// Warpgroup: four warps that issue one instruction together. It orders no memory accesses of theirs, as on the
+// device.
+enum class Scope { Warp, Warpgroup, Block };
 enum class Schedule { Forward, Reverse, Random };
 extern Schedule schedule;  // order in which the threads of a block are first run
 
@@ -55,8 +57,15 @@ extern Schedule schedule;  // order in which the threads of a block are first ru
 void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem, void (*entry)(void*), void* closure);
 void collective(Scope, uint32_t mask, void* mine, void (*combine)(void**, uint32_t), const char* op,
                 const char* file, int line);
+void named_barrier(int id, int threads, const char* file, int line);
+// Fails unless all threads of the warpgroup pass the same four values.
+void warpgroup_agree(const uint64_t (&values)[4], const char* op, const char* file, int line);
 void* dynamic_shared();
+// The bytes of dynamic shared memory before p, which must be inside.
+size_t shared_offset(const void* p, const char* file, int line);
+size_t shared_bytes();
 int lane_id();
+int warp_id();
 void poison(void* p, size_t bytes);
 void check_launch(dim3 grid, dim3 block, size_t smem);
 
@@ -77,6 +86,28 @@ struct CopyQueue {
     void wait(size_t pending);
 };
 CopyQueue& copy_queue();
+// What cp.async wrote is for wgmma to read only after a fence of the thread that copied it.
+void fence_copies();
+bool fenced(size_t shared_offset);
+
+// wgmma: a warp's part of one instruction, from the issue to the wait that covers it (cpu_wgmma.h).
+struct Product {
+    int n;  // columns of D
+    bool a_mn_major, b_mn_major, accumulate;
+    uint64_t a_descriptor, b_descriptor;
+    const uint32_t* a[32];           // of every lane; nullptr: by descriptor
+    float* d[32];                    // of every lane, n / 2 each
+    std::vector<float> before;       // what d held; empty while an earlier product is to write the same d
+    std::vector<uint16_t> operands;  // A and B as they were at the issue
+    const char* file;
+    int line;
+};
+struct ProductQueue {
+    bool fenced = false;
+    std::vector<Product> open;
+    std::vector<std::vector<Product>> groups;
+};
+ProductQueue& product_queue();  // of the calling thread's warp
 
 // Host memory that a device may read at any time, and the copies from it that have not happened yet.
 struct Pinned {
@@ -254,6 +285,15 @@ inline const char* cudaGetErrorString(cudaError_t e) {
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+    return cudaSuccess;
+}
 // A block of its own for every allocation: AddressSanitizer sees what runs over its end.
 inline cudaError_t cudaMalloc(void** p, size_t bytes) {
     cpu_device::refuse_recording("cudaMalloc");

@@ -1,13 +1,18 @@
-// ptx.h -- every inline-PTX instruction we use, one function each. The host version next to each one is not
-// only a test double: it is the readable statement of the register layout.
+// ptx.h -- every inline-PTX instruction we use, one function each; those of Hopper's warpgroups are in wgmma.h.
+// The host version next to each one is not only a test double: it is the readable statement of the register
+// layout.
 #pragma once
 #include "kernels/device/device.h"
 
 #ifdef __CUDACC__
 #define PTX_SRC
+#define PTX_SRC_FIRST
+#define PTX_PASS
 #define PTX_AT
 #else
 #define PTX_SRC , const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define PTX_SRC_FIRST const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define PTX_PASS , file, line
 #define PTX_AT file, line
 #endif
 

@@ -17,8 +17,9 @@ $(BUILD)/kernels/device/cpu_device.o: kernels/device/cpu_device.cpp
 	@echo "CXX  $<"
 	$(Q)$(CXX) -std=c++20 $(OPT) -g1 -Wall -Wextra -Wno-unknown-pragmas -I. -MMD -MP -c $< -o $@
 
-# ---- the GPU: machine code for every CUDA_ARCH, and PTX of the first for what comes after them ----
-NVCCFLAGS = -std=c++20 -O3 -lineinfo -I. --expt-relaxed-constexpr -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode \
+# ---- the GPU: machine code for every CUDA_ARCH, and PTX of the first for what comes after them. wgmma (device/wgmma.h)
+# exists in the code for 90a alone ----
+NVCCFLAGS = -std=c++20 -O3 -lineinfo -I. --expt-relaxed-constexpr -Xcompiler -Wall,-Wextra $(if $(filter 90a,$(CUDA_ARCH)),-DBUILT_FOR_SM_90A) $(foreach a,$(CUDA_ARCH),-gencode \
     arch=compute_$(a),code=$(if $(filter $(firstword $(CUDA_ARCH)),$(a)),[sm_$(a)$(comma)compute_$(a)],sm_$(a)))
 ifeq ($(CUDA),1)
   CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
