@@ -190,6 +190,8 @@ TEST_F(CpuDeviceDeathTest, ReportsALaunchThatNoDeviceTakes) {
     EXPECT_DEATH(launch(nothing, dim3(1, 65536), 32, 0, nullptr), "no device takes");
     EXPECT_DEATH(launch(nothing, 1, 1056, 0, nullptr), "no device takes");
     EXPECT_DEATH(launch(nothing, 1, 32, (99 << 10) + 1, nullptr), "no device takes");
+    launch_on_hopper(nothing, 1, 32, 227 << 10, nullptr);
+    EXPECT_DEATH(launch_on_hopper(nothing, 1, 32, (227 << 10) + 1, nullptr), "no device takes");
 }
 TEST_F(CpuDevice, UnwrittenSharedMemoryIsNaN) {
     launch(unwritten_shared, 1, 64, 64 * 4, nullptr, out);

@@ -321,10 +321,10 @@ void finish_pending() {
     pending().clear();
 }
 
-void check_launch(dim3 grid, dim3 block, size_t smem) {
+void check_launch(dim3 grid, dim3 block, size_t smem, size_t most_smem) {
     const bool taken = grid.x && grid.y && grid.z && grid.x <= INT32_MAX && grid.y <= MAX_GRID_YZ &&
                        grid.z <= MAX_GRID_YZ && block.x && block.y && block.z && block.z <= 64 &&
-                       int64_t(block.x) * block.y * block.z <= MAX_BLOCK && smem <= MAX_SHARED;
+                       int64_t(block.x) * block.y * block.z <= MAX_BLOCK && smem <= most_smem;
     if (taken) return;
     fprintf(stderr,
             "cpu_device: no device takes a launch of (%u,%u,%u) blocks of (%u,%u,%u) threads with %zu bytes "

@@ -45,8 +45,8 @@ using cudaStream_t = void*;
 namespace cpu_device {
 constexpr int MAX_BLOCK = 1024;
 constexpr unsigned MAX_GRID_YZ = 65535;
-constexpr size_t MAX_SHARED =
-    99 << 10;  // bytes a block may have on every device of compute capability 8.0 and up
+// Bytes of shared memory a block may have: on every device of compute capability 8.0 and up, and on one of 9.0.
+constexpr size_t MAX_SHARED = 99 << 10, MAX_SHARED_HOPPER = 227 << 10;
 // Warpgroup: four warps that issue one instruction together. It orders no memory accesses of theirs, as on the
 // device.
 enum class Scope { Warp, Warpgroup, Block };
@@ -67,7 +67,7 @@ size_t shared_bytes();
 int lane_id();
 int warp_id();
 void poison(void* p, size_t bytes);
-void check_launch(dim3 grid, dim3 block, size_t smem);
+void check_launch(dim3 grid, dim3 block, size_t smem, size_t most_smem);
 
 // cp.async: the destination is poisoned at the issue and filled at the wait, so both a read before the wait
 // and a copy issued while somebody still reads the old tile are visible. `bytes` below 16: the rest is zeros.
@@ -258,11 +258,9 @@ struct bf16 {
 };
 
 // ---- launches
-// launch(kernel, grid, block, dynamic shared bytes, stream, arguments...): blocks run in parallel on host
-// threads.
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
-    cpu_device::check_launch(grid, block, smem);
+void launch_within(size_t most_smem, void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, A... args) {
+    cpu_device::check_launch(grid, block, smem, most_smem);
     cpu_device::run_or_record([=] {
         auto body = [=] { kernel(args...); };
         const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
@@ -274,6 +272,18 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream
                 const_cast<void*>(static_cast<const void*>(&body)));
         });
     });
+}
+
+// launch(kernel, grid, block, dynamic shared bytes, stream, arguments...): blocks run in parallel on host
+// threads.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
+    launch_within(cpu_device::MAX_SHARED, kernel, grid, block, smem, args...);
+}
+// The same of a kernel for compute capability 9.0 alone.
+template <class... P, class... A>
+void launch_on_hopper(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
+    launch_within(cpu_device::MAX_SHARED_HOPPER, kernel, grid, block, smem, args...);
 }
 
 // ---- the runtime

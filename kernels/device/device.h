@@ -33,6 +33,12 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream
     kernel<<<grid, block, smem, stream>>>(args...);
     CUDA_CHECK(cudaGetLastError());
 }
+// Of a kernel for compute capability 9.0 alone, whose blocks have up to 227 KiB of shared memory.
+template <class... P, class... A>
+void launch_on_hopper(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream,
+                      A... args) {
+    launch(kernel, grid, block, smem, stream, args...);
+}
 __device__ inline void check_aligned(const void*, size_t) {}  // the hardware does
 #endif
 
