@@ -20,7 +20,9 @@
 #include "kernels/device_select.h"
 #include "model/layout.h"
 #include "tests/bench_fill.h"
+#include "train/learner.h"
 #include "train/masks.h"
+#include "train/memory_plan.h"
 #include "train/update.h"
 #include "weights_tools/presets.h"
 
@@ -28,7 +30,7 @@ namespace {
 
 constexpr int RUNS = 5;
 
-struct Options {
+struct BenchOptions {
     std::string device = "cuda";
     std::vector<std::string> shapes;
     std::string only;
@@ -287,6 +289,67 @@ class Shape {
     Parameters weights_;
 };
 
+// A whole step as train_tracerl makes it: passes and optimizer, in the memory that its plan says: BF16 weights, an F32 master and BF16 moments, in micro-batches
+// of `tokens`. value: of a value model of the same shape beside the policy, too. The first of two is not counted.
+void whole_step(Ops& ops, const std::string& name, const char* what, bool value,
+                const std::vector<Sequence>& sequences, const MicroBatchLimits& limits) {
+    const ModelConfig config = shape_named(name);
+    SharedMemory turns(ops);
+    const LearnerMemory memory = {ops.on_host() ? DType::F32 : DType::BF16, DType::BF16, &turns};
+    std::vector<std::unique_ptr<Learner>> learners;
+    std::vector<std::pair<std::string, Learner*>> named;
+    for (const Head head : {Head::Policy, Head::Value}) {
+        if (head == Head::Value && !value) continue;
+        learners.push_back(
+            std::make_unique<Learner>(ops, config, head, config.B, limits, OptimizerOptions{}, memory));
+        named.push_back({head == Head::Value ? "value" : "policy", learners.back().get()});
+    }
+    const MemoryPlan plan = plan_memory(named, nullptr, std::nullopt, ops.available());
+    plan.check();
+    turns.reserve(plan.block_bytes());
+    for (const auto& learner : learners) {
+        learner->allocate();
+        learner->master().for_each_stored([&](const std::string& tensor, const Tensor& t) {
+            is_vector(tensor) ? fill(ops, t, 0.1f, 1) : fill(ops, t, 1 / std::sqrt(float(t.cols)));
+        });
+        learner->master_changed();
+    }
+    std::vector<std::vector<double>> weights;
+    for (const Sequence& s : sequences) {
+        weights.emplace_back();
+        for (const Copy& copy : s.copies)
+            weights.back().resize(weights.back().size() + copy.target.size(), 1);
+    }
+    double passes = 0, steps = 0;
+    int64_t tokens = 0;
+    for (int i = 0; i < 2; i++) {
+        passes = steps = 0;
+        tokens = 0;
+        for (const auto& learner : learners) {
+            const auto now = [] { return std::chrono::steady_clock::now(); };
+            const auto since = [&](auto start) {
+                return std::chrono::duration<double>(now() - start).count();
+            };
+            const int64_t before = learner->network->tokens_forwarded();
+            const auto start = now();
+            learner->network->accumulate(sequences, {.pairs = cross_entropy_pairs(weights, 1)});
+            passes += since(start);
+            const auto middle = now();
+            learner->step();
+            std::vector<char> host(learner->weights.final_norm.bytes());
+            ops.download(host.data(), learner->weights.final_norm);  // waits for everything before it
+            steps += since(middle);
+            tokens += learner->network->tokens_forwarded() - before;
+        }
+    }
+    printf(
+        "%-10s %-26s %7lld tokens in micro-batches of %d, recompute %s: %.1f GiB of %.1f free; %.2f s, and "
+        "%.3f s for the optimizer\n",
+        name.c_str(), what, (long long)tokens, limits.max_tokens, name_of(plan.recompute),
+        double(plan.total()) / (1 << 30), double(plan.available) / (1 << 30), passes, steps);
+    fflush(stdout);
+}
+
 // What does not fit is said, with its numbers, and the rest goes on.
 void guarded(const std::string& what, const std::function<void()>& run) {
     try {
@@ -297,7 +360,7 @@ void guarded(const std::string& what, const std::function<void()>& run) {
     }
 }
 
-void bench(Ops& ops, const Options& options) {
+void bench(Ops& ops, const BenchOptions& options) {
     const bool cpu = ops.on_host();
     const Limits limits = measure_limits(ops, cpu ? DType::F32 : DType::BF16);
     std::vector<std::string> shapes = options.shapes;
@@ -313,27 +376,34 @@ void bench(Ops& ops, const Options& options) {
                                       : 256;
     for (const std::string& name : shapes)
         guarded(name, [&] {
-            Shape shape(ops, name, limits);
             const auto part = [&](const char* what, const std::function<void(const char*)>& run) {
                 if (std::string(what).find(options.only) != std::string::npos)
                     guarded(name + " " + what, [&] { run(what); });
             };
+            auto shape = std::make_unique<Shape>(ops, name, limits);
             part("SFT update",
-                 [&](const char* what) { shape.update(what, shape.sft_batch(tokens, longest)); });
+                 [&](const char* what) { shape->update(what, shape->sft_batch(tokens, longest)); });
             part("TraceRL update, ragged",
-                 [&](const char* what) { shape.update(what, shape.trace_batch(tokens, longest)); });
+                 [&](const char* what) { shape->update(what, shape->trace_batch(tokens, longest)); });
             part("rollout, 4 steps a block",
-                 [&](const char* what) { shape.rollout(what, sequences, length, 4); });
+                 [&](const char* what) { shape->rollout(what, sequences, length, 4); });
             part("rollout, 2 steps a block",
-                 [&](const char* what) { shape.rollout(what, sequences, length, 2); });
-            part("one sequence", [&](const char* what) { shape.rollout(what, 1, length, 4); });
+                 [&](const char* what) { shape->rollout(what, sequences, length, 2); });
+            part("one sequence", [&](const char* what) { shape->rollout(what, 1, length, 4); });
+            const std::vector<Sequence> traces = shape->trace_batch(4 * tokens, longest);
+            shape.reset();
+            const MicroBatchLimits micro_batch = {tokens, tokens};
+            part("whole step",
+                 [&](const char* what) { whole_step(ops, name, what, false, traces, micro_batch); });
+            part("whole step, and of a value model",
+                 [&](const char* what) { whole_step(ops, name, what, true, traces, micro_batch); });
         });
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    Options o;
+    BenchOptions o;
     for (int i = 1; i < argc; i++) {
         const std::string name = argv[i];
         const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
