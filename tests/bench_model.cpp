@@ -215,7 +215,7 @@ class Shape {
         Arena arena("engine", ops_);
         Engine engine(ops_, config_, weights_,
                       {.max_active = sequences,
-                       .max_rows = sequences * 2 * config_.B + 512,
+                       .max_rows = sequences * (128 + 2 * config_.B),  // all prompts at once, as in training
                        .kv_slots = sequences * (128 + gen_length)},
                       config_.V, arena);
         arena.allocate();
