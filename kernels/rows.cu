@@ -2,16 +2,17 @@
 //
 // copy_rows: one thread per pack of up to 16 bytes of the output. add_rows: rows with one destination are one
 // group (long ones are cut every GROUP_ROWS, so that the mask token does not become one block's work), a
-// block adds up a group's rows in order; what was cut is joined by a second kernel in the order of the
-// pieces. No atomics: the same bits every time.
+// thread adds up a pack of columns of a group's rows in order, IN_FLIGHT of them on their way at once; what was cut is
+// joined by a second kernel (part_sums.cuh). No atomics: the same bits every time.
 #include <algorithm>
 #include <numeric>
 
 #include "kernels/cuda_kernels.h"
+#include "kernels/part_sums.cuh"
 
 namespace cuda {
 
-constexpr int GROUP_ROWS = 64;
+constexpr int GROUP_ROWS = 32, IN_FLIGHT = 8;
 
 // ---- kernels ----
 
@@ -37,20 +38,30 @@ __global__ void guide_rows_kernel(DeviceRows<T> inout, DeviceRows<const T> other
     *x = from_float<T>(to_float(*x) + scale[m] * (to_float(*x) - to_float(other[m][c])));
 }
 
-template <class D, class S>
+template <class D, class S, int PACK>
 __global__ void add_groups_kernel(DeviceRows<D> dst, float* part, DeviceRows<const S> src, const int* order,
                                   const RowGroups::Group* groups, int C) {
     const RowGroups::Group g = groups[blockIdx.x];
-    const int c = int(blockIdx.y * blockDim.x + threadIdx.x);
+    const int c = int(blockIdx.y * blockDim.x + threadIdx.x) * PACK;
     if (c >= C) return;
-    float sum = 0;
-    for (int i = g.begin; i < g.end; i++) sum += to_float(src[order[i]][c]);
-    if (g.part >= 0) {
-        part[int64_t(g.part) * C + c] = sum;
-    } else {
-        D& to = dst[g.destination][c];
-        to = from_float<D>(to_float(to) + sum);
+    Pack<D, PACK> to = {};
+    if (g.part < 0) to = load_pack<PACK>(dst[g.destination] + c);  // on its way together with the rows
+    Pack<float, PACK> sum = {};
+    for (int i = g.begin; i < g.end; i += IN_FLIGHT) {
+        int at[IN_FLIGHT];
+        Pack<S, PACK> row[IN_FLIGHT] = {};
+#pragma unroll
+        for (int j = 0; j < IN_FLIGHT; j++) at[j] = i + j < g.end ? order[i + j] : -1;
+#pragma unroll
+        for (int j = 0; j < IN_FLIGHT; j++)
+            if (at[j] >= 0) row[j] = load_pack<PACK>(src[at[j]] + c);
+#pragma unroll
+        for (int j = 0; j < IN_FLIGHT; j++)
+            for (int k = 0; k < PACK; k++) sum.v[k] += to_float(row[j].v[k]);
     }
+    if (g.part >= 0) return store_pack(part + int64_t(g.part) * C + c, sum);
+    for (int k = 0; k < PACK; k++) to.v[k] = from_float<D>(to_float(to.v[k]) + sum.v[k]);
+    store_pack(dst[g.destination] + c, to);
 }
 
 template <class D>
@@ -58,11 +69,11 @@ __global__ void join_groups_kernel(DeviceRows<D> dst, const float* part, const R
                                    int C) {
     const RowGroups::Join j = joins[blockIdx.x];
     const int c = int(blockIdx.y * blockDim.x + threadIdx.x);
-    if (c >= C) return;
-    float sum = 0;
-    for (int i = j.begin; i < j.end; i++) sum += part[int64_t(i) * C + c];
-    D& to = dst[j.destination][c];
-    to = from_float<D>(to_float(to) + sum);
+    const float sum = sum_of_parts(part + int64_t(j.begin) * C, j.end - j.begin, C, c);
+    if (threadIdx.y == 0 && c < C) {
+        D& to = dst[j.destination][c];
+        to = from_float<D>(to_float(to) + sum);
+    }
 }
 
 // ---- launchers ----
@@ -119,26 +130,33 @@ RowGroups group_rows(const int* destination, int n) {
             r.groups.push_back({d, b, std::min(b + GROUP_ROWS, end), r.parts++});
         r.joins.push_back({d, first, r.parts});
     }
+    // The long ones begin first, that none of them ends alone.
+    std::stable_partition(r.groups.begin(), r.groups.end(),
+                          [](const RowGroups::Group& g) { return g.part >= 0; });
     return r;
 }
 
 void add_rows(const Context& ctx, Tensor dst, Tensor src, const DeviceRowGroups& g) {
     CHECK(dst.cols == src.cols, "rows of %lld added to rows of %lld", (long long)src.cols,
           (long long)dst.cols);
-    const int C = int(src.cols), threads = threads_for(C, 256);
+    const int C = int(src.cols);
     if (g.n_groups == 0) return;
     float* part = ctx.workspace.take<float>(size_t(g.parts) * size_t(C));
     with_type(dst.dtype, "dst", [&](auto d) {
         using D = decltype(d);
         with_type(src.dtype, "src", [&](auto s) {
             using S = decltype(s);
-            launch(add_groups_kernel<D, S>, dim3(unsigned(g.n_groups), unsigned(ceil_div(C, threads))),
-                   threads, 0, ctx.stream, device_rows<D>(dst), part, device_rows<const S>(src), g.order,
-                   g.groups, C);
+            constexpr int PACK = std::min(FULL_PACK<D>, FULL_PACK<S>);
+            const bool packed = packs(dst) && packs(src);
+            const int n_packs = C / (packed ? PACK : 1), blocks = ceil_div(n_packs, 256);
+            launch(packed ? add_groups_kernel<D, S, PACK> : add_groups_kernel<D, S, 1>,
+                   dim3(unsigned(g.n_groups), unsigned(blocks)), threads_for(ceil_div(n_packs, blocks), 256),
+                   0, ctx.stream, device_rows<D>(dst), part, device_rows<const S>(src), g.order, g.groups, C);
         });
         if (g.n_joins)
-            launch(join_groups_kernel<D>, dim3(unsigned(g.n_joins), unsigned(ceil_div(C, threads))), threads,
-                   0, ctx.stream, device_rows<D>(dst), static_cast<const float*>(part), g.joins, C);
+            launch(join_groups_kernel<D>, dim3(unsigned(g.n_joins), unsigned(ceil_div(C, WARP))),
+                   dim3(WARP, PART_LANES), 0, ctx.stream, device_rows<D>(dst),
+                   static_cast<const float*>(part), g.joins, C);
     });
 }
 

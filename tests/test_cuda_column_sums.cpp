@@ -28,19 +28,19 @@ INSTANTIATE_TEST_SUITE_P(Ragged, CudaColumnSums, RAGGED);
 
 // Small integers: every order of additions gives the same.
 TEST(CudaColumnSums, OfManyRows) {
-    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(size_t(1) << 20);
-    const int N = 70;
-    for (const int T : {15, 16, 17, 2048, 2049, 5000}) {
-        std::vector<float> values;
-        for (const int x : random_ints(size_t(T * N), 9, uint32_t(T))) values.push_back(float(x - 3));
-        const DeviceMatrix d(*ops, T, N, DType::F32, values),
-            x(*ops, T, 1, DType::F32, std::vector<float>(size_t(T)));
-        DeviceMatrix db(*ops, 1, N, DType::F32, std::vector<float>(N, 5));
-        const DeviceMatrix w(*ops, N, 1, DType::F32, std::vector<float>(N));
-        ops->linear_backward({}, {}, db, d, x, w);
-        std::vector<double> want(N, 5);
-        for (int t = 0; t < T; t++)
-            for (int n = 0; n < N; n++) want[size_t(n)] += double(values[size_t(t * N + n)]);
-        EXPECT_EQ(db.read(), want) << T << " rows";
-    }
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(size_t(4) << 20);
+    for (const auto& [dtype, N] : {std::pair(DType::F32, 70), {DType::F32, 136}, {DType::BF16, 272}})
+        for (const int T : {15, 16, 17, 2048, 2049, 5000}) {
+            std::vector<float> values;
+            for (const int x : random_ints(size_t(T * N), 9, uint32_t(T))) values.push_back(float(x - 3));
+            const DeviceMatrix d(*ops, T, N, dtype, values),
+                x(*ops, T, 1, dtype, std::vector<float>(size_t(T)));
+            DeviceMatrix db(*ops, 1, N, DType::F32, std::vector<float>(size_t(N), 5));
+            const DeviceMatrix w(*ops, N, 1, dtype, std::vector<float>(size_t(N)));
+            ops->linear_backward({}, {}, db, d, x, w);
+            std::vector<double> want(size_t(N), 5);
+            for (int t = 0; t < T; t++)
+                for (int n = 0; n < N; n++) want[size_t(n)] += double(values[size_t(t * N + n)]);
+            EXPECT_EQ(db.read(), want) << T << " rows of " << name_of(dtype);
+        }
 }

@@ -3,66 +3,10 @@
 // after the references' scalar
 #include "kernels/adamw.h"
 #include "kernels/cuda_kernels.h"
-#include "kernels/embedding.h"
-#include "kernels/rmsnorm.h"
-#include "kernels/rope.h"
 #include "kernels/rows.h"
 #include "kernels/swiglu.h"
 
 class CudaOpsTest : public CudaShapes {};
-
-TEST_P(CudaOpsTest, Rmsnorm) {
-    DeviceMatrix x = random(T, C, 1, 2, 0.5), w = random_vector(C, 2, 0.3, 1), d = random(T, C, 3);
-    DeviceMatrix dx = random(T, C, 4), dw = gradient_vector(C, 5), out(*ops, T, C, dtype, gap),
-                 rstd = statistic(T);
-    const Expected want(dtype, [&]<class X>(X) {
-        std::vector<X> o(size_t(T * C)), r(static_cast<size_t>(T)), gx = dx.values<X>(), gw = dw.values<X>();
-        const auto xs = x.values<X>(), ws = w.values<X>(), ds = d.values<X>();
-        ref::rmsnorm_forward<X>(rows(o, C), r.data(), rows(xs, C), ws.data(), T, C, 1e-6);
-        ref::rmsnorm_backward<X>(rows(gx, C), gw.data(), rows(ds, C), r.data(), rows(xs, C), ws.data(), T, C);
-        return Vectors<X>{o, r, gx, gw};
-    });
-    ops->rmsnorm_forward(out, rstd, x, w, 1e-6f);
-    ops->rmsnorm_backward(dx, dw, d, rstd, x, w);
-    want.check(out, 0, "out");
-    want.check(rstd, 1, "rstd", false);
-    want.check(dx, 2, "dinp");
-    want.check(dw, 3, "dweight", false);
-}
-
-TEST_P(CudaOpsTest, HeadNormAndRope) {
-    const int heads = 3, HD = std::min(C / 2 * 2, 256), POSITIONS = 9, CQ = heads * HD;
-    if (HD == 0) GTEST_SKIP() << "no head is of that size";
-    const std::vector<int> position = random_ints(size_t(T), POSITIONS, 6);
-    const DeviceInts device_position(*ops, position);
-    const DeviceMatrix rope(*ops, POSITIONS, HD, DType::F32, random_floats(size_t(POSITIONS * HD), 7));
-    for (const bool norm : {true, false}) {
-        DeviceMatrix x = random(T, CQ, 1, 2), w = random_vector(HD, 2, 0.3, 1), d = random(T, CQ, 3);
-        DeviceMatrix out(*ops, T, CQ, dtype, gap), dx(*ops, T, CQ, dtype, gap),
-            rstd(*ops, T, heads, DType::F32);
-        DeviceMatrix dw = gradient_vector(HD, 5);
-        const Tensor weight = norm ? Tensor(w) : Tensor{}, saved = norm ? Tensor(rstd) : Tensor{};
-        const Expected want(dtype, [&]<class X>(X) {
-            std::vector<X> o(size_t(T * CQ)), r(size_t(T * heads)), gx(size_t(T * CQ)), gw = dw.values<X>();
-            const auto xs = x.values<X>(), ws = w.values<X>(), ds = d.values<X>(), table = rope.values<X>();
-            ref::head_norm_rope_forward<X>(rows(o, CQ), rows(r, heads), rows(xs, CQ),
-                                           norm ? ws.data() : nullptr, position.data(), rows(table, HD), T,
-                                           heads, HD, 1e-6);
-            ref::head_norm_rope_backward<X>(rows(gx, CQ), gw.data(), rows(ds, CQ), rows(r, heads),
-                                            rows(xs, CQ), norm ? ws.data() : nullptr, position.data(),
-                                            rows(table, HD), T, heads, HD);
-            return Vectors<X>{o, r, gx, gw};
-        });
-        ops->head_norm_rope_forward(out, saved, x, weight, device_position, rope, heads, 1e-6f);
-        ops->head_norm_rope_backward(dx, norm ? Tensor(dw) : Tensor{}, d, saved, x, weight, device_position,
-                                     rope, heads);
-        want.check(out, 0, "out");
-        want.check(dx, 2, "dinp");
-        if (!norm) continue;
-        want.check(rstd, 1, "rstd", false);
-        want.check(dw, 3, "dweight", false);
-    }
-}
 
 TEST_P(CudaOpsTest, Swiglu) {
     DeviceMatrix gate_up = random(T, 2 * C, 1, 2), d = random(T, C, 2), out(*ops, T, C, dtype, gap),
@@ -78,27 +22,6 @@ TEST_P(CudaOpsTest, Swiglu) {
     ops->swiglu_backward(dgate_up, d, gate_up);
     want.check(out, 0, "out");
     want.check(dgate_up, 1, "dgate_up");
-}
-
-TEST_P(CudaOpsTest, Embedding) {
-    const int V = 7;
-    std::vector<int> token = random_ints(size_t(T), V, 1);
-    for (int t = 0; t < T; t++)
-        if (t % 3) token[size_t(t)] = V - 1;  // the mask token: many rows of one id
-    const DeviceInts device_token(*ops, token);
-    DeviceMatrix w = random(V, C, 2), d = random(T, C, 3), out(*ops, T, C, dtype, gap),
-                 dw = gradient(V, C, 4);
-    const Expected want(dtype, [&]<class X>(X) {
-        std::vector<X> o(size_t(T * C)), gw = dw.values<X>();
-        const auto ws = w.values<X>(), ds = d.values<X>();
-        ref::embedding_forward<X>(rows(o, C), token.data(), rows(ws, C), T, C);
-        ref::embedding_backward<X>(rows(gw, C), rows(ds, C), token.data(), T, C);
-        return Vectors<X>{o, gw};
-    });
-    ops->embedding_forward(out, device_token, w);
-    ops->embedding_backward(dw, d, device_token);
-    want.check(out, 0, "out");
-    want.check(dw, 1, "dweight", false);
 }
 
 TEST_P(CudaOpsTest, GatherAndScatter) {

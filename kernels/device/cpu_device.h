@@ -234,6 +234,7 @@ inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v)
 // ---- numbers
 using std::max;
 using std::min;
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline unsigned __float_as_uint(float f) {
     unsigned u;
     memcpy(&u, &f, 4);

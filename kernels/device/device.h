@@ -92,6 +92,14 @@ __device__ inline T warp_sum(T v) {
     for (int o = WARP / 2; o > 0; o /= 2) v += __shfl_xor_sync(FULL_WARP, v, o);
     return v;
 }
+// Over groups of n neighbouring lanes, n a power of two, the same bits in every lane of a group.
+__device__ inline float group_sum(float v, int n) {
+    for (int o = WARP / 2; o > 0; o /= 2) {
+        const float other = __shfl_xor_sync(FULL_WARP, v, o);
+        if (o < n) v += other;
+    }
+    return v;
+}
 __device__ inline float warp_max(float v) {
     for (int o = WARP / 2; o > 0; o /= 2) v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, o));
     return v;
