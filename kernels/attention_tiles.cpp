@@ -85,6 +85,10 @@ AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_
             r.pieces.push_back({q, v, std::min(v + split, tile.end_visit), r.parts++});
         r.joins.back().end_part = r.parts;
     }
+    std::stable_sort(r.pieces.begin(), r.pieces.end(),
+                     [](const AttentionTiles::Piece& a, const AttentionTiles::Piece& b) {
+                         return a.end_visit - a.first_visit > b.end_visit - b.first_visit;
+                     });
     r.first_query.push_back(0);
     for (const auto& queries : by_key) {
         r.queries.insert(r.queries.end(), queries.begin(), queries.end());

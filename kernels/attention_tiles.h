@@ -34,7 +34,7 @@ struct AttentionTiles {
     std::vector<Visit> keys;       // of all query tiles, tile = key tile
     std::vector<int> first_query;  // (key tiles + 1) into `queries`
     std::vector<Visit> queries;    // of all key tiles, tile = query tile
-    std::vector<Piece> pieces;
+    std::vector<Piece> pieces;     // the most visits first, so that no block that starts late works long
     std::vector<Join> joins;
     int parts = 0;
     int n_key_tiles() const { return int(first_query.size()) - 1; }

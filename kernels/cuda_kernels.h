@@ -173,6 +173,11 @@ bool attention_on_tensor_cores(const Attention&, std::initializer_list<Tensor> r
 // Tokens of a query tile of 16 * warps rows, each row one head of a group.
 inline int tile_tokens(const Attention& a, int warps) { return 16 * warps / a.group(); }
 void attention_forward_tiles(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);
+// The same on Hopper's wgmma, over tiles of WGMMA_WARPS that are not split; `attention_on_wgmma`: whether this device, and
+// what attention_on_tensor_cores takes, allow it.
+constexpr int WGMMA_WARPS = 8;
+bool attention_on_wgmma(const Attention&);
+void attention_forward_wgmma(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);
 void attention_backward_tiles(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
                               Tensor lse, const Attention&, const DeviceTiles&);
 // Any type, head size and alignment, a warp per row or slot: fp32 mode, and the odd shape.

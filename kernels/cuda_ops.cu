@@ -155,7 +155,9 @@ class CudaOps : public Ops {
         if (recorded_attention_ &&
             (recorded_attention_->empty() || recorded_attention_->back().see.data != see.data))
             recorded_attention_->push_back(a);
-        cuda::attention_forward_tiles(context(), out, lse, a, forward_tiles(a));
+        const cuda::DeviceTiles tiles = forward_tiles(a);
+        (tiles.warps == cuda::WGMMA_WARPS ? cuda::attention_forward_wgmma : cuda::attention_forward_tiles)(
+            context(), out, lse, a, tiles);
     }
     void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
                             Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads,
@@ -254,13 +256,24 @@ class CudaOps : public Ops {
     }
 
   private:
-    // Tiles of 4 warps; where the average one would not fill one of them (decoding), of 1. Their keys are split into as many
+    // Whether the average tile has half of its rows.
+    static bool fill_half(const cuda::Attention& a, const cuda::DeviceTiles& tiles) {
+        return 2 * a.q.rows * a.group() >= int64_t(tiles.n_query_tiles) * 16 * tiles.warps;
+    }
+    // Where the device has wgmma, tiles of WGMMA_WARPS, if half of their rows are filled and there are enough for
+    // half of the multiprocessors.
+    // Otherwise tiles of 4 warps; where the average one would not fill one of them (decoding), of 1. Their keys are split into as many
     // pieces as give every multiprocessor work, fewer where the partial results would not fit in half of the workspace.
     cuda::DeviceTiles forward_tiles(const cuda::Attention& a) {
         const int n_slots = int(a.k.rows), wanted = BLOCKS_PER_PROCESSOR * processors_;
         int warps = 4, split = 0;
         cuda::DeviceTiles tiles =
             indices_.attention_tiles(a.see, n_slots, cuda::tile_tokens(a, warps), warps, 0);
+        if (cuda::attention_on_wgmma(a) && fill_half(a, tiles)) {
+            const cuda::DeviceTiles larger = indices_.attention_tiles(
+                a.see, n_slots, cuda::tile_tokens(a, cuda::WGMMA_WARPS), cuda::WGMMA_WARPS, 0);
+            if (fill_half(a, larger) && 2 * larger.n_query_tiles * a.kv_heads >= processors_) return larger;
+        }
         if (a.q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16) {
             warps = 1, split = MOST_SPLIT;
         } else if (tiles.n_query_tiles * a.kv_heads < wanted) {

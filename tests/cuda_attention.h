@@ -1,5 +1,7 @@
 // cuda_attention.h -- span attention on CUDA, forward and backward, on random spans beside the reference.
 #pragma once
+#include <functional>
+
 #include "tests/cuda_testing.h"
 // after the references' scalar
 #include "tests/attention_reference.h"
@@ -9,7 +11,8 @@ struct CudaAttentionCase {
     DType dtype;
     AttentionShape shape;
     int gap;
-    int written_gap = -1;  // of the outputs, where it is not that of the inputs
+    int written_gap = -1;   // of the outputs, where it is not that of the inputs
+    double key_growth = 0;  // keys of slot s are 1 + s * key_growth times as large, and so are the scores
 };
 inline void PrintTo(const CudaAttentionCase& c, std::ostream* out) { *out << c.name; }
 inline std::string case_name(const testing::TestParamInfo<CudaAttentionCase>& info) {
@@ -32,20 +35,26 @@ inline void expect_lse(const DeviceMatrix& lse, const std::vector<double>& exact
     }
 }
 
+// Ops::attention_forward, or another way to it.
+using CudaAttentionForward = std::function<void(Ops&, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                                Tensor see, int heads, int kv_heads)>;
+
 // Twice, for the same bits every time.
-inline void check_cuda_attention(const CudaAttentionCase& c, bool backward) {
+inline void check_cuda_attention(const CudaAttentionCase& c, bool backward,
+                                 const CudaAttentionForward& forward = &Ops::attention_forward) {
     const auto [T, S, NH, NKV, HD, block] = c.shape;
     const int CQ = NH * HD, CK = NKV * HD;
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
     const std::vector<AttentionSpans> see = random_spans(c.shape, uint64_t(T * 31 + S));
     const DeviceInts device_see(*ops, as_ints(see), SPAN_INTS);
-    const auto random = [&](int rows, int cols, uint32_t seed, double scale) {
-        return DeviceMatrix(*ops, rows, cols, c.dtype, random_floats(size_t(rows * cols), seed, scale),
-                            c.gap);
+    const auto random = [&](int rows, int cols, uint32_t seed, double scale, double growth = 0) {
+        std::vector<float> values = random_floats(size_t(rows * cols), seed, scale);
+        for (int i = 0; i < rows * cols; i++) values[size_t(i)] *= float(1 + i / cols * growth);
+        return DeviceMatrix(*ops, rows, cols, c.dtype, values, c.gap);
     };
     const int written = c.written_gap < 0 ? c.gap : c.written_gap;
-    const DeviceMatrix q = random(T, CQ, 1, 2), k = random(S, CK, 2, 1), v = random(S, CK, 3, 1),
-                       d = random(T, CQ, 4, 1);
+    const DeviceMatrix q = random(T, CQ, 1, 2), k = random(S, CK, 2, 1, c.key_growth),
+                       v = random(S, CK, 3, 1), d = random(T, CQ, 4, 1);
     const Expected want(c.dtype, [&]<class X>(X) {
         return attention_reference<X>(c.shape, see, q.values<X>(), k.values<X>(), v.values<X>(),
                                       d.values<X>());
@@ -56,7 +65,7 @@ inline void check_cuda_attention(const CudaAttentionCase& c, bool backward) {
             sums(*ops, T, NH, DType::F32);
         DeviceMatrix dq(*ops, T, CQ, c.dtype, written), dk(*ops, S, CK, c.dtype, written),
             dv(*ops, S, CK, c.dtype, written);
-        ops->attention_forward(out, lse, q, k, v, device_see, NH, NKV);
+        forward(*ops, out, lse, q, k, v, device_see, NH, NKV);
         want.check(out, ATT_OUT, "out");
         expect_lse(lse, want.exact(ATT_LSE));
         std::vector<double> all = out.read();

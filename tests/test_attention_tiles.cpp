@@ -61,7 +61,10 @@ void expect_tiles_match(const std::vector<AttentionSpans>& see, int n_slots, int
     // pieces and joins
     std::vector<int> covered(tiles.keys.size());
     std::set<int> parts;
+    int most = n_slots;
     for (const auto& piece : tiles.pieces) {
+        EXPECT_LE(piece.end_visit - piece.first_visit, most) << "the longest first";
+        most = piece.end_visit - piece.first_visit;
         if (split) {
             EXPECT_LE(piece.end_visit - piece.first_visit, split);
         }

@@ -14,7 +14,8 @@ INSTANTIATE_TEST_SUITE_P(
                     CudaAttentionCase{"many_tiles", DType::BF16, {260, 65, 4, 4, 32, 64}, 0},
                     CudaAttentionCase{"group_of_three", DType::BF16, {30, 193, 6, 2, 32, 7}, 0},
                     CudaAttentionCase{"head_64", DType::BF16, {33, 129, 2, 1, 64, 16}, 0},
-                    CudaAttentionCase{"head_128", DType::BF16, {18, 100, 2, 1, 128, 9}, 0}),
+                    CudaAttentionCase{"head_128", DType::BF16, {18, 100, 2, 1, 128, 9}, 0},
+                    CudaAttentionCase{"full_tiles_of_128", DType::BF16, {200, 150, 2, 1, 64, 200}, 0}),
     case_name);
 
 // Sequences of 1 to 64 rows over long contexts, at every head size, query heads packed by group.
