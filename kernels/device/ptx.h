@@ -159,14 +159,3 @@ __device__ inline uint32_t pack_bf16(float lo, float hi) {
     return uint32_t(bf16(lo).bits) | uint32_t(bf16(hi).bits) << 16;
 #endif
 }
-
-// 2^x to two units in the last place, in one instruction; results below 2^-126 are 0.
-__device__ inline float exp2_approx(float x) {
-#ifdef __CUDACC__
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-#else
-    return exp2f(x);
-#endif
-}
