@@ -152,9 +152,11 @@ struct DeviceTiles {
     const AttentionTiles::QueryTile* query_tiles;
     const AttentionTiles::Visit *keys, *queries;
     const int* first_query;
+    const AttentionTiles::KeyPair* key_pairs;
+    const AttentionTiles::PairVisit* pair_visits;
     const AttentionTiles::Piece* pieces;
     const AttentionTiles::Join* joins;
-    int n_query_tiles, n_key_tiles, n_pieces, n_joins, parts;
+    int n_query_tiles, n_key_tiles, n_key_pairs, n_pieces, n_joins, parts;
     int n_visits;  // of key tiles by query tiles, rounded up
     int warps;     // of a forward block: 16 rows each
     bool operator==(const DeviceTiles&) const = default;
