@@ -131,6 +131,17 @@ __device__ inline void warpgroup_fence([[maybe_unused]] float (&d)[NT][4]) {
         for (int r = 0; r < 4; r++) asm volatile("" : "+f"(d[j][r])::"memory");
 #endif
 }
+// The same, where the next product overwrites d: what it held is no input of the products, so that the compiler
+// can tell who defines it.
+template <int NT>
+__device__ inline void warpgroup_forget([[maybe_unused]] float (&d)[NT][4]) {
+#ifdef __CUDACC__
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) asm volatile("" : "=f"(d[j][r])::"memory");
+#endif
+}
 template <int K16>
 __device__ inline void warpgroup_fence([[maybe_unused]] uint32_t (&a)[K16][4]) {
 #ifdef __CUDACC__
