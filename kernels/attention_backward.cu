@@ -20,13 +20,6 @@ constexpr int HALF = 32;  // of a tile that is gone over, taken at a time: more 
 
 // ---- kernels ----
 
-struct BackwardArguments {
-    TileArguments in;
-    DeviceRows<bf16> dq, dk, dv;
-    DeviceRows<const float> row_sums, lse;
-    DeviceRows<const bf16> dout;
-};
-
 template <int HD>
 __global__ void __launch_bounds__(THREADS) attention_dq_tiles_kernel(BackwardArguments arg) {
     DYNAMIC_SHARED(bf16, smem);
@@ -171,13 +164,8 @@ static void launch_backward(const Context& ctx, const BackwardArguments& arg, in
 void attention_backward_tiles(const Context& ctx, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums,
                               Tensor dout, Tensor lse, const Attention& a, const DeviceTiles& tiles) {
     CHECK(tiles.warps == 4, "attention backward over tiles of %d warps", tiles.warps);
-    const BackwardArguments arg{.in = tile_arguments(a, tiles),
-                                .dq = device_rows<bf16>(dq),
-                                .dk = device_rows<bf16>(dk),
-                                .dv = device_rows<bf16>(dv),
-                                .row_sums = device_rows<const float>(row_sums),
-                                .lse = device_rows<const float>(lse),
-                                .dout = device_rows<const bf16>(dout)};
+    const BackwardArguments arg =
+        backward_arguments(dq, dk, dv, row_sums, dout, lse, tile_arguments(a, tiles));
     switch (a.HD()) {
         case 32: return launch_backward<32>(ctx, arg, a.kv_heads);
         case 64: return launch_backward<64>(ctx, arg, a.kv_heads);

@@ -32,6 +32,24 @@ inline TileArguments tile_arguments(const Attention& a, const DeviceTiles& tiles
             .scale = 1.0f / sqrtf(float(a.HD()))};
 }
 
+// And what those of the backward pass read and write beside.
+struct BackwardArguments {
+    TileArguments in;
+    DeviceRows<bf16> dq, dk, dv;
+    DeviceRows<const float> row_sums, lse;
+    DeviceRows<const bf16> dout;
+};
+inline BackwardArguments backward_arguments(Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
+                                            Tensor lse, const TileArguments& in) {
+    return {.in = in,
+            .dq = device_rows<bf16>(dq),
+            .dk = device_rows<bf16>(dk),
+            .dv = device_rows<bf16>(dv),
+            .row_sums = device_rows<const float>(row_sums),
+            .lse = device_rows<const float>(lse),
+            .dout = device_rows<const bf16>(dout)};
+}
+
 // Element offset of (row, col) in a tile; col in the middle of a chunk keeps its place there.
 template <int HD>
 __device__ inline int swizzle(int row, int col) {

@@ -1,6 +1,7 @@
 #include "kernels/attention_tiles.h"
 
 #include <algorithm>
+#include <climits>
 
 #include "utils/error.h"
 
@@ -57,6 +58,28 @@ static std::vector<AttentionTiles::Visit> visits_of(std::span<const AttentionSpa
     return visits;
 }
 
+// The visits of key tiles 2 pair and 2 pair + 1 as one list, ascending by query tile.
+static void add_pair(AttentionTiles& r, int pair) {
+    const int tiles[2] = {2 * pair, std::min(2 * pair + 1, r.n_key_tiles())},
+              first = int(r.pair_visits.size());
+    int at[2], end[2];
+    for (int i = 0; i < 2; i++) {
+        at[i] = r.first_query[size_t(tiles[i])];
+        end[i] = r.first_query[size_t(std::min(tiles[i] + 1, r.n_key_tiles()))];
+    }
+    while (at[0] < end[0] || at[1] < end[1]) {
+        int query = INT_MAX, full = 1;
+        for (int i = 0; i < 2; i++)
+            if (at[i] < end[i]) query = std::min(query, r.queries[size_t(at[i])].tile);
+        for (int i = 0; i < 2; i++)
+            full &= at[i] < end[i] && r.queries[size_t(at[i])].tile == query ? r.queries[size_t(at[i]++)].full
+                                                                             : 0;
+        const AttentionTiles::QueryTile& tile = r.query_tiles[size_t(query)];
+        r.pair_visits.push_back({tile.begin, tile.end, full});
+    }
+    r.key_pairs.push_back({pair, first, int(r.pair_visits.size())});
+}
+
 AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_slots, int tile_tokens,
                                      int split) {
     AttentionTiles r;
@@ -85,14 +108,17 @@ AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_
             r.pieces.push_back({q, v, std::min(v + split, tile.end_visit), r.parts++});
         r.joins.back().end_part = r.parts;
     }
-    std::stable_sort(r.pieces.begin(), r.pieces.end(),
-                     [](const AttentionTiles::Piece& a, const AttentionTiles::Piece& b) {
-                         return a.end_visit - a.first_visit > b.end_visit - b.first_visit;
-                     });
+    const auto more_visits = [](const auto& a, const auto& b) {
+        return a.end_visit - a.first_visit > b.end_visit - b.first_visit;
+    };
+    std::stable_sort(r.pieces.begin(), r.pieces.end(), more_visits);
     r.first_query.push_back(0);
     for (const auto& queries : by_key) {
         r.queries.insert(r.queries.end(), queries.begin(), queries.end());
         r.first_query.push_back(int(r.queries.size()));
     }
+    if (split) return r;  // pieces are the forward pass's
+    for (int pair = 0; pair < (r.n_key_tiles() + 1) / 2; pair++) add_pair(r, pair);
+    std::stable_sort(r.key_pairs.begin(), r.key_pairs.end(), more_visits);
     return r;
 }

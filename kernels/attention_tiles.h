@@ -4,7 +4,7 @@
 // Slots are cut into key tiles of KEY_TILE at multiples of KEY_TILE; tokens, in order, into query tiles of at
 // most tile_tokens, and sooner where a token sees less than half of what the tile's first token sees (another
 // sequence of a decoding batch). A query tile lists the key tiles that any of its tokens sees; a key tile
-// lists its query tiles, in order, for a backward pass without atomics.
+// lists its query tiles, in order, for a backward pass without atomics, and so does a pair of key tiles.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -23,6 +23,14 @@ struct AttentionTiles {
         int begin, end;              // tokens
         int first_visit, end_visit;  // of `keys`
     };
+    struct KeyPair {  // key tiles 2 pair and, where there is one, 2 pair + 1
+        int pair;
+        int first_visit, end_visit;  // of `pair_visits`
+    };
+    struct PairVisit {   // of a pair of key tiles by a query tile
+        int begin, end;  // the query tile's tokens
+        int full;        // every one of them sees every slot of both
+    };
     struct Piece {  // of a query tile's visits, the work of one block
         int query_tile, first_visit, end_visit;
         int part;  // where its result goes among the partial results; -1: the tile is not split
@@ -31,10 +39,12 @@ struct AttentionTiles {
         int query_tile, first_part, end_part;
     };
     std::vector<QueryTile> query_tiles;
-    std::vector<Visit> keys;       // of all query tiles, tile = key tile
-    std::vector<int> first_query;  // (key tiles + 1) into `queries`
-    std::vector<Visit> queries;    // of all key tiles, tile = query tile
-    std::vector<Piece> pieces;     // the most visits first, so that no block that starts late works long
+    std::vector<Visit> keys;         // of all query tiles, tile = key tile
+    std::vector<int> first_query;    // (key tiles + 1) into `queries`
+    std::vector<Visit> queries;      // of all key tiles, tile = query tile
+    std::vector<KeyPair> key_pairs;  // without a split alone; the most visits first, as of pieces
+    std::vector<PairVisit> pair_visits;
+    std::vector<Piece> pieces;  // the most visits first, so that no block that starts late works long
     std::vector<Join> joins;
     int parts = 0;
     int n_key_tiles() const { return int(first_query.size()) - 1; }

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
     DYNAMIC_SHARED_TILES(bf16, q_smem);
     constexpr int KEYS = KEY_TILE * HD;
     bf16* stages = q_smem + ROWS * HD;
-    const int thread = int(threadIdx.x), lane = thread % WARP, warp = thread / WARP;
+    const int thread = int(threadIdx.x), lane = thread % WARP, warp = thread / WARP, warpgroup = warp / 4;
     const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
     const AttentionTiles::Piece piece = arg.in.tiles.pieces[int(blockIdx.x) / arg.in.kv_heads];
     const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[piece.query_tile];
@@ -147,13 +147,15 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         copy(visit + AHEAD);
         wgmma_wait<1>();
         warpgroup_fence(s);
-        probabilities(next);
+        // The other warpgroup may go on to visit + 1: this one's copies of visit + 2 have arrived, and it is done with
+        // visit - 1, whose stage the next copy overwrites.
         cp_async_wait<AHEAD - 2>();
         fence_proxy_async();
-        // Everybody's copies of visit + 2 have arrived; everybody is done with visit - 1, whose stage the next copy
-        // overwrites. It is always the first barrier, but the compiler does not know that sums of exponentials are not
-        // negative: it has to compute them before it waits, where otherwise it would do so after the wait.
-        named_barrier_sync(1 + int(l[0] + l[1] < 0), THREADS);
+        named_barrier_arrive(1 + warpgroup * 2 + visit % 2, THREADS);
+        probabilities(next);
+        // Likewise the other one's. Sums of exponentials are never negative, but the compiler does not know that: for
+        // the barrier's number it has to compute them before the waits, where otherwise it would do so after them.
+        named_barrier_sync(1 + (1 - warpgroup) * 2 + visit % 2 + int(l[0] + l[1] < 0), THREADS);
         wgmma_wait<0>();
         warpgroup_fence(o);
         warpgroup_fence(p);

@@ -61,16 +61,19 @@ __device__ inline void load_rows_as_a(uint32_t (&a)[HD / 16][4], const bf16* til
 template <int HD, int ROWS, int NT>
 __device__ inline void issue_rows_product(float (&d)[NT][4], const uint32_t (&a)[HD / 16][4],
                                           const bf16* tile, int row0) {
+    const uint64_t b = k_major_descriptor<ROWS>(tile, row0, 0);
 #pragma unroll
-    for (int k = 0; k < HD / 16; k++) wgmma(d, a[k], k_major_descriptor<ROWS>(tile, row0, k * 16), k > 0);
+    for (int k = 0; k < HD / 16; k++)  // 16 columns further, or to the next panel of 64
+        wgmma(d, a[k], further(b, k / 4 * ROWS * 128 + k % 4 * 32), k > 0);
 }
 // Issues d (64, HD) += P (64, 16 K16) times the rows from row0 on of a tile of ROWS rows, P in registers.
 template <int HD, int ROWS, int K16>
 __device__ inline void issue_columns_product(float (&d)[HD / 8][4], const uint32_t (&p)[K16][4],
                                              const bf16* tile, int row0) {
+    const uint64_t b = mn_major_descriptor<ROWS>(tile, row0, 0);
 #pragma unroll
-    for (int k = 0; k < K16; k++)
-        wgmma<Major::MN>(d, p[k], mn_major_descriptor<ROWS>(tile, row0 + k * 16, 0), true);
+    for (int k = 0; k < K16; k++)  // 16 rows further
+        wgmma<Major::MN>(d, p[k], further(b, k * 16 * 128), true);
 }
 
 }  // namespace cuda

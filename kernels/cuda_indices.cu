@@ -110,16 +110,20 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
     Block block;
     const size_t query_tiles = block.add(host.query_tiles), keys = block.add(host.keys),
                  queries = block.add(host.queries), first_query = block.add(host.first_query),
+                 key_pairs = block.add(host.key_pairs), pair_visits = block.add(host.pair_visits),
                  pieces = block.add(host.pieces), joins = block.add(host.joins);
     const char* at = block.upload(tiles.buffer, transfers_);
     tiles.device = {.query_tiles = reinterpret_cast<const AttentionTiles::QueryTile*>(at + query_tiles),
                     .keys = reinterpret_cast<const AttentionTiles::Visit*>(at + keys),
                     .queries = reinterpret_cast<const AttentionTiles::Visit*>(at + queries),
                     .first_query = reinterpret_cast<const int*>(at + first_query),
+                    .key_pairs = reinterpret_cast<const AttentionTiles::KeyPair*>(at + key_pairs),
+                    .pair_visits = reinterpret_cast<const AttentionTiles::PairVisit*>(at + pair_visits),
                     .pieces = reinterpret_cast<const AttentionTiles::Piece*>(at + pieces),
                     .joins = reinterpret_cast<const AttentionTiles::Join*>(at + joins),
                     .n_query_tiles = int(host.query_tiles.size()),
                     .n_key_tiles = host.n_key_tiles(),
+                    .n_key_pairs = int(host.key_pairs.size()),
                     .n_pieces = int(host.pieces.size()),
                     .n_joins = int(host.joins.size()),
                     .parts = host.parts,

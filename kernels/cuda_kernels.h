@@ -152,9 +152,11 @@ struct DeviceTiles {
     const AttentionTiles::QueryTile* query_tiles;
     const AttentionTiles::Visit *keys, *queries;
     const int* first_query;
+    const AttentionTiles::KeyPair* key_pairs;
+    const AttentionTiles::PairVisit* pair_visits;
     const AttentionTiles::Piece* pieces;
     const AttentionTiles::Join* joins;
-    int n_query_tiles, n_key_tiles, n_pieces, n_joins, parts;
+    int n_query_tiles, n_key_tiles, n_key_pairs, n_pieces, n_joins, parts;
     int n_visits;  // of key tiles by query tiles, rounded up
     int warps;     // of a forward block: 16 rows each
     bool operator==(const DeviceTiles&) const = default;
@@ -180,6 +182,12 @@ bool attention_on_wgmma(const Attention&);
 void attention_forward_wgmma(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);
 void attention_backward_tiles(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
                               Tensor lse, const Attention&, const DeviceTiles&);
+// The same on Hopper's wgmma, where attention_backward_has_wgmma: a device that has it, a head size of 64 or 128, and enough query
+// rows for one of its tiles. dk and dv go over tiles of 4 warps, dq's blocks are tiles of 8; both are without pieces.
+bool attention_backward_has_wgmma(const Attention&);
+void attention_backward_wgmma(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
+                              Tensor lse, const Attention&, const DeviceTiles& of_4_warps,
+                              const DeviceTiles& of_8_warps);
 // Any type, head size and alignment, a warp per row or slot: fp32 mode, and the odd shape.
 void attention_forward_rows(const Context&, Tensor out, Tensor lse, const Attention&);
 void attention_backward_rows(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,

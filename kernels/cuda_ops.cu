@@ -169,12 +169,16 @@ class CudaOps : public Ops {
         }
         const cuda::Attention a{q, k, v, see, heads, kv_heads};
         cuda::attention_row_sums(context(), scratch, dout, out, heads);
-        if (cuda::attention_on_tensor_cores(a, {q, k, v, dout}, {dq, dk, dv}))
-            cuda::attention_backward_tiles(
-                context(), dq, dk, dv, scratch, dout, lse, a,
-                indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, 4), 4, 0));
+        if (!cuda::attention_on_tensor_cores(a, {q, k, v, dout}, {dq, dk, dv}))
+            return cuda::attention_backward_rows(context(), dq, dk, dv, scratch, dout, lse, a);
+        const auto tiles_of = [&](int warps) {
+            return indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, warps), warps, 0);
+        };
+        if (cuda::attention_backward_has_wgmma(a))
+            cuda::attention_backward_wgmma(context(), dq, dk, dv, scratch, dout, lse, a, tiles_of(4),
+                                           tiles_of(8));
         else
-            cuda::attention_backward_rows(context(), dq, dk, dv, scratch, dout, lse, a);
+            cuda::attention_backward_tiles(context(), dq, dk, dv, scratch, dout, lse, a, tiles_of(4));
     }
 
     // ---- MLP

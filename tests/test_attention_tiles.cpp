@@ -1,6 +1,8 @@
 // The lists of tiles against the dense mask they stand for.
 #include <gtest/gtest.h>
 
+#include <climits>
+#include <map>
 #include <set>
 
 #include "kernels/attention_tiles.h"
@@ -12,6 +14,30 @@ bool sees(const AttentionSpans& see, int slot) {
     for (int r = 0; r < 3; r++)
         if (slot >= see.begin[r] && slot < see.end[r]) return true;
     return false;
+}
+
+// Every pair of key tiles is there once, the most visits first; its list is its tiles' lists as one.
+void expect_pairs_match(const AttentionTiles& tiles) {
+    int most = INT_MAX;
+    std::set<int> once;
+    for (const auto& pair : tiles.key_pairs) {
+        EXPECT_LE(pair.end_visit - pair.first_visit, most);
+        most = pair.end_visit - pair.first_visit;
+        EXPECT_TRUE(once.insert(pair.pair).second);
+        std::map<int, int> full_tiles;  // of the query tiles that visit either
+        for (int key = 2 * pair.pair; key < std::min(2 * pair.pair + 2, tiles.n_key_tiles()); key++)
+            for (int v = tiles.first_query[size_t(key)]; v < tiles.first_query[size_t(key) + 1]; v++)
+                full_tiles[tiles.queries[size_t(v)].tile] += tiles.queries[size_t(v)].full;
+        ASSERT_EQ(size_t(pair.end_visit - pair.first_visit), full_tiles.size());
+        const AttentionTiles::PairVisit* visit = &tiles.pair_visits[size_t(pair.first_visit)];
+        for (const auto& [q, full] : full_tiles) {
+            EXPECT_EQ(visit->begin, tiles.query_tiles[size_t(q)].begin);
+            EXPECT_EQ(visit->end, tiles.query_tiles[size_t(q)].end);
+            EXPECT_EQ(visit->full, full == 2);
+            visit++;
+        }
+    }
+    EXPECT_EQ(int(once.size()), (tiles.n_key_tiles() + 1) / 2);
 }
 
 // Every visible (token, slot) is visited exactly once, by tiles and by pieces; `full` says the truth; nothing
@@ -58,6 +84,7 @@ void expect_tiles_match(const std::vector<AttentionSpans>& see, int n_slots, int
             }
         }
     EXPECT_EQ(pairs, tiles.keys.size());
+    if (split == 0) expect_pairs_match(tiles);
     // pieces and joins
     std::vector<int> covered(tiles.keys.size());
     std::set<int> parts;

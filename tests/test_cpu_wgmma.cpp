@@ -91,6 +91,12 @@ using CpuWgmmaDeathTest = CpuWgmma;
 __global__ void barriers(int id, int threads, int others) {
     named_barrier_sync(id, threadIdx.x < 32 ? threads : others);
 }
+__global__ void arrivals(int waiting) {
+    if (int(threadIdx.x) < waiting)
+        named_barrier_sync(1, 64);
+    else
+        named_barrier_arrive(1, 64);
+}
 
 }  // namespace
 
@@ -145,4 +151,9 @@ TEST_F(CpuWgmmaDeathTest, ReportsANamedBarrierThatCannotBe) {
     EXPECT_DEATH(launch(barriers, 1, 64, 0, nullptr, 1, 96, 96), "no whole number of the block's warps");
     EXPECT_DEATH(launch(barriers, 1, 64, 0, nullptr, 1, 64, 32), "disagree on how many");
     EXPECT_DEATH(launch(barriers, 1, 96, 0, nullptr, 1, 64, 64), "deadlock(.|\n)*wait in a named barrier");
+    launch(arrivals, 1, 64, 0, nullptr, 32);
+    EXPECT_DEATH(launch(arrivals, 1, 32, 0, nullptr, 0), "of no whole number of the block's warps");
+    EXPECT_DEATH(launch(arrivals, 1, 96, 0, nullptr, 0),
+                 "arrived at a named barrier that others never reached");
+    EXPECT_DEATH(launch(arrivals, 1, 96, 0, nullptr, 32), "arrived at a named barrier that others never");
 }

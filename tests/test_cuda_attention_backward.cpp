@@ -1,4 +1,5 @@
-// Span attention backward on tensor cores (attention_backward.cu) against the reference.
+// Span attention backward on tensor cores against the reference: attention_backward.cu, and from 128 query rows a
+// key/value head on, at head sizes 64 and 128, attention_backward_wgmma.cu where the device has it (the emulation does).
 #include "tests/cuda_attention.h"
 
 class CudaAttentionBackward : public testing::TestWithParam<CudaAttentionCase> {};
@@ -15,4 +16,19 @@ INSTANTIATE_TEST_SUITE_P(
                     CudaAttentionCase{"head_128", DType::BF16, {18, 100, 2, 1, 128, 9}, 0},
                     CudaAttentionCase{"after_split_decoding", DType::BF16, {12, 700, 4, 2, 32, 4}, 0},
                     CudaAttentionCase{"written_at_odd_addresses", DType::BF16, {9, 70, 2, 1, 32, 3}, 0, 1}),
+    case_name);
+
+INSTANTIATE_TEST_SUITE_P(
+    ManyRows, CudaAttentionBackward,
+    testing::Values(CudaAttentionCase{"group_of_one", DType::BF16, {150, 200, 2, 2, 64, 16}, 0},
+                    CudaAttentionCase{"group_of_two", DType::BF16, {66, 330, 4, 2, 128, 9}, 8},
+                    CudaAttentionCase{"group_of_four", DType::BF16, {33, 129, 4, 1, 128, 5}, 0},
+                    CudaAttentionCase{"group_of_seven", DType::BF16, {40, 257, 7, 1, 64, 6}, 0},
+                    CudaAttentionCase{"group_of_eight", DType::BF16, {45, 193, 8, 1, 64, 4}, 0},
+                    CudaAttentionCase{"group_of_sixteen", DType::BF16, {21, 65, 16, 1, 128, 3}, 0},
+                    CudaAttentionCase{"many_visits", DType::BF16, {290, 450, 1, 1, 64, 32}, 0},
+                    CudaAttentionCase{"tiles_that_see_nothing", DType::BF16, {420, 70, 1, 1, 64, 70}, 0},
+                    CudaAttentionCase{"slots_nobody_sees", DType::BF16, {130, 400, 1, 1, 64, 130}, 0},
+                    CudaAttentionCase{
+                        "head_128_at_odd_addresses", DType::BF16, {64, 70, 2, 1, 128, 3}, 0, 2}),
     case_name);

@@ -160,6 +160,26 @@ __global__ void named_barriers(int* out) {
     }
 }
 
+// Two warps work on the same data in turn, the first a turn ahead: each arrives for the other and waits for it, with one
+// barrier for each direction and parity of turns.
+constexpr int TURNS = 5;
+__global__ void arrivals(int* out) {
+    DYNAMIC_SHARED(int, smem);  // (2, WARP)
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
+    for (int turn = 0; turn < TURNS; turn++) {
+        int* now = smem + turn % 2 * WARP;
+        if (warp == 0) {
+            if (turn >= 2) named_barrier_sync(3 + turn % 2, 2 * WARP);  // what is there has been read
+            now[lane] = turn * WARP + lane;
+            named_barrier_arrive(1 + turn % 2, 2 * WARP);  // it is written
+        } else {
+            named_barrier_sync(1 + turn % 2, 2 * WARP);  // it is written
+            out[turn * WARP + lane] = now[WARP - 1 - lane];
+            if (turn + 2 < TURNS) named_barrier_arrive(3 + turn % 2, 2 * WARP);  // it has been read
+        }
+    }
+}
+
 // Whole numbers that bf16 has, whose products and their sums are exact in fp32.
 std::vector<float> whole_numbers(size_t n, uint32_t seed) {
     Rng rng(seed, Stream::Noise, 79);
@@ -258,4 +278,11 @@ TEST(NamedBarrier, WaitsForItsOwnThreads) {
     for (int t = 0; t < GROUPS * GROUP_THREADS; t++)
         EXPECT_EQ(got[size_t(t)], t / GROUP_THREADS * GROUP_THREADS + GROUP_THREADS - 1 - t % GROUP_THREADS +
                                       (t < GROUP_THREADS ? 2 : 0));
+}
+
+TEST(NamedBarrier, ArrivesWithoutWaiting) {
+    DeviceArray<int> out(std::vector<int>(TURNS * WARP));
+    launch(arrivals, 1, 2 * WARP, 2 * WARP * sizeof(int), nullptr, out.data());
+    const std::vector<int> got = out.host();
+    for (int i = 0; i < TURNS * WARP; i++) EXPECT_EQ(got[size_t(i)], i / WARP * WARP + WARP - 1 - i % WARP);
 }

@@ -302,6 +302,10 @@ void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem_bytes, void (*entry)
     w.self = &w.main;
     switch_to(w, w.pop());
     if (__tsan_acquire) __tsan_acquire(&w.finished);
+    for (const Group& g : w.named)
+        if (g.arrived)
+            fail("a block ended after threads had arrived at a named barrier that others never reached",
+                 __FILE__, __LINE__);
     for (size_t i = 0; i < GUARD_BYTES && !__asan_poison_memory_region; i++)
         if (static_cast<unsigned char>(w.smem[smem_bytes + i]) != GUARD) {
             fprintf(stderr,
@@ -377,6 +381,15 @@ void CopyQueue::wait(size_t pending) {
 }
 CopyQueue& copy_queue() { return worker().self->copies; }
 
+// All threads have come to the group: the first n, where they wait, go on.
+static void release(Worker& w, Group& g, int n) {
+    g.arrived = 0;
+    g.generation++;
+    // Released lanes go to the front: a warp runs as far as it can while its stacks are in the cache.
+    for (int i = n - 1; i >= 0; i--)
+        if (g.waiting[i]) w.push_front(g.waiting[i]);
+}
+
 // Waits until `expected` threads have come to the group; the last one performs `combine`. ordered: what each of
 // them did before is visible to all of them after.
 static void meet(Worker& w, Group& g, int slot, int expected, bool ordered, void* mine,
@@ -397,10 +410,7 @@ static void meet(Worker& w, Group& g, int slot, int expected, bool ordered, void
         if (__tsan_acquire && ordered) __tsan_acquire(token);
         if (combine) combine(g.args, g.mask);
         if (__tsan_release && ordered) __tsan_release(token);
-        g.arrived = 0;
-        g.generation++;
-        // Released lanes go to the front: a warp runs as far as it can while its stacks are in the cache.
-        for (int i = expected - 2; i >= 0; i--) w.push_front(g.waiting[i]);
+        release(w, g, expected - 1);
     }
     if (__tsan_acquire && ordered) __tsan_acquire(token);
 }
@@ -438,9 +448,8 @@ void collective(Scope scope, uint32_t mask, void* mine, void (*combine)(void**, 
     meet(w, g, slot, expected, scope != Scope::Warpgroup, mine, combine, op, file, line);
 }
 
-// bar.sync id, threads: whole warps, which may wait at different places.
-void named_barrier(int id, int threads, const char* file, int line) {
-    Worker& w = worker();
+// A named barrier that whole warps, `threads` in all, come to, perhaps at different places.
+static Group& named(Worker& w, int id, int threads, const char* file, int line) {
     if (id < 1 || id >= NAMED_BARRIERS)
         fail("a named barrier that is none of 1..15 (0 is __syncthreads)", file, line);
     if (threads <= 0 || threads % 32 || threads > w.num_threads)
@@ -450,7 +459,19 @@ void named_barrier(int id, int threads, const char* file, int line) {
         g.mask = uint32_t(threads);
     else if (g.mask != uint32_t(threads))
         fail("a named barrier whose threads disagree on how many they are", file, line);
+    return g;
+}
+void named_barrier(int id, int threads, const char* file, int line) {
+    Worker& w = worker();
+    Group& g = named(w, id, threads, file, line);
     meet(w, g, g.arrived, threads, true, nullptr, nullptr, "a named barrier", file, line);
+}
+void named_barrier_arrive(int id, int threads, const char* file, int line) {
+    Worker& w = worker();
+    Group& g = named(w, id, threads, file, line);
+    if (__tsan_release) __tsan_release(&g.token[g.generation % 2]);
+    g.waiting[g.arrived++] = nullptr;
+    if (g.arrived == threads) release(w, g, threads);
 }
 
 // In this file, which no sanitizer watches: threads that merely issue together are not ordered by it.

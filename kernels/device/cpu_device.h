@@ -58,6 +58,7 @@ void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem, void (*entry)(void*
 void collective(Scope, uint32_t mask, void* mine, void (*combine)(void**, uint32_t), const char* op,
                 const char* file, int line);
 void named_barrier(int id, int threads, const char* file, int line);
+void named_barrier_arrive(int id, int threads, const char* file, int line);  // without waiting
 // Fails unless all threads of the warpgroup pass the same four values.
 void warpgroup_agree(const uint64_t (&values)[4], const char* op, const char* file, int line);
 void* dynamic_shared();

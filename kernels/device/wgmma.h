@@ -83,6 +83,11 @@ template <int ROWS>
 __device__ inline uint64_t mn_major_descriptor(const bf16* tile, int k0, int col0 PTX_SRC) {
     return wgmma_descriptor(tile + (col0 / 64 * ROWS + k0) * 64, ROWS * 128, 1024 PTX_PASS);
 }
+// The descriptor of what lies `bytes` (a multiple of 16) further on, in one addition: shared memory ends before the
+// address's 14 bits do.
+__device__ inline uint64_t further(uint64_t descriptor, int bytes) {
+    return (descriptor >> 32 << 32) | (uint32_t(descriptor) + uint32_t(bytes >> 4));
+}
 
 // ---- order ----
 
@@ -107,6 +112,15 @@ __device__ inline void named_barrier_sync(int id, int threads PTX_SRC) {
 #endif
 }
 
+// Comes to the barrier without waiting there: what this thread did before is visible to those of the `threads` that wait.
+__device__ inline void named_barrier_arrive(int id, int threads PTX_SRC) {
+#ifdef __CUDACC__
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+#else
+    cpu_device::named_barrier_arrive(id, threads, PTX_AT);
+#endif
+}
+
 // Keeps the compiler from moving what computes or reads these registers across the place.
 template <int NT>
 __device__ inline void warpgroup_fence([[maybe_unused]] float (&d)[NT][4]) {
@@ -115,6 +129,17 @@ __device__ inline void warpgroup_fence([[maybe_unused]] float (&d)[NT][4]) {
     for (int j = 0; j < NT; j++)
 #pragma unroll
         for (int r = 0; r < 4; r++) asm volatile("" : "+f"(d[j][r])::"memory");
+#endif
+}
+// The same, where the next product overwrites d: what it held is no input of the products, so that the compiler
+// can tell who defines it.
+template <int NT>
+__device__ inline void warpgroup_forget([[maybe_unused]] float (&d)[NT][4]) {
+#ifdef __CUDACC__
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) asm volatile("" : "=f"(d[j][r])::"memory");
 #endif
 }
 template <int K16>

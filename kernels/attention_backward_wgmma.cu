@@ -1,0 +1,418 @@
+// attention_backward_wgmma.cu -- span attention backward on Hopper's wgmma. See attention.h; tiles of attention_tiles.h.
+//
+// The scheme of attention_backward.cu: two kernels, each computing scores and dscores again, so that every gradient is
+// summed by one block in one order, the heaviest blocks first.
+//   dq      a block per query tile of 128 packed rows goes over its key tiles;                   dq += ds k
+//   dk, dv  a block per pair of key tiles (128 slots) goes over its query tiles of 64 rows;      dv += p^T dout,
+//   dk += ds^T q
+// with p = exp(score - lse), ds = p (dout . v - D), D the row sums of dout * out; the scores' scale is applied to dq and
+// dk once, at the end. Two warpgroups have 64 rows of the block's tile each and share what is gone over, which comes
+// through three stages of shared memory by cp.async.
+//
+// Of a warpgroup's products one group is always under way: the scores of the next visit are issued together with the
+// last product of this one, before its exponentials are needed. P and dS go from accumulators to the A operand of the
+// next product in registers. A visit has one barrier, between
+//   the products that read the stage of the visit before (waited for)   and the copies that overwrite it,
+//   the copies of the next visit's stage (waited for)                   and the products that read it.
+#include "kernels/attention_wgmma.cuh"
+
+namespace cuda {
+
+namespace {
+
+constexpr int GROUPS = 2, THREADS = GROUPS * WARPGROUP_THREADS, STAGES = 3;
+constexpr int PAIR_SLOTS = GROUPS * KEY_TILE;        // of a block of dk, dv
+constexpr int VISIT_ROWS = 64;                       // query rows it takes at a time
+constexpr int QUERY_ROWS = GROUPS * WARPGROUP_ROWS;  // of a block of dq
+constexpr int VISIT_WARPS = VISIT_ROWS / 16, QUERY_WARPS = QUERY_ROWS / 16;
+
+__device__ inline int stage_after(int stage) { return stage + 1 < STAGES ? stage + 1 : 0; }
+__device__ inline int stage_before(int stage) { return stage > 0 ? stage - 1 : STAGES - 1; }
+
+// Issues d (64, 8 NT) = A B^T over HD: A the rows from a_row0 on of a tile, B all rows of a tile.
+template <int HD, int A_ROWS, int NT>
+__device__ inline void issue_tiles_product(float (&d)[NT][4], const bf16* a_tile, int a_row0,
+                                           const bf16* b_tile) {
+    const uint64_t a = k_major_descriptor<A_ROWS>(a_tile, a_row0, 0),
+                   b = k_major_descriptor<8 * NT>(b_tile, 0, 0);
+#pragma unroll
+    for (int k = 0; k < HD / 16; k++)  // 16 columns further, or to the next panel of 64
+        wgmma(d, further(a, k / 4 * A_ROWS * 128 + k % 4 * 32), further(b, k / 4 * 8 * NT * 128 + k % 4 * 32),
+              k > 0);
+}
+
+// Two neighbouring accumulators of each of a thread's two rows, scaled, to where the rows' gradients are.
+template <int NT>
+__device__ inline void store_gradients(bf16* row, const float (&acc)[NT][4], int half, float scale) {
+    const int column = int(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+        store_pack<2>(row + j * 8 + column, Pack<bf16, 2>{{from_float<bf16>(acc[j][half * 2] * scale),
+                                                           from_float<bf16>(acc[j][half * 2 + 1] * scale)}});
+}
+
+// The packed rows of a query tile: row m is head m % group of token m / group.
+struct PackedRows {
+    int group, reciprocal;
+    __device__ explicit PackedRows(int group) : group(group), reciprocal((65535 + group) / group) {}
+    // m / group, of m below 128 and groups of at most 64
+    __device__ int token(int m) const { return m * reciprocal >> 16; }
+    // Issues the copy of a thread's chunks of a tile of VISIT_ROWS rows; zeros past the last.
+    template <int HD>
+    __device__ void copy(bf16* tile, DeviceRows<const bf16> src, int begin, int rows, int kv_head) const {
+        constexpr int CHUNKS = HD / 8, AT_ONCE = THREADS / CHUNKS;
+        const int row0 = int(threadIdx.x) / CHUNKS, col = int(threadIdx.x) % CHUNKS * 8;
+        const bf16* first = src[begin] + kv_head * group * HD + col;
+        const int token_step = int(src.stride) - group * HD;
+#pragma unroll
+        for (int i = 0; i < VISIT_ROWS / AT_ONCE; i++) {
+            const int row = row0 + i * AT_ONCE;
+            const bool valid = row < rows;
+            cp_async_16(tile + tile_offset<VISIT_ROWS>(row, col),
+                        first + (valid ? token(row) * token_step + row * HD : 0), valid);
+        }
+    }
+};
+
+// ---- dk, dv ----
+
+// What the rows of a staged query tile need beside q and dout.
+struct alignas(16) VisitRows {
+    float lse[VISIT_ROWS];  // times log2(e); rows that are not there: infinity
+    float D[VISIT_ROWS];
+    uint32_t seen[GROUPS][2][VISIT_ROWS];  // of a warpgroup's 64 slots the first 32 and the others
+    int full;                              // all of them: `seen` is not written
+};
+
+template <int HD>
+constexpr size_t DKV_SHARED =
+    size_t(2 * PAIR_SLOTS + 2 * STAGES * VISIT_ROWS) * HD * sizeof(bf16) + STAGES * sizeof(VisitRows);
+
+template <int HD>
+__global__ void __launch_bounds__(THREADS, 1) attention_dkv_wgmma_kernel(BackwardArguments arg) {
+    DYNAMIC_SHARED_TILES(bf16, smem);
+    constexpr int TILE = VISIT_ROWS * HD;
+    bf16 *k_smem = smem, *v_smem = k_smem + PAIR_SLOTS * HD, *q_smem = v_smem + PAIR_SLOTS * HD,
+         *dout_smem = q_smem + STAGES * TILE;
+    VisitRows* rows_smem = reinterpret_cast<VisitRows*>(dout_smem + STAGES * TILE);
+    const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
+    const AttentionTiles::KeyPair pair = arg.in.tiles.key_pairs[int(blockIdx.x) / arg.in.kv_heads];
+    const AttentionTiles::PairVisit* visits = arg.in.tiles.pair_visits;
+    const int thread = int(threadIdx.x), wg = __shfl_sync(FULL_WARP, thread / WARPGROUP_THREADS, 0),
+              warp = thread / WARP % 4, lane = thread % WARP, slot0 = pair.pair * PAIR_SLOTS + wg * KEY_TILE;
+    const PackedRows packed(arg.in.group);
+
+    const auto copy_stage = [&](const AttentionTiles::PairVisit& visit, int stage) {
+        const int n = (visit.end - visit.begin) * packed.group;
+        packed.copy<HD>(q_smem + stage * TILE, arg.in.q, visit.begin, n, kv_head);
+        packed.copy<HD>(dout_smem + stage * TILE, arg.dout, visit.begin, n, kv_head);
+        cp_async_commit();
+    };
+    const auto write_rows = [&](const AttentionTiles::PairVisit& visit, int stage) {
+        const int n = (visit.end - visit.begin) * packed.group, row = thread % VISIT_ROWS;
+        VisitRows& to = rows_smem[stage];
+        const int token = packed.token(row), t = visit.begin + token,
+                  head = kv_head * packed.group + row - token * packed.group;
+        if (thread == 0) to.full = visit.full;
+        if (thread % WARPGROUP_THREADS < VISIT_ROWS) {
+            if (visit.full) return;
+            const uint64_t seen = row < n ? visible_slots(arg.in.see[t], slot0) : 0;
+            to.seen[wg][0][row] = uint32_t(seen), to.seen[wg][1][row] = uint32_t(seen >> 32);
+        } else if (wg == 0) {
+            to.lse[row] = row < n ? arg.lse[t][head] * LOG2_E : INFINITY;
+        } else {
+            to.D[row] = row < n ? arg.row_sums[t][head] : 0.0f;
+        }
+    };
+
+    float dk[HD / 8][4], dv[HD / 8][4];
+#pragma unroll
+    for (int j = 0; j < HD / 8; j++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) dk[j][r] = dv[j][r] = 0;
+    warpgroup_fence(dk);
+    warpgroup_fence(dv);
+
+    if (pair.first_visit < pair.end_visit) {
+        // transposed: rows are slots, columns query rows
+        float p[VISIT_ROWS / 8][4], ds[VISIT_ROWS / 8][4];
+        uint32_t p_regs[VISIT_ROWS / 16][4], ds_regs[VISIT_ROWS / 16][4];
+        const float scale = arg.in.scale * LOG2_E;
+        const auto issue_scores = [&](int stage) {
+            warpgroup_forget(p);
+            wgmma_fence();
+            issue_tiles_product<HD, PAIR_SLOTS>(p, k_smem, wg * KEY_TILE, q_smem + stage * TILE);
+            wgmma_commit();
+        };
+        const auto probabilities = [&](const VisitRows& rows, bool full) {
+            const int bit = warp % 2 * 16 + lane / 4;
+#pragma unroll
+            for (int j = 0; j < VISIT_ROWS / 8; j++) {
+                const int row = j * 8 + lane % 4 * 2;
+                const Pack<float, 2> lse = load_pack<2>(rows.lse + row);
+                Pack<uint32_t, 2> seen{{~0u, ~0u}};
+                if (!full) seen = load_pack<2>(rows.seen[wg][warp / 2] + row);
+#pragma unroll
+                for (int r = 0; r < 4; r++) {
+                    const float x = exp2_approx(p[j][r] * scale - lse.v[r % 2]);
+                    p[j][r] = full || (seen.v[r % 2] >> (bit + r / 2 * 8) & 1) ? x : 0.0f;
+                }
+            }
+        };
+
+        copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(k_smem, arg.in.k, pair.pair * PAIR_SLOTS,
+                                                      arg.in.n_slots, kv_head, thread);
+        copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(v_smem, arg.in.v, pair.pair * PAIR_SLOTS,
+                                                      arg.in.n_slots, kv_head, thread);
+        copy_stage(visits[pair.first_visit], 0);
+        write_rows(visits[pair.first_visit], 0);
+        const int last = pair.end_visit - 1;
+        AttentionTiles::PairVisit next = visits[min(pair.first_visit + 1, last)];
+        const auto take = [&](int visit, int stage, auto is_first) {
+            cp_async_wait<0>();
+            fence_proxy_async();
+            __syncthreads();  // this stage is there, the one to be overwritten has been read
+            issue_scores(stage);
+            if (visit < last) copy_stage(next, stage_after(stage));
+            warpgroup_forget(ds);
+            wgmma_fence();
+            if constexpr (!is_first) {
+                warpgroup_fence(ds_regs);
+                warpgroup_fence(dk);
+                issue_columns_product<HD, VISIT_ROWS>(dk, ds_regs, q_smem + stage_before(stage) * TILE, 0);
+            }
+            issue_tiles_product<HD, PAIR_SLOTS>(ds, v_smem, wg * KEY_TILE, dout_smem + stage * TILE);
+            wgmma_commit();
+            if (visit < last) write_rows(next, stage_after(stage));
+            next = visits[min(visit + 2, last)];
+
+            const VisitRows& rows = rows_smem[stage];
+            wgmma_wait<1>();  // for the scores
+            warpgroup_fence(p);
+            if (rows.full)
+                probabilities(rows, true);
+            else
+                probabilities(rows, false);
+#pragma unroll
+            for (int e = 0; e < VISIT_ROWS / 16; e++) accumulators_as_a(p_regs[e], p[2 * e], p[2 * e + 1]);
+            warpgroup_fence(p_regs);
+            warpgroup_fence(dv);
+            wgmma_fence();
+            issue_columns_product<HD, VISIT_ROWS>(dv, p_regs, dout_smem + stage * TILE, 0);
+            wgmma_commit();
+            wgmma_wait<1>();  // for dout . v, and the product that read ds_regs
+            warpgroup_fence(ds);
+#pragma unroll
+            for (int j = 0; j < VISIT_ROWS / 8; j++) {
+                const Pack<float, 2> D = load_pack<2>(rows.D + j * 8 + lane % 4 * 2);
+#pragma unroll
+                for (int r = 0; r < 4; r++) {
+                    const uint32_t pair = p_regs[j / 2][j % 2 * 2 + r / 2];
+                    ds[j][r] =
+                        __uint_as_float(r % 2 ? pair & 0xffff0000u : pair << 16) * (ds[j][r] - D.v[r % 2]);
+                }
+            }
+#pragma unroll
+            for (int e = 0; e < VISIT_ROWS / 16; e++) accumulators_as_a(ds_regs[e], ds[2 * e], ds[2 * e + 1]);
+            wgmma_wait<0>();  // for the product that read p_regs
+            warpgroup_fence(dv);
+        };
+        take(pair.first_visit, 0, std::true_type());
+        int stage = 0;
+        for (int visit = pair.first_visit + 1; visit <= last; visit++) {
+            stage = stage_after(stage);
+            take(visit, stage, std::false_type());
+        }
+        warpgroup_fence(ds_regs);
+        warpgroup_fence(dk);
+        wgmma_fence();
+        issue_columns_product<HD, VISIT_ROWS>(dk, ds_regs, q_smem + stage * TILE, 0);
+        wgmma_commit();
+        wgmma_wait<0>();
+        warpgroup_fence(dv);
+        warpgroup_fence(dk);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int slot = slot0 + warp * 16 + lane / 4 + half * 8;
+        if (slot >= arg.in.n_slots) continue;
+        store_gradients(arg.dk[slot] + kv_head * HD, dk, half, arg.in.scale);
+        store_gradients(arg.dv[slot] + kv_head * HD, dv, half, 1.0f);
+    }
+}
+
+// ---- dq ----
+
+template <int HD>
+constexpr size_t DQ_SHARED =
+    size_t(2 * QUERY_ROWS + 2 * STAGES * KEY_TILE) * HD * sizeof(bf16) + QUERY_ROWS * sizeof(AttentionSpans);
+
+template <int HD>
+__global__ void __launch_bounds__(THREADS, 1) attention_dq_wgmma_kernel(BackwardArguments arg) {
+    DYNAMIC_SHARED_TILES(bf16, smem);
+    constexpr int TILE = KEY_TILE * HD;
+    bf16 *q_smem = smem, *dout_smem = q_smem + QUERY_ROWS * HD, *k_smem = dout_smem + QUERY_ROWS * HD,
+         *v_smem = k_smem + STAGES * TILE;
+    AttentionSpans* see_smem = reinterpret_cast<AttentionSpans*>(v_smem + STAGES * TILE);  // by token
+    const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
+    const auto query_tile = [&]() {
+        return arg.in.tiles.query_tiles[arg.in.tiles.pieces[int(blockIdx.x) / arg.in.kv_heads].query_tile];
+    };
+    const AttentionTiles::QueryTile tile = query_tile();
+    const AttentionTiles::Visit* visits = arg.in.tiles.keys;
+    const int thread = int(threadIdx.x), warp = thread / WARP, lane = thread % WARP;
+
+    const PackedRows packed(arg.in.group);
+    const int row0 = warp * 16 + lane / 4, rows = (tile.end - tile.begin) * packed.group;
+    float lse[2], D[2];  // of rows row0 and row0 + 8
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = row0 + half * 8, token = packed.token(row), t = tile.begin + token,
+                  head = kv_head * packed.group + row - token * packed.group;
+        lse[half] = row < rows ? arg.lse[t][head] * LOG2_E : INFINITY;
+        D[half] = row < rows ? arg.row_sums[t][head] : 0.0f;
+    }
+    float dq[HD / 8][4];
+#pragma unroll
+    for (int j = 0; j < HD / 8; j++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) dq[j][r] = 0;
+    warpgroup_fence(dq);
+
+    if (tile.first_visit < tile.end_visit) {
+        float p[KEY_TILE / 8][4], ds[KEY_TILE / 8][4];
+        uint32_t q_regs[HD / 16][4], dout_regs[HD / 16][4], ds_regs[KEY_TILE / 16][4];
+        const float scale = arg.in.scale * LOG2_E;
+        const auto copy_stage = [&](int key_tile, int stage) {
+            copy_slots_for_wgmma<HD, KEY_TILE, THREADS>(k_smem + stage * TILE, arg.in.k, key_tile * KEY_TILE,
+                                                        arg.in.n_slots, kv_head, thread);
+            copy_slots_for_wgmma<HD, KEY_TILE, THREADS>(v_smem + stage * TILE, arg.in.v, key_tile * KEY_TILE,
+                                                        arg.in.n_slots, kv_head, thread);
+            cp_async_commit();
+        };
+
+        if (thread < QUERY_ROWS)
+            see_smem[thread] =
+                tile.begin + thread < tile.end ? arg.in.see[tile.begin + thread] : AttentionSpans{};
+        copy_queries_for_wgmma<HD, QUERY_ROWS, THREADS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group,
+                                                        kv_head, thread);
+        copy_queries_for_wgmma<HD, QUERY_ROWS, THREADS>(dout_smem, arg.dout, tile.begin, tile.end,
+                                                        arg.in.group, kv_head, thread);
+        const int last = tile.end_visit - 1;
+        AttentionTiles::Visit now = visits[tile.first_visit], next = visits[min(tile.first_visit + 1, last)];
+        copy_stage(now.tile, 0);
+        const auto take = [&](int visit, int stage, auto is_first) {
+            cp_async_wait<0>();
+            fence_proxy_async();
+            __syncthreads();  // this stage is there (and the spans), the one to be overwritten has been read
+            if constexpr (is_first) {
+                load_rows_as_a<HD, QUERY_ROWS>(q_regs, q_smem, warp * 16);
+                load_rows_as_a<HD, QUERY_ROWS>(dout_regs, dout_smem, warp * 16);
+                warpgroup_fence(q_regs);
+                warpgroup_fence(dout_regs);
+            }
+            warpgroup_forget(p);
+            wgmma_fence();
+            issue_rows_product<HD, KEY_TILE>(p, q_regs, k_smem + stage * TILE, 0);
+            wgmma_commit();
+            if (visit < last) copy_stage(next.tile, stage_after(stage));
+            warpgroup_forget(ds);
+            wgmma_fence();
+            issue_rows_product<HD, KEY_TILE>(ds, dout_regs, v_smem + stage * TILE, 0);
+            wgmma_commit();
+            if constexpr (!is_first) {
+                warpgroup_fence(ds_regs);
+                warpgroup_fence(dq);
+                wgmma_fence();
+                issue_columns_product<HD, KEY_TILE>(dq, ds_regs, k_smem + stage_before(stage) * TILE, 0);
+            }
+            wgmma_commit();  // at first an empty group
+
+            wgmma_wait<2>();  // for q . k
+            warpgroup_fence(p);
+#pragma unroll
+            for (int j = 0; j < KEY_TILE / 8; j++)
+#pragma unroll
+                for (int r = 0; r < 4; r++) p[j][r] = exp2_approx(p[j][r] * scale - lse[r / 2]);
+            if (!now.full) {
+                uint64_t seen[2];
+#pragma unroll
+                for (int half = 0; half < 2; half++)
+                    seen[half] =
+                        visible_slots(see_smem[packed.token(row0 + half * 8)], now.tile * KEY_TILE) >>
+                        lane % 4 * 2;
+#pragma unroll
+                for (int j = 0; j < KEY_TILE / 8; j++)
+#pragma unroll
+                    for (int r = 0; r < 4; r++) p[j][r] = seen[r / 2] >> (j * 8 + r % 2) & 1 ? p[j][r] : 0.0f;
+            }
+            wgmma_wait<1>();  // for dout . v
+            warpgroup_fence(ds);
+#pragma unroll
+            for (int j = 0; j < KEY_TILE / 8; j++)
+#pragma unroll
+                for (int r = 0; r < 4; r++) ds[j][r] = p[j][r] * (ds[j][r] - D[r / 2]);
+            wgmma_wait<0>();  // for the product that read ds_regs
+            warpgroup_fence(ds_regs);
+#pragma unroll
+            for (int e = 0; e < KEY_TILE / 16; e++) accumulators_as_a(ds_regs[e], ds[2 * e], ds[2 * e + 1]);
+            now = next, next = visits[min(visit + 2, last)];
+        };
+        take(tile.first_visit, 0, std::true_type());
+        int stage = 0;
+        for (int visit = tile.first_visit + 1; visit <= last; visit++) {
+            stage = stage_after(stage);
+            take(visit, stage, std::false_type());
+        }
+        warpgroup_fence(ds_regs);
+        warpgroup_fence(dq);
+        wgmma_fence();
+        issue_columns_product<HD, KEY_TILE>(dq, ds_regs, k_smem + stage * TILE, 0);
+        wgmma_commit();
+        wgmma_wait<0>();
+        warpgroup_fence(dq);
+    }
+    const AttentionTiles::QueryTile mine =
+        query_tile();  // again: kept, it would take registers from the products
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = row0 + half * 8, token = packed.token(row),
+                  head = kv_head * packed.group + row - token * packed.group;
+        if (mine.begin + token < mine.end)
+            store_gradients(arg.dq[mine.begin + token] + head * HD, dq, half, arg.in.scale);
+    }
+}
+
+// ---- launchers ----
+
+template <int HD>
+void launch_backward(const Context& ctx, const BackwardArguments& arg, const DeviceTiles& narrow,
+                     const DeviceTiles& wide, int kv_heads) {
+    BackwardArguments of_dq = arg;
+    of_dq.in.tiles = wide;
+    launch_on_hopper(attention_dq_wgmma_kernel<HD>, unsigned(wide.n_query_tiles * kv_heads), THREADS,
+                     DQ_SHARED<HD>, ctx.stream, of_dq);
+    launch_on_hopper(attention_dkv_wgmma_kernel<HD>, unsigned(narrow.n_key_pairs * kv_heads), THREADS,
+                     DKV_SHARED<HD>, ctx.stream, arg);
+}
+
+}  // namespace
+
+bool attention_backward_has_wgmma(const Attention& a) {
+    return (a.HD() == 64 || a.HD() == 128) && a.q.rows * a.group() >= QUERY_ROWS && device_has_wgmma();
+}
+
+void attention_backward_wgmma(const Context& ctx, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums,
+                              Tensor dout, Tensor lse, const Attention& a, const DeviceTiles& narrow,
+                              const DeviceTiles& wide) {
+    CHECK(narrow.warps == VISIT_WARPS && wide.warps == QUERY_WARPS,
+          "attention backward over tiles of %d and %d warps", narrow.warps, wide.warps);
+    const BackwardArguments arg =
+        backward_arguments(dq, dk, dv, row_sums, dout, lse, tile_arguments(a, narrow));
+    if (a.HD() == 64)
+        launch_backward<64>(ctx, arg, narrow, wide, a.kv_heads);
+    else
+        launch_backward<128>(ctx, arg, narrow, wide, a.kv_heads);
+}
+
+}  // namespace cuda
