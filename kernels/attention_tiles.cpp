@@ -39,7 +39,13 @@ static int seen_in_tile(const AttentionSpans& a, int k) {
 }
 
 // The key tiles that any of the tokens sees, ascending.
-static std::vector<AttentionTiles::Visit> visits_of(std::span<const AttentionSpans> tokens) {
+static std::vector<AttentionTiles::Visit> visits_of(std::span<const AttentionSpans> all) {
+    std::vector<AttentionSpans>
+        tokens;  // that see something else than the one before: the first of each block
+    for (const AttentionSpans& a : all)
+        if (tokens.empty() || !std::equal(a.begin, a.begin + 3, tokens.back().begin) ||
+            !std::equal(a.end, a.end + 3, tokens.back().end))
+            tokens.push_back(a);
     std::vector<std::pair<int, int>> ranges;  // of key tiles
     for (const AttentionSpans& a : tokens)
         for (int i = 0; i < 3; i++)
