@@ -15,15 +15,15 @@
 constexpr int KEY_TILE = 64;
 
 struct AttentionTiles {
-    struct Visit {  // of a key tile by a query tile
+    struct alignas(8) Visit {  // of a key tile by a query tile
         int tile;   // the other side's
         int full;   // every token of the query tile sees every slot of the key tile: no mask is needed
     };
-    struct QueryTile {
+    struct alignas(16) QueryTile {
         int begin, end;              // tokens
         int first_visit, end_visit;  // of `keys`
     };
-    struct Piece {  // of a query tile's visits, the work of one block
+    struct alignas(16) Piece {  // of a query tile's visits, the work of one block
         int query_tile, first_visit, end_visit;
         int part;  // where its result goes among the partial results; -1: the tile is not split
     };

@@ -254,15 +254,18 @@ class CudaOps : public Ops {
     }
 
   private:
-    // Tiles of 4 warps; where the average one would not fill one of them (decoding), of 1. Their keys are split into as many
-    // pieces as give every multiprocessor work, fewer where the partial results would not fit in half of the workspace.
+    // Tiles of 64 rows, 4 warps; where the average one has no more than 32 or 16 (decoding), of that many. Their keys are split
+    // into as many pieces as give every multiprocessor work, fewer where the partial results would not fit in half of the
+    // workspace.
     cuda::DeviceTiles forward_tiles(const cuda::Attention& a) {
         const int n_slots = int(a.k.rows), wanted = BLOCKS_PER_PROCESSOR * processors_;
         int warps = 4, split = 0;
         cuda::DeviceTiles tiles =
             indices_.attention_tiles(a.see, n_slots, cuda::tile_tokens(a, warps), warps, 0);
-        if (a.q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16) {
-            warps = 1, split = MOST_SPLIT;
+        while (warps > 1 && a.q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16 * (warps / 2))
+            warps /= 2;
+        if (warps < 4) {
+            split = MOST_SPLIT;
         } else if (tiles.n_query_tiles * a.kv_heads < wanted) {
             split = std::max(tiles.n_visits, 1);  // enough blocks otherwise
         }
