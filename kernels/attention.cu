@@ -1,16 +1,22 @@
 // attention.cu -- span attention forward on tensor cores. See attention.h; tiles of attention_tiles.h.
 //
-// A block computes a piece of a query tile (16 rows per warp) for one key/value head. Keys and values of the
-// piece's key tiles come through two stages of shared memory by cp.async, the next while the current one is
-// used. Scores, probabilities and the output live in registers; the softmax is online (in base 2). Prefill
-// and training take 4 warps; decoding, whose tiles have few rows, takes 1. Where there are too few tiles for the
+// A block of four warps computes a piece of a query tile for one key/value head. A tile has 64, 32 or 16 packed rows:
+// 4, 2 or 1 warps have 16 of them each, and as many groups of warps as that leaves share out the 64 slots of every key
+// tile. Prefill and training fill 64 rows; the tile of a decoding sequence has few, and its warps stand for loads
+// in flight. A group copies its own slots of the keys and values, in two stages by cp.async, and skips those that no row
+// sees. Scores, probabilities and the output live in registers; the softmax is online (in base 2), each group's
+// for itself; at the end the groups are joined in shared memory, in order. Where there are too few tiles for the
 // device, their keys are cut into pieces, whose results a second kernel joins.
-//   shared memory: q (16 WARPS, HD), k and v (2, KEY_TILE, HD) each
+//   shared memory: q (rows, HD), k and v (2, KEY_TILE, HD) each; at the end the warps' results instead
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/attention_tile.cuh"
+#include "kernels/device/wgmma.h"
 
 namespace cuda {
+
+constexpr int WARPS = 4, THREADS = WARPS * WARP;
 
 // ---- kernels ----
 
@@ -19,121 +25,220 @@ struct ForwardArguments {
     DeviceRows<bf16> out;
     DeviceRows<float> lse;
     float *part_out, *part_lse;  // (parts, kv_heads, rows of a tile, HD) and without HD
+    int rows;                    // of a tile
+    __device__ int64_t part_row(int part, int kv_head, int row) const {
+        return (int64_t(part) * in.kv_heads + kv_head) * rows + row;
+    }
 };
 
-// Scores of 16 rows of the query tile against a key tile, in base 2; -infinity where a row does not see the
-// slot.
+// What 16 rows, of which a lane has two, have gathered from the keys so far: the output before its division by l.
 template <int HD>
-__device__ inline void score_tile(float (&s)[KEY_TILE / 8][4], const bf16* q_smem, int row0,
-                                  const bf16* k_smem, float scale, const uint64_t (&seen)[2]) {
-    multiply_rows<HD>(s, q_smem, row0, k_smem, 0);
-    const int column = int(threadIdx.x) % 4 * 2;
-    for (int j = 0; j < KEY_TILE / 8; j++)
-        for (int r = 0; r < 4; r++)
-            s[j][r] = seen[r / 2] >> (j * 8 + column + r % 2) & 1 ? s[j][r] * (scale * LOG2_E) : -INFINITY;
-}
+struct RowSums {
+    float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
+};
 
-// Turns scores into probabilities relative to the new maximum, and brings sum and output to it.
-template <int HD>
-__device__ inline void online_softmax(float (&s)[KEY_TILE / 8][4], float (&o)[HD / 8][4], float (&m)[2],
-                                      float (&l)[2]) {
+// Turns scores (in base 2) into probabilities relative to the new maximum, and brings the sums to it.
+template <int HD, int N>
+__device__ inline void online_softmax(float (&s)[N][4], RowSums<HD>& rows) {
     for (int half = 0; half < 2; half++) {  // rows lane / 4 and lane / 4 + 8
-        float top = m[half];
-        for (int j = 0; j < KEY_TILE / 8; j++) top = fmaxf(top, fmaxf(s[j][half * 2], s[j][half * 2 + 1]));
+        float top = rows.m[half];
+        for (int j = 0; j < N; j++) top = fmaxf(top, fmaxf(s[j][half * 2], s[j][half * 2 + 1]));
         for (int x = 1; x < 4; x *= 2) top = fmaxf(top, __shfl_xor_sync(FULL_WARP, top, x));
         const float base = top == -INFINITY ? 0.0f : top;  // nothing seen so far: all exponentials are 0
-        const float keep = exp2f(m[half] - base);
-        m[half] = top;
+        const float keep = exp2f(rows.m[half] - base);
+        rows.m[half] = top;
         float sum = 0;
-        for (int j = 0; j < KEY_TILE / 8; j++)
+        for (int j = 0; j < N; j++)
             for (int r = half * 2; r < half * 2 + 2; r++) sum += s[j][r] = exp2f(s[j][r] - base);
-        l[half] = l[half] * keep + sum;
-        for (int i = 0; i < HD / 8; i++) o[i][half * 2] *= keep, o[i][half * 2 + 1] *= keep;
+        rows.l[half] = rows.l[half] * keep + sum;
+        for (int i = 0; i < HD / 8; i++) rows.o[i][half * 2] *= keep, rows.o[i][half * 2 + 1] *= keep;
     }
 }
 
-template <int HD, int TILE_WARPS>
-__global__ void __launch_bounds__(TILE_WARPS* WARP) attention_forward_tiles_kernel(ForwardArguments arg) {
+// The sums of a block's groups, of the same rows over different keys, as shared memory holds them at the end.
+template <int HD, int ROWS>
+struct GroupSums {
+    static constexpr int GROUPS = WARPS * 16 / ROWS;
+    static constexpr int PITCH = HD + 8;  // a warp's stores of several rows do not meet in a bank
+    float o[GROUPS * ROWS][PITCH], m[GROUPS * ROWS], l[GROUPS * ROWS];
+
+    __device__ void put(int first_row, const RowSums<HD>& rows) {
+        const int lane = int(threadIdx.x % WARP);
+        for (int half = 0; half < 2; half++) {
+            const int row = first_row + lane / 4 + half * 8;
+            float sum = rows.l[half];
+            for (int x = 1; x < 4; x *= 2) sum += __shfl_xor_sync(FULL_WARP, sum, x);
+            for (int i = 0; i < HD / 8; i++)
+                store_pack<2>(o[row] + i * 8 + lane % 4 * 2,
+                              Pack<float, 2>{{rows.o[i][half * 2], rows.o[i][half * 2 + 1]}});
+            if (lane % 4 == 0) m[row] = rows.m[half], l[row] = sum;
+        }
+    }
+};
+
+// The whole warp calls it for one row: to the output, or to the piece's part.
+template <int HD, int ROWS>
+__device__ inline void store_row(const ForwardArguments& arg, const GroupSums<HD, ROWS>& sums, int row,
+                                 int part, int t, int kv_head) {
+    constexpr int GROUPS = GroupSums<HD, ROWS>::GROUPS;
+    const int lane = int(threadIdx.x % WARP), head = kv_head * arg.in.group + row % arg.in.group;
+    float top = -INFINITY, weight[GROUPS], sum = 0;
+    for (int g = 0; g < GROUPS; g++) top = fmaxf(top, sums.m[g * ROWS + row]);
+    for (int g = 0; g < GROUPS; g++) {
+        weight[g] = top == -INFINITY ? 0.0f : exp2f(sums.m[g * ROWS + row] - top);
+        sum += weight[g] * sums.l[g * ROWS + row];
+    }
+    const float inverse = sum > 0 ? 1.0f / sum : 0.0f;
+    const int64_t part_row = part >= 0 ? arg.part_row(part, kv_head, row) : 0;
+    for (int i = 0; i < HD; i += WARP * 2) {
+        const int c = i + lane * 2;
+        if (c >= HD) break;  // half of the lanes, at head size 32
+        float a = 0, b = 0;
+        for (int g = 0; g < GROUPS; g++) {
+            const Pack<float, 2> o = load_pack<2>(sums.o[g * ROWS + row] + c);
+            a += weight[g] * o.v[0], b += weight[g] * o.v[1];
+        }
+        a *= inverse, b *= inverse;
+        if (part >= 0)
+            store_pack<2>(arg.part_out + part_row * HD + c, Pack<float, 2>{{a, b}});
+        else
+            store_pack<2>(arg.out[t] + head * HD + c,
+                          Pack<bf16, 2>{{from_float<bf16>(a), from_float<bf16>(b)}});
+    }
+    const float lse = sum > 0 ? (top + log2f(sum)) * LN_2 : -INFINITY;
+    if (lane == 0) (part >= 0 ? arg.part_lse[part_row] : arg.lse[t][head]) = lse;
+}
+
+// Of the warps that share keys.
+template <int ROW_WARPS>
+__device__ inline void group_barrier() {
+    if constexpr (ROW_WARPS == 1)
+        __syncwarp();
+    else
+        named_barrier_sync(1 + int(threadIdx.x / (ROW_WARPS * WARP)), ROW_WARPS * WARP);
+}
+
+template <int HD, int ROW_WARPS>
+__global__ void __launch_bounds__(THREADS, ROW_WARPS == WARPS ? 2 : 3)
+    attention_forward_tiles_kernel(ForwardArguments arg) {
     DYNAMIC_SHARED(bf16, smem);
-    constexpr int ROWS = 16 * TILE_WARPS, KEYS = KEY_TILE * HD;
-    bf16 *q_smem = smem, *k_smem = smem + ROWS * HD, *v_smem = k_smem + 2 * KEYS;
-    const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, kv_head = int(blockIdx.y);
-    const AttentionTiles::Piece piece = arg.in.tiles.pieces[blockIdx.x];
+    constexpr int ROWS = 16 * ROW_WARPS, GROUP_THREADS = ROW_WARPS * WARP, GROUPS = WARPS / ROW_WARPS;
+    constexpr int KEYS = KEY_TILE / GROUPS, TILE = KEY_TILE * HD;
+    using Mask = std::conditional_t<KEYS <= 32, uint32_t, uint64_t>;  // of a group's slots in a key tile
+    constexpr Mask ALL = Mask(~uint64_t(0) >> (64 - KEYS));
+    bf16 *q_smem = smem, *k_smem = smem + ROWS * HD, *v_smem = k_smem + 2 * TILE;
+    const int lane = int(threadIdx.x % WARP), warp = int(threadIdx.x / WARP);
+    const int row0 = warp % ROW_WARPS * 16, key0 = warp / ROW_WARPS * KEYS;
+    const unsigned at = blockIdx.x / unsigned(arg.in.kv_heads);
+    const int kv_head =
+        int(blockIdx.x - at * unsigned(arg.in.kv_heads));  // neighbours read what lies side by side
+    const AttentionTiles::Piece piece = arg.in.tiles.pieces[at];
     if (piece.query_tile < 0) return;  // the whole block
     const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[piece.query_tile];
+    const auto visit_at = [&](int i) {
+        return i < piece.end_visit ? arg.in.tiles.keys[i] : AttentionTiles::Visit{};
+    };
+    AttentionTiles::Visit visit = visit_at(piece.first_visit), later = visit_at(piece.first_visit + 1);
 
-    AttentionSpans see[2];
-    int row[2];
-    for (int half = 0; half < 2; half++) {
-        row[half] = warp * 16 + lane / 4 + half * 8;
-        const int t = tile.begin + row[half] / arg.in.group;
-        see[half] = t < tile.end ? arg.in.see[t] : AttentionSpans{};
-    }
+    // A lane keeps the spans of one token, of the whole tile where that has no more tokens than a warp has lanes.
+    const int first_token = ROWS <= WARP ? 0 : row0 / arg.in.group, token = tile.begin + first_token + lane;
+    const bool valid = token < tile.end;
+    const AttentionSpans see = valid ? arg.in.see[token] : AttentionSpans{};
+    int lane_of[2];  // that keeps the token of a row
+    for (int half = 0; half < 2; half++)
+        lane_of[half] = int(unsigned(row0 + lane / 4 + half * 8) / unsigned(arg.in.group)) - first_token;
+
     copy_queries<HD, ROWS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head);
-    if (piece.first_visit < piece.end_visit)
-        copy_visit<HD>(k_smem, v_smem, 0, arg.in, piece.first_visit, kv_head);
-    else
-        cp_async_commit();
-
-    float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
-    for (int visit = piece.first_visit, stage = 0; visit < piece.end_visit; visit++, stage ^= 1) {
-        const bool more = visit + 1 < piece.end_visit;
-        if (more) copy_visit<HD>(k_smem, v_smem, stage ^ 1, arg.in, visit + 1, kv_head);
-        wait_for_stage(more);
-        __syncthreads();  // everybody's copies of this stage have arrived
-        const AttentionTiles::Visit keys = arg.in.tiles.keys[visit];
-        uint64_t seen[2] = {~uint64_t(0), ~uint64_t(0)};
-        if (!keys.full)
-            for (int half = 0; half < 2; half++) seen[half] = visible_slots(see[half], keys.tile * KEY_TILE);
-        float s[KEY_TILE / 8][4];
-        score_tile<HD>(s, q_smem, warp * 16, k_smem + stage * KEYS, arg.in.scale, seen);
-        online_softmax<HD>(s, o, m, l);
-        add_product<HD>(o, s, v_smem + stage * KEYS, 0);
-        __syncthreads();  // everybody is done with this stage before it is overwritten
-    }
-    cp_async_wait<0>();  // a tile that sees nothing leaves its queries under way
-
-    for (int half = 0; half < 2; half++) {
-        for (int x = 1; x < 4; x *= 2) l[half] += __shfl_xor_sync(FULL_WARP, l[half], x);
-        const int t = tile.begin + row[half] / arg.in.group,
-                  head = kv_head * arg.in.group + row[half] % arg.in.group;
-        const float inverse = l[half] > 0 ? 1.0f / l[half] : 0.0f;
-        const float lse = l[half] > 0 ? (m[half] + log2f(l[half])) * LN_2 : -INFINITY;
-        const int64_t part_row = (int64_t(piece.part) * arg.in.kv_heads + kv_head) * ROWS + row[half];
-        if (t >= tile.end) continue;
-        for (int i = 0; i < HD / 8; i++) {
-            const int c = i * 8 + lane % 4 * 2;
-            const float a = o[i][half * 2] * inverse, b = o[i][half * 2 + 1] * inverse;
-            if (piece.part >= 0)
-                store_pack<2>(arg.part_out + part_row * HD + c, Pack<float, 2>{{a, b}});
+    cp_async_commit();
+    Mask mask = 0, next_mask = 0;  // what the lane's token sees of the group's part of visits i and i + 1
+    RowSums<HD> rows;
+    for (int i = piece.first_visit - 2, stage = 0; i < piece.end_visit; i++, stage ^= 1) {
+        if (i >= piece.first_visit) {
+            cp_async_wait<1>();
+            if (ROW_WARPS == WARPS || i == piece.first_visit)
+                __syncthreads();  // everybody's copies of the queries, or of this stage, have arrived
             else
-                store_pack<2>(arg.out[t] + head * HD + c,
-                              Pack<bf16, 2>{{from_float<bf16>(a), from_float<bf16>(b)}});
+                group_barrier<ROW_WARPS>();  // the group's copies of this stage have arrived
+            Mask seen[2], any = 0;
+            for (int half = 0; half < 2; half++)
+                any |= seen[half] = __shfl_sync(FULL_WARP, mask, lane_of[half]);
+            if (__ballot_sync(FULL_WARP, any != 0)) {
+                float s[KEYS / 8][4];
+                multiply_rows<HD>(s, q_smem, row0, k_smem + stage * TILE, key0);
+                const int column = lane % 4 * 2;
+                for (int j = 0; j < KEYS / 8; j++)
+                    for (int r = 0; r < 4; r++)
+                        s[j][r] = seen[r / 2] >> (j * 8 + column + r % 2) & 1
+                                      ? s[j][r] * (arg.in.scale * LOG2_E)
+                                      : -INFINITY;
+                online_softmax<HD>(s, rows);
+                add_product<HD>(rows.o, s, v_smem + stage * TILE, key0);
+            }
+            group_barrier<ROW_WARPS>();  // the group is done with this stage before it is overwritten
         }
-        if (lane % 4 == 0) (piece.part >= 0 ? arg.part_lse[part_row] : arg.lse[t][head]) = lse;
+        mask = next_mask, next_mask = 0;
+        if (i + 2 < piece.end_visit) {
+            const int slot0 = visit.tile * KEY_TILE + key0, at = stage * TILE + key0 * HD;
+            if (valid) next_mask = visit.full ? ALL : Mask(visible_slots(see, slot0)) & ALL;
+            if (ROW_WARPS == WARPS || __ballot_sync(FULL_WARP, next_mask != 0)) {
+                const unsigned thread = threadIdx.x % GROUP_THREADS;
+                copy_slots<HD, KEYS, GROUP_THREADS>(k_smem + at, arg.in.k, slot0, arg.in.n_slots, kv_head,
+                                                    thread);
+                copy_slots<HD, KEYS, GROUP_THREADS>(v_smem + at, arg.in.v, slot0, arg.in.n_slots, kv_head,
+                                                    thread);
+            }
+            visit = later, later = visit_at(i + 4);
+        }
+        cp_async_commit();
+    }
+    cp_async_wait<0>();  // the last are empty, but a tile that sees nothing leaves its queries under way
+    static_assert(sizeof(GroupSums<HD, ROWS>) <= size_t(ROWS + 4 * KEY_TILE) * HD * sizeof(bf16));
+    auto& sums = *reinterpret_cast<GroupSums<HD, ROWS>*>(smem);
+    __syncthreads();  // everybody is done with queries, keys and values before the sums take their place
+    sums.put(warp * 16, rows);
+    __syncthreads();  // the sums are complete before others read them
+    for (int row = warp; row < ROWS; row += WARPS) {
+        const int t = tile.begin + row / arg.in.group;
+        if (t < tile.end) store_row<HD, ROWS>(arg, sums, row, piece.part, t, kv_head);
     }
 }
 
 // Joins the partial results of a split tile: weights exp(lse_part - lse). A warp per row.
-template <int HD, int TILE_WARPS>
-__global__ void attention_join_kernel(ForwardArguments arg) {
-    constexpr int ROWS = 16 * TILE_WARPS;
-    const int lane = int(threadIdx.x), row = int(blockIdx.z), kv_head = int(blockIdx.y);
+template <int HD>
+__global__ void __launch_bounds__(THREADS) attention_join_kernel(ForwardArguments arg) {
+    constexpr int N = HD / WARP, BATCH = 8;  // columns of a lane; parts that are read at the same time
+    const int lane = int(threadIdx.x % WARP), kv_head = int(blockIdx.y);
+    const int row = int(blockIdx.z) * WARPS + int(threadIdx.x / WARP);
     const AttentionTiles::Join join = arg.in.tiles.joins[blockIdx.x];
     if (join.query_tile < 0) return;  // the whole block
     const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[join.query_tile];
     const int t = tile.begin + row / arg.in.group, head = kv_head * arg.in.group + row % arg.in.group;
-    if (t >= tile.end) return;  // the whole block
-    const auto part_row = [&](int part) { return (int64_t(part) * arg.in.kv_heads + kv_head) * ROWS + row; };
-    float top = -INFINITY, sum = 0;
-    for (int p = join.first_part; p < join.end_part; p++) top = fmaxf(top, arg.part_lse[part_row(p)]);
-    const float base = top == -INFINITY ? 0.0f : top;
-    for (int p = join.first_part; p < join.end_part; p++) sum += expf(arg.part_lse[part_row(p)] - base);
-    for (int c = lane; c < HD; c += WARP) {
-        float o = 0;
-        for (int p = join.first_part; p < join.end_part; p++)
-            o += expf(arg.part_lse[part_row(p)] - base) * arg.part_out[part_row(p) * HD + c];
-        arg.out[t][head * HD + c] = from_float<bf16>(sum > 0 ? o / sum : 0.0f);
+    if (t >= tile.end) return;  // the whole warp; there is no barrier
+    float top = -INFINITY, sum = 0, o[N] = {};
+    for (int first = join.first_part; first < join.end_part; first += BATCH) {
+        float lse[BATCH], highest = top;
+        Pack<float, N> part_out[BATCH];
+        for (int i = 0; i < BATCH; i++) {
+            const bool there = first + i < join.end_part;
+            const int64_t at = arg.part_row(there ? first + i : first, kv_head, row);
+            lse[i] = there ? arg.part_lse[at] : -INFINITY;
+            part_out[i] = load_pack<N>(arg.part_out + at * HD + lane * N);
+        }
+        for (int i = 0; i < BATCH; i++) highest = fmaxf(highest, lse[i]);
+        const float base = highest == -INFINITY ? 0.0f : highest, keep = expf(top - base);
+        top = highest, sum *= keep;
+        for (int c = 0; c < N; c++) o[c] *= keep;
+        for (int i = 0; i < BATCH; i++) {
+            const float weight = expf(lse[i] - base);
+            sum += weight;
+            for (int c = 0; c < N; c++) o[c] += weight * part_out[i].v[c];
+        }
+    }
+    constexpr int PAIR = N < 2 ? 1 : 2;  // what the output's rows can be written in
+    for (int c = 0; c < N; c += PAIR) {
+        Pack<bf16, PAIR> pair;
+        for (int i = 0; i < PAIR; i++) pair.v[i] = from_float<bf16>(sum > 0 ? o[c + i] / sum : 0.0f);
+        store_pack<PAIR>(arg.out[t] + head * HD + lane * N + c, pair);
     }
     if (lane == 0) arg.lse[t][head] = sum > 0 ? top + logf(sum) : -INFINITY;
 }
@@ -152,19 +257,30 @@ bool attention_on_tensor_cores(const Attention& a, std::initializer_list<Tensor>
            std::all_of(written.begin(), written.end(), rows_at(2));
 }
 
-template <int HD, int TILE_WARPS>
+template <int HD, int ROW_WARPS>
 static void launch_forward(const Context& ctx, ForwardArguments arg) {
-    constexpr int ROWS = 16 * TILE_WARPS;
+    constexpr int ROWS = 16 * ROW_WARPS;
     const size_t rows = size_t(arg.in.tiles.parts) * size_t(arg.in.kv_heads) * ROWS;
+    arg.rows = ROWS;
     arg.part_out = ctx.workspace.take<float>(rows * HD);
     arg.part_lse = ctx.workspace.take<float>(rows);
-    launch(attention_forward_tiles_kernel<HD, TILE_WARPS>,
-           dim3(unsigned(arg.in.tiles.n_pieces), unsigned(arg.in.kv_heads)), ROWS * 2,
+    launch(attention_forward_tiles_kernel<HD, ROW_WARPS>,
+           dim3(unsigned(arg.in.tiles.n_pieces) * unsigned(arg.in.kv_heads)), THREADS,
            size_t(ROWS + 4 * KEY_TILE) * HD * sizeof(bf16), ctx.stream, arg);
     if (arg.in.tiles.n_joins)
-        launch(attention_join_kernel<HD, TILE_WARPS>,
-               dim3(unsigned(arg.in.tiles.n_joins), unsigned(arg.in.kv_heads), ROWS), WARP, 0, ctx.stream,
-               arg);
+        launch(attention_join_kernel<HD>,
+               dim3(unsigned(arg.in.tiles.n_joins), unsigned(arg.in.kv_heads), ROWS / WARPS), THREADS, 0,
+               ctx.stream, arg);
+}
+
+template <int HD>
+static void launch_forward_rows(const Context& ctx, const ForwardArguments& arg) {
+    switch (arg.in.tiles.warps) {
+        case 1: return launch_forward<HD, 1>(ctx, arg);
+        case 2: return launch_forward<HD, 2>(ctx, arg);
+        case 4: return launch_forward<HD, 4>(ctx, arg);
+        default: CHECK(false, "attention tiles of %d warps", arg.in.tiles.warps);
+    }
 }
 
 void attention_forward_tiles(const Context& ctx, Tensor out, Tensor lse, const Attention& a,
@@ -173,13 +289,12 @@ void attention_forward_tiles(const Context& ctx, Tensor out, Tensor lse, const A
                                .out = device_rows<bf16>(out),
                                .lse = device_rows<float>(lse),
                                .part_out = nullptr,
-                               .part_lse = nullptr};
-    CHECK(tiles.warps == 1 || tiles.warps == 4, "attention tiles of %d warps", tiles.warps);
-    const bool one = tiles.warps == 1;
+                               .part_lse = nullptr,
+                               .rows = 0};
     switch (a.HD()) {
-        case 32: return one ? launch_forward<32, 1>(ctx, arg) : launch_forward<32, 4>(ctx, arg);
-        case 64: return one ? launch_forward<64, 1>(ctx, arg) : launch_forward<64, 4>(ctx, arg);
-        case 128: return one ? launch_forward<128, 1>(ctx, arg) : launch_forward<128, 4>(ctx, arg);
+        case 32: return launch_forward_rows<32>(ctx, arg);
+        case 64: return launch_forward_rows<64>(ctx, arg);
+        case 128: return launch_forward_rows<128>(ctx, arg);
         default: CHECK(false, "tiled attention of head size %d", a.HD());
     }
 }

@@ -21,11 +21,11 @@ constexpr int HALF = 32;  // of a tile that is gone over, taken at a time: more 
 // ---- kernels ----
 
 template <int HD>
-__global__ void __launch_bounds__(THREADS) attention_dq_tiles_kernel(BackwardArguments arg) {
+__global__ void __launch_bounds__(THREADS, 2) attention_dq_tiles_kernel(BackwardArguments arg) {
     DYNAMIC_SHARED(bf16, smem);
     constexpr int TILE = ROWS * HD;
     bf16 *q_smem = smem, *dout_smem = smem + TILE, *k_smem = smem + 2 * TILE, *v_smem = smem + 4 * TILE;
-    const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, kv_head = int(blockIdx.y);
+    const int lane = int(threadIdx.x % WARP), warp = int(threadIdx.x / WARP), kv_head = int(blockIdx.y);
     const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[blockIdx.x];
 
     AttentionSpans see[2];
@@ -86,12 +86,12 @@ struct RowData {
 };
 
 template <int HD>
-__global__ void __launch_bounds__(THREADS) attention_dkv_tiles_kernel(BackwardArguments arg) {
+__global__ void __launch_bounds__(THREADS, 2) attention_dkv_tiles_kernel(BackwardArguments arg) {
     DYNAMIC_SHARED(bf16, smem);
     constexpr int TILE = ROWS * HD;
     bf16 *k_smem = smem, *v_smem = smem + TILE, *q_smem = smem + 2 * TILE, *dout_smem = smem + 4 * TILE;
     RowData* rows_smem = reinterpret_cast<RowData*>(smem + 6 * TILE);  // (2, ROWS)
-    const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, kv_head = int(blockIdx.y);
+    const int lane = int(threadIdx.x % WARP), warp = int(threadIdx.x / WARP), kv_head = int(blockIdx.y);
     const int slot0 = int(blockIdx.x) * KEY_TILE;
     const int first = arg.in.tiles.first_query[blockIdx.x], last = arg.in.tiles.first_query[blockIdx.x + 1];
 

@@ -62,13 +62,13 @@ __device__ inline int swizzle(int row, int col) {
 // 8-15), (8-15, 8-15).
 template <int HD>
 __device__ inline void load_a(uint32_t (&a)[4], const bf16* tile, int row0, int col0) {
-    const int lane = int(threadIdx.x) % WARP;
+    const int lane = int(threadIdx.x % WARP);
     ldmatrix_x4(a, tile + swizzle<HD>(row0 + lane % 16, col0 + lane / 16 * 8));
 }
 // B operands of two mma whose n are the tile's rows n0..n0+7 and n0+8..n0+15, k its columns from k0.
 template <int HD>
 __device__ inline void load_b_rows(uint32_t (&b)[2][2], const bf16* tile, int n0, int k0) {
-    const int lane = int(threadIdx.x) % WARP;
+    const int lane = int(threadIdx.x % WARP);
     uint32_t r[4];
     ldmatrix_x4(r, tile + swizzle<HD>(n0 + lane % 8 + lane / 16 * 8, k0 + lane / 8 % 2 * 8));
     b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
@@ -76,7 +76,7 @@ __device__ inline void load_b_rows(uint32_t (&b)[2][2], const bf16* tile, int n0
 // B operands of two mma whose k are the tile's rows from k0, n its columns n0..n0+7 and n0+8..n0+15.
 template <int HD>
 __device__ inline void load_b_columns(uint32_t (&b)[2][2], const bf16* tile, int k0, int n0) {
-    const int lane = int(threadIdx.x) % WARP;
+    const int lane = int(threadIdx.x % WARP);
     uint32_t r[4];
     ldmatrix_x4<TRANSPOSED>(r, tile + swizzle<HD>(k0 + lane % 16, n0 + lane / 16 * 8));
     b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
@@ -87,27 +87,39 @@ __device__ inline void accumulators_as_a(uint32_t (&a)[4], const float (&left)[4
     a[2] = pack_bf16(right[0], right[1]), a[3] = pack_bf16(right[2], right[3]);
 }
 
-// Issues the copy of ROWS slots from slot0 on, of one key/value head; zeros past the last slot.
-template <int HD, int ROWS>
-__device__ inline void copy_slots(bf16* tile, DeviceRows<const bf16> src, int slot0, int n_slots,
-                                  int kv_head) {
-    constexpr int CHUNKS = HD / 8;
-    for (int i = int(threadIdx.x); i < ROWS * CHUNKS; i += int(blockDim.x)) {
-        const int row = i / CHUNKS, col = i % CHUNKS * 8;
-        const bool valid = slot0 + row < n_slots;
-        cp_async_16(tile + swizzle<HD>(row, col), src[valid ? slot0 + row : 0] + kv_head * HD + col, valid);
+// Issues the copy of ROWS slots from slot0 on, of one key/value head, by THREADS threads of which this is `thread`;
+// zeros past the last slot.
+template <int HD, int ROWS, int THREADS = 128>
+__device__ inline void copy_slots(bf16* tile, DeviceRows<const bf16> src, int slot0, int n_slots, int kv_head,
+                                  unsigned thread = threadIdx.x) {
+    constexpr int CHUNKS = HD / 8, STEP = THREADS / CHUNKS;  // of rows: a thread keeps its columns
+    static_assert(THREADS % CHUNKS == 0 && ROWS % STEP == 0);
+    const int row0 = int(thread / CHUNKS), col = int(thread % CHUNKS * 8);
+    const bf16* from = src[slot0 + row0] + kv_head * HD + col;
+    const int64_t step = STEP * src.stride;
+    if (slot0 + ROWS <= n_slots) {
+        for (int i = 0; i < ROWS; i += STEP, from += step)
+            cp_async_16(tile + swizzle<HD>(row0 + i, col), from, true);
+    } else {
+#pragma unroll 1
+        for (int i = 0; i < ROWS; i += STEP, from += step) {
+            const bool valid = slot0 + row0 + i < n_slots;
+            cp_async_16(tile + swizzle<HD>(row0 + i, col), valid ? from : src.data, valid);
+        }
     }
 }
-// The same of the packed rows of a query tile; zeros past its last.
+// The same of the packed rows of a query tile, by the whole block of 128 threads; zeros past its last.
 template <int HD, int ROWS>
 __device__ inline void copy_queries(bf16* tile, DeviceRows<const bf16> src, int begin, int end, int group,
                                     int kv_head) {
-    constexpr int CHUNKS = HD / 8;
-    for (int i = int(threadIdx.x); i < ROWS * CHUNKS; i += int(blockDim.x)) {
-        const int row = i / CHUNKS, col = i % CHUNKS * 8, t = begin + row / group;
-        const bool valid = t < end;
+    constexpr unsigned CHUNKS = HD / 8;
+    for (unsigned i = threadIdx.x; i < ROWS * CHUNKS; i += blockDim.x) {
+        const int row = int(i / CHUNKS), col = int(i % CHUNKS * 8),
+                  token = int(unsigned(row) / unsigned(group));
+        const bool valid = begin + token < end;
         cp_async_16(tile + swizzle<HD>(row, col),
-                    src[valid ? t : begin] + (kv_head * group + row % group) * HD + col, valid);
+                    src[valid ? begin + token : begin] + (kv_head * group + row - token * group) * HD + col,
+                    valid);
     }
 }
 

@@ -105,13 +105,15 @@ AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_
         }
         tile.end_visit = int(r.keys.size());
         const int n = tile.end_visit - tile.first_visit;
-        if (split == 0 || n <= split) {
+        if (split == 0 || n <= std::max(split, WHOLE_VISITS)) {
             r.pieces.push_back({q, tile.first_visit, tile.end_visit, -1});
             continue;
         }
         r.joins.push_back({q, r.parts, 0});
-        for (int v = tile.first_visit; v < tile.end_visit; v += split)
-            r.pieces.push_back({q, v, std::min(v + split, tile.end_visit), r.parts++});
+        const int pieces = (n + split - 1) / split;
+        for (int64_t i = 0; i < pieces; i++)
+            r.pieces.push_back({q, tile.first_visit + int(i * n / pieces),
+                                tile.first_visit + int((i + 1) * n / pieces), r.parts++});
         r.joins.back().end_part = r.parts;
     }
     const auto more_visits = [](const auto& a, const auto& b) {

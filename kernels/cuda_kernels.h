@@ -158,7 +158,7 @@ struct DeviceTiles {
     const AttentionTiles::Join* joins;
     int n_query_tiles, n_key_tiles, n_key_pairs, n_pieces, n_joins, parts;
     int n_visits;  // of key tiles by query tiles, rounded up
-    int warps;     // of a forward block: 16 rows each
+    int warps;     // of 16 rows each in a query tile: 4, 2 or 1
     bool operator==(const DeviceTiles&) const = default;
 };
 // What a launcher is given: views on the device, and their sizes.

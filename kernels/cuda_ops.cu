@@ -14,8 +14,8 @@ namespace {
 
 // Blocks of attention that a multiprocessor should have, at least: where query tiles are too few, their keys are split.
 constexpr int BLOCKS_PER_PROCESSOR = 2;
-constexpr int MOST_SPLIT =
-    64;  // key tiles per piece of a decoding tile: no block works on more than 4096 keys
+// Key tiles per piece of a decoding tile: a block has two on their way at the same time, and none works on more than 4096 keys.
+constexpr int LEAST_SPLIT = 2, MOST_SPLIT = 64;
 constexpr int MOST_GRAPHS = 64;  // that are kept
 
 class CudaOps : public Ops {
@@ -265,9 +265,9 @@ class CudaOps : public Ops {
         return 2 * a.q.rows * a.group() >= int64_t(tiles.n_query_tiles) * 16 * tiles.warps;
     }
     // Where the device has wgmma, tiles of WGMMA_WARPS, if half of their rows are filled and there are enough for
-    // half of the multiprocessors.
-    // Otherwise tiles of 4 warps; where the average one would not fill one of them (decoding), of 1. Their keys are split into as many
-    // pieces as give every multiprocessor work, fewer where the partial results would not fit in half of the workspace.
+    // half of the multiprocessors. Otherwise tiles of 64 rows, 4 warps; where the average one has no more than 32 or 16 (decoding),
+    // of that many. Their keys are split into as many pieces as give every multiprocessor work, fewer where the partial results
+    // would not fit in half of the workspace.
     cuda::DeviceTiles forward_tiles(const cuda::Attention& a) {
         const int n_slots = int(a.k.rows), wanted = BLOCKS_PER_PROCESSOR * processors_;
         int warps = 4, split = 0;
@@ -278,10 +278,12 @@ class CudaOps : public Ops {
                 a.see, n_slots, cuda::tile_tokens(a, cuda::WGMMA_WARPS), cuda::WGMMA_WARPS, 0);
             if (fill_half(a, larger) && 2 * larger.n_query_tiles * a.kv_heads >= processors_) return larger;
         }
-        if (a.q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16) {
-            warps = 1, split = MOST_SPLIT;
+        while (warps > 1 && a.q.rows * a.group() <= int64_t(tiles.n_query_tiles) * 16 * (warps / 2))
+            warps /= 2;
+        if (warps < 4) {
+            split = MOST_SPLIT;
         } else if (tiles.n_query_tiles * a.kv_heads < wanted) {
-            split = std::max(tiles.n_visits, 1);  // enough blocks otherwise
+            split = std::max(tiles.n_visits, LEAST_SPLIT);  // enough blocks otherwise
         }
         if (split == 0) return tiles;
         workspace_.reset();
@@ -289,7 +291,7 @@ class CudaOps : public Ops {
             size_t(a.kv_heads) * 16 * size_t(warps) * size_t(a.HD() + 1) * sizeof(float);
         const int even =
             int(int64_t(tiles.n_visits) * a.kv_heads / wanted);  // visits of a block if all had the same
-        for (split = std::clamp(even, 1, split);; split *= 2) {
+        for (split = std::clamp(even, LEAST_SPLIT, split);; split *= 2) {
             tiles = indices_.attention_tiles(a.see, n_slots, cuda::tile_tokens(a, warps), warps, split);
             if (size_t(tiles.parts) * part_bytes <= workspace_.left() / 2) return tiles;
         }

@@ -40,12 +40,12 @@ using CudaAttentionForward = std::function<void(Ops&, Tensor out, Tensor lse, Te
                                                 Tensor see, int heads, int kv_heads)>;
 
 // Twice, for the same bits every time.
-inline void check_cuda_attention(const CudaAttentionCase& c, bool backward,
+inline void check_cuda_attention(const CudaAttentionCase& c, const std::vector<AttentionSpans>& see,
+                                 bool backward,
                                  const CudaAttentionForward& forward = &Ops::attention_forward) {
     const auto [T, S, NH, NKV, HD, block] = c.shape;
     const int CQ = NH * HD, CK = NKV * HD;
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
-    const std::vector<AttentionSpans> see = random_spans(c.shape, uint64_t(T * 31 + S));
     const DeviceInts device_see(*ops, as_ints(see), SPAN_INTS);
     const auto random = [&](int rows, int cols, uint32_t seed, double scale, double growth = 0) {
         std::vector<float> values = random_floats(size_t(rows * cols), seed, scale);
@@ -80,4 +80,8 @@ inline void check_cuda_attention(const CudaAttentionCase& c, bool backward,
         if (run == 0) first = all;
         EXPECT_EQ(all, first) << "the same bits every time";
     }
+}
+inline void check_cuda_attention(const CudaAttentionCase& c, bool backward,
+                                 const CudaAttentionForward& forward = &Ops::attention_forward) {
+    check_cuda_attention(c, random_spans(c.shape, uint64_t(c.shape.T * 31 + c.shape.S)), backward, forward);
 }

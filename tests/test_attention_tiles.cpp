@@ -90,17 +90,20 @@ void expect_tiles_match(const std::vector<AttentionSpans>& see, int n_slots, int
     std::set<int> parts;
     int most = n_slots;
     for (const auto& piece : tiles.pieces) {
-        EXPECT_LE(piece.end_visit - piece.first_visit, most) << "the longest first";
-        most = piece.end_visit - piece.first_visit;
-        if (split) {
-            EXPECT_LE(piece.end_visit - piece.first_visit, split);
+        const int length = piece.end_visit - piece.first_visit;
+        EXPECT_LE(length, most) << "the longest first";
+        most = length;
+        if (split && piece.part < 0) {
+            EXPECT_LE(length, std::max(split, WHOLE_VISITS));
+        } else if (split) {
+            EXPECT_LE(length, split);
         }
         for (int v = piece.first_visit; v < piece.end_visit; v++) covered[size_t(v)]++;
         const auto& tile = tiles.query_tiles[size_t(piece.query_tile)];
         EXPECT_GE(piece.first_visit, tile.first_visit);
         EXPECT_LE(piece.end_visit, tile.end_visit);
         if (piece.part < 0) {
-            EXPECT_EQ(piece.end_visit - piece.first_visit, tile.end_visit - tile.first_visit);
+            EXPECT_EQ(length, tile.end_visit - tile.first_visit);
         } else {
             EXPECT_TRUE(parts.insert(piece.part).second);
         }
@@ -117,7 +120,7 @@ void expect_tiles_match(const std::vector<AttentionSpans>& see, int n_slots, int
 TEST(AttentionTiles, AreTheDenseMask) {
     Rng rng(1, Stream::Noise);
     for (int round = 0; round < 60; round++) {
-        const int T = 1 + int(rng.below(40)), S = 1 + int(rng.below(500));
+        const int T = 1 + int(rng.below(40)), S = 1 + int(rng.below(round % 3 ? 500 : 1500));
         std::vector<AttentionSpans> see;
         for (int t = 0; t < T; t++) {
             if (t && rng.below(3)) {
@@ -133,7 +136,7 @@ TEST(AttentionTiles, AreTheDenseMask) {
             }
             see.push_back(a);
         }
-        for (const int split : {0, 1, 3}) expect_tiles_match(see, S, 1 + int(rng.below(20)), split);
+        for (const int split : {0, 1, 3, 8}) expect_tiles_match(see, S, 1 + int(rng.below(20)), split);
     }
 }
 
@@ -151,6 +154,21 @@ TEST(AttentionTiles, SequencesDoNotShareATile) {
     see.clear();
     for (int t = 0; t < 32; t++) see.push_back({{0, 0, 0}, {100 + t, 0, 0}});
     EXPECT_EQ(build_attention_tiles(see, 200, 16, 0).query_tiles.size(), 2u);
+}
+
+// Blocks that run at the same time should end at the same time; what a block is done with soon is not cut.
+TEST(AttentionTiles, PiecesAreEven) {
+    const auto lengths = [](int visits, int split) {
+        const std::vector<AttentionSpans> see = {{{0, 0, 0}, {visits * KEY_TILE, 0, 0}}};
+        std::vector<int> out;
+        for (const auto& piece : build_attention_tiles(see, visits * KEY_TILE, 16, split).pieces)
+            out.push_back(piece.end_visit - piece.first_visit);
+        return out;
+    };
+    EXPECT_EQ(lengths(33, 16), (std::vector{11, 11, 11}));
+    EXPECT_EQ(lengths(WHOLE_VISITS + 1, 2), (std::vector{1, 2, 2, 2}));
+    EXPECT_EQ(lengths(WHOLE_VISITS, 2), std::vector{WHOLE_VISITS});
+    EXPECT_EQ(lengths(100, 0), std::vector{100});
 }
 
 TEST(AttentionTiles, RefusesSlotsThatAreNotThere) {

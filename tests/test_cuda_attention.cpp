@@ -6,7 +6,7 @@ class CudaAttention : public testing::TestWithParam<CudaAttentionCase> {};
 
 TEST_P(CudaAttention, ForwardAgreesWithTheReference) { check_cuda_attention(GetParam(), false); }
 
-// Tiles of 4 warps; few of them, whose keys are split.
+// Tiles of 64 rows; few of them, whose keys are split.
 INSTANTIATE_TEST_SUITE_P(
     Ragged, CudaAttention,
     testing::Values(CudaAttentionCase{"one_row", DType::BF16, {1, 1, 1, 1, 32, 1}, 0},
@@ -29,6 +29,43 @@ INSTANTIATE_TEST_SUITE_P(
                     CudaAttentionCase{"sixtyfour_rows_32", DType::BF16, {128, 600, 4, 1, 32, 64}, 0},
                     CudaAttentionCase{"sixtyfour_rows_64", DType::BF16, {64, 300, 2, 1, 64, 64}, 8}),
     case_name);
+
+// Sequences that share nothing, so that every one has query tiles of its own: of 16, 32 or 64 rows, `tokens` times the query
+// heads of a group. Contexts of less than what one group of warps takes of a key tile, of several key tiles, and long enough to
+// be cut into pieces; they begin anywhere. The last sequence sees nothing.
+struct SequencesCase {
+    const char* name;
+    int tokens, group, kv_heads, HD;
+};
+void PrintTo(const SequencesCase& c, std::ostream* out) { *out << c.name; }
+class CudaAttentionSequences : public testing::TestWithParam<SequencesCase> {};
+
+TEST_P(CudaAttentionSequences, AgreeWithTheReference) {
+    const SequencesCase c = GetParam();
+    std::vector<AttentionSpans> see;
+    int slot = 0;
+    for (const int context : {1, 640, 13, 0, 41, 150}) {
+        const int own = slot + context + 7, end = own + c.tokens;
+        see.insert(see.end(), size_t(c.tokens), {{slot, own, 0}, {slot + context, end, 0}});
+        slot = end + 3;
+    }
+    see.insert(see.end(), size_t(c.tokens), AttentionSpans{});
+    const int heads = c.group * c.kv_heads;
+    check_cuda_attention(
+        {c.name, DType::BF16, {int(see.size()), slot - 3, heads, c.kv_heads, c.HD, c.tokens}, 0}, see, false);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Tiles, CudaAttentionSequences,
+    testing::Values(
+        SequencesCase{"rows_16_group_1", 16, 1, 2, 32}, SequencesCase{"rows_16_group_2", 8, 2, 2, 64},
+        SequencesCase{"rows_16_group_4", 4, 4, 2, 128}, SequencesCase{"rows_16_group_8", 2, 8, 1, 32},
+        SequencesCase{"rows_15_group_3", 5, 3, 1, 32}, SequencesCase{"rows_32_group_1", 32, 1, 1, 64},
+        SequencesCase{"rows_32_group_2", 16, 2, 1, 32}, SequencesCase{"rows_32_group_4", 8, 4, 1, 128},
+        SequencesCase{"rows_32_group_8", 4, 8, 2, 32}, SequencesCase{"rows_64_group_1", 64, 1, 1, 32},
+        SequencesCase{"rows_64_group_2", 32, 2, 1, 32}, SequencesCase{"rows_64_group_4", 16, 4, 1, 64},
+        SequencesCase{"rows_64_group_8", 8, 8, 1, 128}),
+    [](const auto& info) { return info.param.name; });
 
 // A batch lays its spans where the last one had others: what was made from those is not used again.
 TEST(CudaAttention, ANewBatchMakesNewTiles) {
