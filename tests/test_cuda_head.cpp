@@ -66,9 +66,12 @@ TEST_P(CudaHead, LogprobAndGradient) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Ragged, CudaHead,
-    testing::Values(Shape{DType::F32, 1, 3, 2, 64 << 10}, Shape{DType::F32, 7, 20, 33, 64 << 10},
-                    Shape{DType::F32, 37, 12, 301, 16 << 10}, Shape{DType::BF16, 1, 8, 5, 64 << 10},
-                    Shape{DType::BF16, 9, 32, 97, 64 << 10}, Shape{DType::BF16, 41, 24, 200, 20 << 10}));
+    testing::Values(
+        Shape{DType::F32, 1, 3, 2, 64 << 10}, Shape{DType::F32, 7, 20, 33, 64 << 10},
+        Shape{DType::F32, 37, 12, 301, 16 << 10}, Shape{DType::BF16, 1, 8, 5, 64 << 10},
+        Shape{DType::BF16, 9, 32, 97, 64 << 10}, Shape{DType::BF16, 41, 24, 200, 20 << 10},
+        // several chunks of a row, the last of them ragged: in one tile, and in tiles of whole chunks
+        Shape{DType::F32, 3, 4, 2503, 64 << 10}, Shape{DType::BF16, 3, 4, 4098, 40 << 10}));
 
 struct Case {
     const char* name;

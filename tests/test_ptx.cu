@@ -38,6 +38,10 @@ __global__ void pack(uint32_t* out, const float* inp) {
     out[threadIdx.x] = pack_bf16(inp[2 * threadIdx.x], inp[2 * threadIdx.x + 1]);
 }
 
+__global__ void exponentials(float* out, const float* inp) {
+    out[threadIdx.x] = exp2_approx(inp[threadIdx.x]);
+}
+
 }  // namespace
 
 TEST(Ptx, LdmatrixAndMmaMultiply) {
@@ -76,4 +80,20 @@ TEST(Ptx, PackRoundsToNearestEven) {
     const std::vector<uint32_t> got = out.host();
     for (size_t i = 0; i < 8; i++)
         EXPECT_EQ(got[i / 2] >> (i % 2 * 16) & 0xffff, to_bf16(inp[i]).bits) << inp[i];
+}
+
+TEST(Ptx, Exp2IsGoodToTwoUnitsInTheLastPlace) {
+    std::vector<float> x(32, -INFINITY);
+    for (size_t i = 0; i < 30; i++) x[i] = -float(i * i) / 7;
+    x[30] = -127;  // a result that no normal number holds
+    const DeviceArray<float> inp(x);
+    DeviceArray<float> out(std::vector<float>(x.size()));
+    launch(exponentials, 1, 32, 0, nullptr, out.data(), static_cast<const float*>(inp.data()));
+    const std::vector<float> got = out.host();
+    for (size_t i = 0; i < 30; i++) {
+        const double want = std::exp2(double(x[i]));
+        EXPECT_NEAR(got[i], want, want * 0x1p-22) << x[i];
+    }
+    EXPECT_EQ(got[30], 0);
+    EXPECT_EQ(got[31], 0);
 }

@@ -137,6 +137,18 @@ __device__ inline void cp_async_wait() {
 #endif
 }
 
+// 2^x, to 2 units in the last place; results below the smallest normal number are 0.
+__device__ inline float exp2_approx(float x) {
+#ifdef __CUDACC__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    const float y = std::exp2(x);
+    return y < 0x1p-126f ? 0 : y;
+#endif
+}
+
 // Two fp32 as a pair of bf16, rounded to nearest even: `lo` in the lower half, where memory has it first.
 __device__ inline uint32_t pack_bf16(float lo, float hi) {
 #ifdef __CUDACC__
