@@ -1,179 +1,209 @@
-// sampling.cu -- see sampling.h. A block per row of logits, which stay in the cache while it goes over them
-// several times.
+// sampling.cu -- see sampling.h. A first kernel reads every logit once, a warp per chunk of a row (logit_chunk.cuh), and leaves
+// of each chunk what a row's numbers can be put together from. A block per row does so: greedily it reads no logit again, at a
+// temperature only those of the chunk that the number falls into, or the chunks that may hold the winner of Gumbel's race.
+// With filters it reads again what may be kept (sampling_filter.cuh).
 //
-// Nothing is sorted. Order is by logit descending, then id ascending; a filter keeps a beginning of that
-// order, so it is a pair (key, id): ids whose key (the logit's bits, made monotone) is larger, and of equal
-// keys those with an id below. Both are found eight bits at a time, by a histogram of the ids that agree in
-// the bits found so far: of counts for top-k, of masses for top-p. Masses are exponentials in fixed point:
-// sums of integers have the same bits in any order, so the histograms may use atomics. The draw finds the
-// thread whose run of ids the number falls into, then the id.
+// The draw finds the chunk in which the cumulative mass exceeds the number, then the id.
 #include <algorithm>
 #include <climits>
 
 #include "kernels/cuda_kernels.h"
-#include "kernels/sampling.h"
+#include "kernels/sampling_filter.cuh"
 
 namespace cuda {
 
-constexpr int MOST_THREADS = 1024, DIGIT = 256;
-constexpr int ID_BITS = 24;          // of a vocabulary; ids are exact in fp32
-constexpr float MASS_ONE = 0x1p39f;  // the likeliest id's mass: sums of 2^24 of them fit in 64 bits
-using Mass = unsigned long long;
+constexpr int MOST_THREADS = 256;  // of a row's block
+constexpr int NOBODY = -1;
+constexpr float RACE_SLACK = 0.01f;  // in log2: far more than scores in fp32 are wrong by
 
 // ---- kernels ----
 
-struct Cut {  // keeps keys above `key`, and of equal ones the ids below `id`
-    uint32_t key = 0;
-    int id = INT_MAX;
-    __device__ bool keeps(uint32_t k, int i) const { return k > key || (k == key && i < id); }
-};
-
-// Larger floats have larger keys. Both zeros are one number.
-__device__ inline uint32_t key_of(float x) {
-    const uint32_t u = __float_as_uint(x == 0.0f ? 0.0f : x);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
+__device__ inline bool is_filtered(const SampleRow& row) {
+    return row.temperature != 0 && (row.top_k > 0 || row.top_p < 1);
 }
-
-struct SamplerRow {
-    const float* x;  // (V) logits
-    int V, n_ids, mask_id;
-    float max_allowed, temperature;
-
-    __device__ bool allowed(int i) const { return i < n_ids && i != mask_id; }
-    __device__ Mass mass(int i) const { return Mass(expf((x[i] - max_allowed) / temperature) * MASS_ONE); }
-};
-
-// The sum of f(i) over the row, in every thread.
-template <class F>
-__device__ inline auto row_sum(int V, F f) {
-    decltype(f(0)) sum = 0;
-    for (int i = int(threadIdx.x); i < V; i += int(blockDim.x)) sum += f(i);
-    return block_sum(sum);
+__device__ inline float scale_of(const SampleRow& row) {
+    return row.temperature == 0 ? 1.0f : 1 / row.temperature;
 }
-
-struct Selected {
-    bool found;  // false: not even all of them weigh more than is wanted
-    uint32_t key;
-    Mass above;  // what weighs above the key
-};
-// Of the ids that are kept, the largest key such that those with this key or a larger one weigh more than
-// `wanted`.
-template <class Kept, class Key, class Weight>
-__device__ inline Selected select(int V, int bits, Mass wanted, Kept kept, Key key, Weight weight) {
-    __shared__ Mass histogram[DIGIT];
-    __shared__ Selected shared;
-    Selected now{true, 0, 0};
-    for (int shift = bits - 8; shift >= 0; shift -= 8) {
-        for (int d = int(threadIdx.x); d < DIGIT; d += int(blockDim.x)) histogram[d] = 0;
-        __syncthreads();  // the histogram is empty before anybody adds to it
-        for (int i = int(threadIdx.x); i < V; i += int(blockDim.x)) {
-            const uint32_t k = key(i);
-            // agrees in the digits above this one
-            if (kept(i) && (uint64_t(k) >> (shift + 8)) == (uint64_t(now.key) >> (shift + 8)))
-                atomicAdd(&histogram[k >> shift & (DIGIT - 1)], weight(i));
-        }
-        __syncthreads();  // the histogram is whole before it is read
-        if (threadIdx.x == 0) {
-            int digit = DIGIT - 1;
-            while (digit >= 0 && now.above + histogram[digit] <= wanted) now.above += histogram[digit--];
-            now.found = now.found && digit >= 0;
-            now.key |= uint32_t(digit < 0 ? 0 : digit) << shift;
-            shared = now;
-        }
-        __syncthreads();  // the digit is written before everybody takes it
-        now = shared;
-        __syncthreads();  // and taken before the next one overwrites it
+// The second largest logit of a chunk; on ties the largest once more. From the last one down: or the compiler keeps the 32 maxima
+// that lane_max() came past.
+__device__ inline float second_of(const LogitChunk& c) {
+    float first = -INFINITY, second = -INFINITY;
+#pragma unroll
+    for (int e = LANE_LOGITS - 1; e >= 0; e--) {
+        second = fmaxf(second, fminf(first, c.x[e]));
+        first = fmaxf(first, c.x[e]);
     }
-    return now;
+    for (int o = WARP / 2; o > 0; o /= 2) {
+        const float other = __shfl_xor_sync(FULL_WARP, first, o);
+        second = fmaxf(fmaxf(second, __shfl_xor_sync(FULL_WARP, second, o)), fminf(first, other));
+        first = fmaxf(first, other);
+    }
+    return second;
 }
 
-// Keeps the first `count` of the kept ids with this key.
-template <class Kept>
-__device__ inline Cut cut_ties(const SamplerRow& row, uint32_t key, Mass count, Kept kept) {
-    constexpr uint32_t LAST = (1u << ID_BITS) - 1;  // lower ids have larger keys here
-    const Selected last = select(
-        row.V, ID_BITS, count - 1, [&](int i) { return kept(i) && key_of(row.x[i]) == key; },
-        [&](int i) { return LAST - uint32_t(i); }, [](int) { return Mass(1); });
-    return {key, last.found ? int(LAST - last.key) + 1 : INT_MAX};
+// Bounds of the largest p / -log u of a chunk, as base-2 logarithms where its largest allowed logit, `max`, weighs 1, and
+// without a logarithm in double. With w = ~u of the upper halves, 1 - u is between w and w + 1 units of 2^-32. p / (1 - u) is
+// above the score; from u = 1/2 on by a factor of at most 2 log 2, together with (w + 1) / w less than the root of 2.
+__device__ inline void bound_race(ChunkPart& part, const LogitRow& row, const SampleRow& options, int chunk,
+                                  float max) {
+    float low = -INFINITY, high = -INFINITY;
+    const int first = chunk * CHUNK + int(threadIdx.x) % WARP * LOGIT_PACK,
+              end = min(row.V, (chunk + 1) * CHUNK);
+#pragma unroll 1
+    for (int i = first; i < end; i += WARP * LOGIT_PACK) {
+        const Pack<float, LOGIT_PACK> x = load_pack<LOGIT_PACK>(row.x + i);
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++) {
+            const auto bits = gumbel_bits(options, i / 2 + pair);
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                const int id = i + 2 * pair + k;
+                const uint32_t w = ~bits[size_t(2 * k)];
+                const float score = (x.v[2 * pair + k] - max) * (row.scale * LOG2_E) - log2f(float(w)) + 32;
+                if (id >= end || !row.allowed(id)) continue;
+                high = fmaxf(high, score);
+                if (w >= 64 && w < 1u << 31) low = fmaxf(low, score - 0.5f);
+            }
+        }
+    }
+    part.score_low = warp_max(low);
+    part.score_high = warp_max(high);
 }
 
-// The largest logit of the kept ids, the lowest id on ties; -1 where there is none.
-template <class Kept>
-__device__ inline int likeliest(const SamplerRow& row, Kept kept) {
-    float max = -INFINITY, lowest = float(-INT_MAX);  // the id, as its negative
-    for (int i = int(threadIdx.x); i < row.V; i += int(blockDim.x))
-        if (kept(i)) max = fmaxf(max, row.x[i]);
-    max = block_max(max);
-    for (int i = row.V - 1 - int(threadIdx.x); i >= 0; i -= int(blockDim.x))
-        if (kept(i) && row.x[i] == max) lowest = float(-i);
+// parts (n_rows, chunks): a warp each.
+__global__ void __launch_bounds__(CHUNK_WARPS* WARP)
+    sample_chunks_kernel(ChunkPart* parts, const SampleRow* rows, const float* logits, int64_t stride,
+                         int n_rows, int V, int mask_id, int n_ids) {
+    const int chunks = (V + CHUNK - 1) / CHUNK, lane = int(threadIdx.x) % WARP;
+    const int at = int(blockIdx.x) * CHUNK_WARPS + int(threadIdx.x) / WARP, chunk = at % chunks;
+    if (at >= n_rows * chunks) return;
+    const SampleRow& options = rows[at / chunks];
+    const LogitRow row{.x = logits + at / chunks * stride,
+                       .V = V,
+                       .n_ids = n_ids,
+                       .mask_id = mask_id,
+                       .chunks = chunks,
+                       .scale = scale_of(options)};
+    const bool clean = row.allows_all_of(chunk);
+    LogitChunk c = load_chunk(row.x, V, chunk);
+    ChunkPart part = {};
+    part.plain = chunk_sums(c, warp_max(lane_max(c)), 1);
+    // The maximum goes round through a shuffle: or the compiler keeps all the x - max of the first sums for the second, 32 registers.
+    const float top = __shfl_sync(FULL_WARP, part.plain.max, 0);
+    part.tempered = row.scale == 1 ? part.plain : chunk_sums(c, top, row.scale);
+    if (!clean) {
+#pragma unroll
+        for (int e = 0; e < LANE_LOGITS; e++)
+            if (!row.allowed(c.id(e))) c.x[e] = -INFINITY;
+    }
+    float max = lane_max(c);
+    for (int o = WARP / 2; o >= QUARTERS; o /= 2) max = fmaxf(max, __shfl_xor_sync(FULL_WARP, max, o));
+    for (int q = 0; q < QUARTERS; q++) part.quarter[q] = __shfl_sync(FULL_WARP, max, q);
+    max = fmaxf(fmaxf(part.quarter[0], part.quarter[1]), fmaxf(part.quarter[2], part.quarter[3]));
+    part.allowed = clean ? part.tempered : chunk_sums(c, max, row.scale);
+
+    if (options.margin) part.second = second_of(c);
+    if (options.draw == Draw::Gumbel && options.temperature != 0 && !is_filtered(options))
+        bound_race(part, row, options, chunk, max);
+    if (lane == 0) parts[at] = part;
+}
+
+struct Kept {
+    Mass mass, weighted;  // sums of m and of m log2(1 / m), m the mass of an id
+    int count;
+};
+// Of the allowed ids from `last` on; every chunk's mass goes into its part.
+__device__ inline Kept weigh_kept(const LogitRow& row, Order last) {
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
+    Kept kept = {};
+    for (int chunk = warp; chunk < row.chunks; chunk += warps) {
+        Mass mass = 0;
+        if (row.reaches(chunk, last))
+            for_each_between(row, chunk, last, ~Order(0), [&](Order, float x) {
+                const float l = row.log_weight(x), w = exp2_approx(l);
+                mass += LogitRow::fixed(w);
+                kept.weighted += LogitRow::fixed(w * fminf(-l, 1000.0f));
+                kept.count++;
+            });
+        mass = warp_sum(mass);
+        if (lane == 0) row.part[chunk].mass = mass, kept.mass += mass;
+    }
+    return {block_sum(kept.mass), block_sum(kept.weighted), block_sum(kept.count)};
+}
+
+// The last of the order that top-k and top-p keep. total: the mass of all allowed ids.
+__device__ inline Order filter(const LogitRow& row, const SampleRow& options, Mass total) {
+    __shared__ FilterScratch scratch;
+    Order last = 0;
+    if (options.top_k > 0)
+        last = select(scratch, row, Mass(options.top_k - 1), 0, 0, [](float) { return Mass(1); });
+    if (options.top_p < 1) {
+        if (last > 0) total = weigh_kept(row, last).mass;
+        const Mass most = Mass(double(options.top_p) * double(total));
+        // what weighs so little that all of the row's ids together would not reach beyond it
+        const float light = float(total - min(most, total)) / (float(row.V) * MASS_ONE);
+        const float bound = row.max_allowed + (logf(light) - 0.01f) / row.scale;
+        last = select(scratch, row, most, last, light > 0 ? order_of(bound, INT_MAX) : 0,
+                      [&](float x) { return row.mass(x); });
+    }
+    return last;
+}
+
+// The lowest id of the largest allowed logit, which is in `chunk`.
+__device__ inline int likeliest(const LogitRow& row, int chunk) {
+    const int end = min(row.V, (chunk + 1) * CHUNK);
+    float lowest = -float(1 << ID_BITS);  // the id, as its negative
+    for (int i = chunk * CHUNK + int(threadIdx.x); i < end; i += int(blockDim.x))
+        if (row.x[i] == row.max_allowed && row.allowed(i)) lowest = fmaxf(lowest, float(-i));
     lowest = block_max(lowest);
-    return lowest == float(-INT_MAX) ? -1 : int(-lowest);
+    return lowest == -float(1 << ID_BITS) ? NOBODY : int(-lowest);
 }
 
-// Keeps the largest allowed logit of the lowest id.
-__device__ inline Cut argmax_cut(const SamplerRow& row) {
-    return {key_of(row.max_allowed), likeliest(row, [&](int i) { return row.allowed(i); }) + 1};
-}
-
-__device__ inline Cut top_k_cut(const SamplerRow& row, int k) {
-    const auto kept = [&](int i) { return row.allowed(i); };
-    const Selected at = select(
-        row.V, 32, Mass(k - 1), kept, [&](int i) { return key_of(row.x[i]); }, [](int) { return Mass(1); });
-    return at.found ? cut_ties(row, at.key, Mass(k) - at.above, kept) : Cut{};
-}
-
-// Keeps an id while the mass before it is at most top_p of all.
-__device__ inline Cut top_p_cut(const SamplerRow& row, float top_p, const Cut& top_k) {
-    const auto kept = [&](int i) { return row.allowed(i) && top_k.keeps(key_of(row.x[i]), i); };
-    const auto mass = [&](int i) { return kept(i) ? row.mass(i) : Mass(0); };
-    const Mass most = Mass(double(top_p) * double(row_sum(row.V, mass)));
-    const Selected at = select(
-        row.V, 32, most, kept, [&](int i) { return key_of(row.x[i]); }, mass);
-    if (!at.found) return Cut{};
-    // equal logits have equal masses: number j of them has above + j mass before it
-    const Mass ties =
-        row_sum(row.V, [&](int i) { return Mass(kept(i) && key_of(row.x[i]) == at.key ? 1 : 0); });
-    const Mass of_all = row_sum(row.V, [&](int i) { return key_of(row.x[i]) == at.key ? mass(i) : Mass(0); });
-    return cut_ties(row, at.key, (most - at.above) / (of_all / ties) + 1, kept);
-}
-
-// Inverse of the cumulative distribution over ids in ascending order: the first id at which it exceeds
-// `point`, which is below its sum.
-template <class F>
-__device__ inline int draw(int V, Mass point, F mass) {
-    __shared__ Mass run_mass[MOST_THREADS];
-    __shared__ int drawn;
-    const int run = (V + int(blockDim.x) - 1) / int(blockDim.x), begin = int(threadIdx.x) * run,
-              end = min(V, begin + run);
+// Inverse of the cumulative distribution over the kept ids in ascending order: the first id at which it exceeds u of the whole.
+// total: the sum of the chunks' masses, not 0.
+__device__ inline int draw_inverse(const LogitRow& row, Order last, Mass total, double u) {
+    const Mass point = min(Mass(u * double(total)), total - 1);
+    const Crossing at = first_beyond(row.chunks, point, [&](int c) { return row.part[c].mass; });
+    const int begin = at.index * CHUNK, n = min(CHUNK, row.V - begin);
+    const auto mass = [&](int i) {
+        const float x = row.x[begin + i];
+        return row.allowed(begin + i) && order_of(x, begin + i) >= last ? row.mass(x) : Mass(0);
+    };
     Mass sum = 0;
-    for (int i = begin; i < end; i++) sum += mass(i);
-    run_mass[threadIdx.x] = sum;
-    __syncthreads();  // every run's mass is written before thread 0 walks over them
-    if (threadIdx.x == 0) {
-        int t = 0;
-        Mass before = 0;
-        while (t + 1 < int(blockDim.x) && before + run_mass[t] <= point) before += run_mass[t++];
-        int id = t * run;
-        while (id + 1 < V && (before += mass(id)) <= point) id++;
-        drawn = id;
-    }
-    __syncthreads();  // the id is written before everybody reads it
-    return drawn;
+    for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) sum += mass(i);
+    sum = block_sum(sum);
+    if (sum == 0) return NOBODY;  // all of the chunk's ids are lighter than a unit of mass
+    // the chunk's own sum, of fp32 exponentials, is not quite that of the ids
+    const double rest = double(point - at.before) / double(row.part[at.index].mass);
+    return begin + first_beyond(n, min(Mass(rest * double(sum)), sum - 1), mass).index;
 }
 
-// The id that wins the race of the kept ones, by exp((x - largest) / temperature); that of the largest is kept.
-template <class Kept>
-__device__ inline int draw_gumbel(const SamplerRow& row, const SampleRow& options, Kept kept) {
+// The id that wins the race of the kept ones; NOBODY where there is none.
+__device__ inline int draw_gumbel(const LogitRow& row, const SampleRow& options, Order last) {
     __shared__ double leader_score[WARP];
     __shared__ int leader_id[WARP];
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
+    const bool bounded = !is_filtered(options);
+    float enough = -INFINITY;
+    if (bounded)
+        for (int c = int(threadIdx.x); c < row.chunks; c += int(blockDim.x))
+            enough = fmaxf(enough, row.part[c].score_low + row.log_weight(row.part[c].allowed.max));
+    enough = block_max(enough) - RACE_SLACK;
     GumbelRace race;
-    for (int pair = int(threadIdx.x); 2 * pair < row.V; pair += int(blockDim.x)) {
-        const GumbelPair uniforms = gumbel_uniforms(options, pair);
-        for (int k = 0; k < 2; k++) {
-            const int i = 2 * pair + k;
-            if (i >= row.V || !kept(i)) continue;
-            const float weight = expf((row.x[i] - row.max_allowed) / row.temperature);
-            if (weight > 0) race.enter(i, double(weight), uniforms.u[k]);
+    for (int chunk = warp; chunk < row.chunks; chunk += warps) {
+        const ChunkPart& part = row.part[chunk];
+        if (!row.reaches(chunk, last)) continue;
+        if (bounded && part.score_high + row.log_weight(part.allowed.max) < enough) continue;
+        const int end = min(row.V, (chunk + 1) * CHUNK);
+#pragma unroll 1
+        for (int i = chunk * CHUNK + 2 * lane; i < end; i += 2 * WARP) {
+            GumbelPair uniforms = {};
+            for (int k = 0; k < 2 && i + k < end; k++) {
+                const float x = row.x[i + k], weight = exp2_approx(row.log_weight(x));
+                if (!(weight > 0) || !row.allowed(i + k) || order_of(x, i + k) < last) continue;
+                if (uniforms.u[0] + uniforms.u[1] == 0) uniforms = gumbel_uniforms(options, i / 2);
+                race.enter(i + k, double(weight), uniforms.u[k]);
+            }
         }
     }
     const auto lead = [](GumbelRace mine) {  // of a warp
@@ -184,84 +214,102 @@ __device__ inline int draw_gumbel(const SamplerRow& row, const SampleRow& option
         }
         return mine;
     };
-    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
     race = lead(race);
     if (lane == 0) leader_score[warp] = race.score, leader_id[warp] = race.id;
     __syncthreads();  // every warp's leader is written before anybody reads it
-    const int from = lane < int(blockDim.x) / WARP ? lane : 0;
-    return max(lead({leader_score[from], leader_id[from]}).id, 0);
+    const int from = lane < warps ? lane : 0;
+    return lead({leader_score[from], leader_id[from]}).id;
 }
 
-// Confidence and entropy of the distribution proportional to mass(i) = exp(logarithm(i)): p(token), less that of another id
-// where there is one, and log Z - sum m log m / Z.
-template <class F>
-__device__ inline void distribution_statistics(Sampled& out, int V, int token, int other, F logarithm) {
-    const double z = row_sum(V, [&](int i) { return double(expf(logarithm(i))); });
-    const double weighted = row_sum(V, [&](int i) {
-        const float l = logarithm(i), e = expf(l);
-        return e > 0 ? double(e) * double(l) : 0.0;
-    });
-    const double less = other < 0 ? 0 : double(expf(logarithm(other)));
-    out.confidence = float((double(expf(logarithm(token))) - less) / z);
-    out.entropy = float(log(z) - weighted / z);
-}
-
-// One block on a multiprocessor is promised: without it the compiler keeps to 32 registers for two, and spills.
-__global__ void __launch_bounds__(MOST_THREADS, 1)
-    sample_kernel(Sampled* out, const SampleRow* rows, const float* logits, int V, int mask_id, int n_ids) {
-    const SampleRow& options =
-        rows[blockIdx.x];  // read where needed: as a copy it takes registers that spill
-    const bool greedy = options.temperature == 0;
-    SamplerRow row{logits + int64_t(blockIdx.x) * V,   V, n_ids < V ? n_ids : V, mask_id, -INFINITY,
-                   greedy ? 1.0f : options.temperature};
-    float max_all = -INFINITY, max_allowed = -INFINITY;
-    for (int i = int(threadIdx.x); i < V; i += int(blockDim.x)) {
-        max_all = fmaxf(max_all, row.x[i]);
-        if (row.allowed(i)) max_allowed = fmaxf(max_allowed, row.x[i]);
-    }
-    max_all = block_max(max_all);
-    row.max_allowed = block_max(max_allowed);
-
-    Cut top_k, top_p;
-    if (greedy) {
-        top_k = argmax_cut(row);
-    } else if (options.top_k > 0) {
-        top_k = top_k_cut(row, options.top_k);
-    }
-    if (!greedy && options.top_p < 1) top_p = top_p_cut(row, options.top_p, top_k);
-    const auto kept = [&](int i) {
-        const uint32_t key = key_of(row.x[i]);
-        return row.allowed(i) && top_k.keeps(key, i) && top_p.keeps(key, i);
+// A block per row.
+__global__ void __launch_bounds__(MOST_THREADS, 2)
+    sample_rows_kernel(Sampled* out, ChunkPart* parts, const SampleRow* rows, const float* logits,
+                       int64_t stride, int V, int mask_id, int n_ids) {
+    const SampleRow& options = rows[blockIdx.x];  // read where needed: as a copy it takes registers
+    const int chunks = (V + CHUNK - 1) / CHUNK;
+    LogitRow row{.x = logits + int64_t(blockIdx.x) * stride,
+                 .V = V,
+                 .n_ids = n_ids,
+                 .mask_id = mask_id,
+                 .chunks = chunks,
+                 .scale = scale_of(options),
+                 .max_allowed = -INFINITY,
+                 .part = parts + int64_t(blockIdx.x) * chunks};
+    const auto for_each_part = [&](auto f) {
+        for (int c = int(threadIdx.x); c < chunks; c += int(blockDim.x)) f(row.part[c]);
     };
-    const auto mass = [&](int i) { return kept(i) ? row.mass(i) : Mass(0); };
-    int token = 0;
-    if (!greedy && options.draw == Draw::Gumbel) {
-        token = draw_gumbel(row, options, kept);
-    } else {
-        const Mass total = row_sum(V, mass), point = Mass(sample_uniform(options) * double(total));
-        token = draw(V, point < total ? point : total - 1, mass);
-    }
-
-    Sampled result{token, 0, 0, 0};
-    const double plain = row_sum(V, [&](int i) { return double(expf(row.x[i] - max_all)); });
-    result.logprob = float(double(row.x[token] - max_all) - log(plain));
-    const bool filtered = !greedy && options.confidence == Confidence::Filtered;
-    int sure = token, other = -1;  // what the confidence is the probability of, and less that of which
-    if (options.margin) {
-        const auto rival = [&](int i) { return i != other && (filtered ? kept(i) : row.allowed(i)); };
-        sure = other = likeliest(row, rival);
-        other = likeliest(row, rival);
-    }
-    if (filtered)
-        distribution_statistics(result, V, sure, other, [&](int i) {
-            return kept(i) ? (row.x[i] - row.max_allowed) / row.temperature : -INFINITY;
+    const auto row_max = [&](auto f) {
+        float max = -INFINITY;
+        for_each_part([&](const ChunkPart& p) { max = fmaxf(max, f(p)); });
+        return block_max(max);
+    };
+    const auto row_sums = [&](auto sums_of, float top, float scale) {
+        RowSums sums = {};
+        for_each_part([&](const ChunkPart& p) {
+            const RowSums s = shifted(sums_of(p), top, scale);
+            sums.sum += s.sum;
+            sums.weighted += s.weighted;
         });
-    else if (!greedy && options.confidence == Confidence::Tempered)
-        distribution_statistics(result, V, sure, other,
-                                [&](int i) { return (row.x[i] - max_all) / row.temperature; });
-    else
-        distribution_statistics(result, V, sure, other, [&](int i) { return row.x[i] - max_all; });
-    if (threadIdx.x == 0) out[blockIdx.x] = result;
+        return RowSums{block_sum(sums.sum), block_sum(sums.weighted)};
+    };
+    const float max_all = row_max([](const ChunkPart& p) { return p.plain.max; });
+    row.max_allowed = row_max([](const ChunkPart& p) { return p.allowed.max; });
+    const int best_chunk = -int(row_max([&](const ChunkPart& p) {  // the first one
+        return p.allowed.max == row.max_allowed ? -float(&p - row.part) : -float(chunks);
+    }));
+    const RowSums plain = row_sums([](const ChunkPart& p) { return p.plain; }, max_all, 1);
+
+    const bool greedy = options.temperature == 0, filtered = is_filtered(options);
+    const Confidence confidence = greedy ? Confidence::Plain : options.confidence;
+    RowSums sums = plain;  // of the distribution that confidence and entropy are read from
+    if (confidence == Confidence::Tempered && row.scale != 1)
+        sums = row_sums([](const ChunkPart& p) { return p.tempered; }, max_all, row.scale);
+    int token = NOBODY;
+    bool one_left = false;
+    if (!greedy) {
+        RowSums left = row_sums([](const ChunkPart& p) { return p.allowed; }, row.max_allowed, row.scale);
+        Mass total = LogitRow::fixed(left.sum);
+        Order last = 0;
+        if (filtered) {
+            last = filter(row, options, total);
+            const Kept kept = weigh_kept(row, last);
+            total = kept.mass;
+            left = {double(kept.mass) / double(MASS_ONE), -double(kept.weighted) / double(MASS_ONE) * LN_2};
+            one_left = kept.count == 1;
+        }
+        if (confidence == Confidence::Filtered) sums = left;
+        if (options.draw == Draw::Gumbel) {
+            token = draw_gumbel(row, options, last);
+        } else {
+            if (!filtered) {
+                total = 0;
+                for_each_part([&](ChunkPart& p) {
+                    p.mass = LogitRow::fixed(shifted(p.allowed, row.max_allowed, row.scale).sum);
+                    total += p.mass;
+                });
+                total = block_sum(total);
+            }
+            if (total > 0) token = draw_inverse(row, last, total, sample_uniform(options));
+        }
+    }
+    if (token == NOBODY) token = likeliest(row, best_chunk);
+    if (token == NOBODY) token = 0;  // not a number anywhere: whoever reads the log-probability will see it
+
+    const float top = confidence == Confidence::Filtered ? row.max_allowed : max_all,
+                scale = confidence == Confidence::Plain ? 1.0f : row.scale;
+    const auto weight = [&](float x) { return exp((double(x) - double(top)) * double(scale)); };
+    double sure = weight(row.x[token]);
+    if (options.margin) {
+        const float second = row_max(
+            [&](const ChunkPart& p) { return &p == row.part + best_chunk ? p.second : p.allowed.max; });
+        sure = weight(row.max_allowed);
+        if (second > -INFINITY && !(confidence == Confidence::Filtered && one_left)) sure -= weight(second);
+    }
+    if (threadIdx.x == 0)
+        out[blockIdx.x] = {.token = token,
+                           .confidence = float(sure / sums.sum),
+                           .logprob = float(double(row.x[token]) - double(max_all) - log(plain.sum)),
+                           .entropy = float(log(sums.sum) - sums.weighted / sums.sum)};
 }
 
 // ---- launchers ----
@@ -272,20 +320,28 @@ void head_sample(const Context& ctx, Sampled* out, const SampleRow* rows, Tensor
     CHECK(V <= 1 << ID_BITS, "a vocabulary of %d ids", V);
     CHECK(n_ids > (mask_id == 0 ? 1 : 0), "no id may be drawn: n_ids %d, mask id %d", n_ids, mask_id);
     if (N == 0) return;
-    const size_t row_bytes = size_t(V) * sizeof(float), left = ctx.workspace.left(), reserve = 33 << 20;
+    const int chunks = chunks_of(V);
+    const int64_t stride = logit_stride(V);
+    const size_t row_bytes = size_t(stride) * sizeof(float) + size_t(chunks) * sizeof(ChunkPart),
+                 left = ctx.workspace.left(), reserve = 33 << 20;
     const size_t available = left > 4 * reserve ? left - reserve : left * 3 / 4;
     const int tile = int(std::min<size_t>(size_t(N), available / row_bytes));
     if (tile == 0)
         fail(Exit::NoMemory, "a CUDA workspace of %zu bytes does not hold one row of %d logits", left, V);
-    float* logits = ctx.workspace.take<float>(size_t(tile) * size_t(V));
+    ChunkPart* parts = ctx.workspace.take<ChunkPart>(size_t(tile) * size_t(chunks));
+    float* logits = ctx.workspace.take<float>(size_t(tile) * size_t(stride));
     for (int n = 0; n < N; n += tile) {
         const int part = std::min(tile, N - n);
-        matmul(ctx, {.out = tensor(logits, part, V),
+        matmul(ctx, {.out = tensor(logits, part, stride).col_range(0, V),
                      .a = hidden.row_range(n, n + part),
                      .b = weight,
                      .b_transposed = true});
-        launch(sample_kernel, unsigned(part), threads_for(V, MOST_THREADS), 0, ctx.stream, out + n, rows + n,
-               static_cast<const float*>(logits), V, mask_id, n_ids);
+        launch(sample_chunks_kernel, ceil_div(int64_t(part) * chunks, CHUNK_WARPS), CHUNK_WARPS * WARP, 0,
+               ctx.stream, parts, rows + n, static_cast<const float*>(logits), stride, part, V, mask_id,
+               std::min(n_ids, V));
+        launch(sample_rows_kernel, unsigned(part), threads_for(ceil_div(V, 8), MOST_THREADS), 0, ctx.stream,
+               out + n, parts, rows + n, static_cast<const float*>(logits), stride, V, mask_id,
+               std::min(n_ids, V));
     }
 }
 

@@ -30,14 +30,17 @@ constexpr double sample_uniform(const SampleRow& row) {
     return uniform(bits[0], bits[1]);
 }
 
-// u of ids 2 pair and 2 pair + 1, for Draw::Gumbel.
+// For Draw::Gumbel: two words, the higher first, for the u of id 2 pair, two for that of 2 pair + 1.
+constexpr std::array<uint32_t, 4> gumbel_bits(const SampleRow& row, int pair) {
+    const uint32_t stream = uint32_t(Stream::Sample) | uint32_t(pair + 1)
+                                                           << 8;  // 24 bits for pairs, 0 is taken
+    return philox(row.seed, {row.position, row.step, stream, row.sequence});
+}
 struct GumbelPair {
     double u[2];
 };
 constexpr GumbelPair gumbel_uniforms(const SampleRow& row, int pair) {
-    const uint32_t stream = uint32_t(Stream::Sample) | uint32_t(pair + 1)
-                                                           << 8;  // 24 bits for pairs, 0 is taken
-    const auto bits = philox(row.seed, {row.position, row.step, stream, row.sequence});
+    const auto bits = gumbel_bits(row, pair);
     return {{uniform(bits[0], bits[1]), uniform(bits[2], bits[3])}};
 }
 

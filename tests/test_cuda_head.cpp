@@ -140,6 +140,129 @@ INSTANTIATE_TEST_SUITE_P(
              31}),
     [](const auto& info) { return info.param.name; });
 
+void expect_reference(const Sampled& got, const std::vector<float>& logits, const SampleRow& row, int mask_id,
+                      int n_ids) {
+    const Sampled want = ref::sample(logits, row, mask_id, n_ids);
+    ASSERT_EQ(got.token, want.token);
+    EXPECT_NEAR(got.confidence, want.confidence, 2e-6);
+    EXPECT_NEAR(got.logprob, want.logprob, 1e-5);
+    EXPECT_NEAR(got.entropy, want.entropy, 2e-5);
+}
+
+// Every way of drawing from rows of several chunks, the last of them ragged. Ids, and the shapes of distributions, are such that
+// filters keep few ids, or so many that they are found by histograms.
+class CudaSamplingOfChunks : public testing::TestWithParam<Case> {};
+TEST_P(CudaSamplingOfChunks, DrawsWhatTheReferenceDraws) {
+    const Case c = GetParam();
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    const size_t V = size_t(c.V);
+    std::vector<float> normal = random_floats(V, 1, 3), steps = normal, crowd(V, 1.25f), peak = normal,
+                       holes = normal;
+    for (float& x : steps) x = std::round(x);
+    crowd[V / 2] = 2;
+    peak[V - 2] = 25;
+    for (size_t i = 0; i < V; i++)
+        if (i % 3 || i / 1024 == 1) holes[i] = -INFINITY;
+    for (const auto& [name, logits] : {std::pair{"normal", normal},
+                                       {"steps", steps},
+                                       {"crowd", crowd},
+                                       {"peak", peak},
+                                       {"holes", holes}}) {
+        SCOPED_TRACE(name);
+        std::vector<SampleRow> rows(3, c.row);
+        for (size_t i = 0; i < rows.size(); i++) rows[i].seed = 3, rows[i].position = uint32_t(i);
+        const std::vector<Sampled> got = sample_logits(*ops, logits, rows, c.mask_id, c.n_ids);
+        for (size_t i = 0; i < rows.size(); i++)
+            expect_reference(got[i], logits, rows[i], c.mask_id, c.n_ids);
+    }
+}
+INSTANTIATE_TEST_SUITE_P(
+    Filters, CudaSamplingOfChunks,
+    testing::Values(
+        Case{"greedy", {.margin = 1}, 4099, 4098, 4098},
+        Case{"plain_draw", {.temperature = 1}, 2050, NO_MASK, 2050},
+        Case{"tempered", {.temperature = 0.6f}, 4099, 1024, 3000},
+        Case{"filtered_by_nothing",
+             {.temperature = 1.5f, .confidence = Confidence::Filtered, .margin = 1},
+             4097,
+             1023,
+             4090},
+        Case{"gumbel", {.temperature = 0.9f, .draw = Draw::Gumbel}, 4099, 5, 4090},
+        Case{"gumbel_filtered", {.temperature = 1, .top_p = 0.9f, .draw = Draw::Gumbel}, 4099, 5, 4090},
+        Case{"top_k", {.temperature = 1, .top_k = 15, .confidence = Confidence::Filtered}, 4099, 5, 4090},
+        Case{"top_k_of_more_than_quarters", {.temperature = 1, .top_k = 700}, 4099, 5, 4090},
+        Case{"top_k_of_thousands",
+             {.temperature = 1, .top_k = 5000, .top_p = 0.7f, .confidence = Confidence::Filtered},
+             9001,
+             5,
+             9000},
+        Case{"top_p_of_few",
+             {.temperature = 0.5f, .top_p = 0.5f, .confidence = Confidence::Filtered, .margin = 1},
+             4099,
+             5,
+             4090},
+        Case{"top_p_of_thousands",
+             {.temperature = 3, .top_p = 0.95f, .confidence = Confidence::Filtered},
+             9001,
+             5,
+             9000}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(CudaSampling, TheLowestOfTiedIdsMayBeInAnotherChunk) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    for (const auto& [first, second] : {std::pair{1023, 1024}, {2, 4098}, {2047, 3072}, {130, 131}}) {
+        std::vector<float> logits(4099, -1);
+        logits[size_t(first)] = logits[size_t(second)] = 3;
+        for (const int banned : {NO_MASK, first}) {
+            const Sampled got = sample_logits(*ops, logits, {SampleRow{.margin = 1}}, banned, 4099)[0];
+            EXPECT_EQ(got.token, banned == first ? second : first);
+            EXPECT_EQ(got.confidence == 0, banned == NO_MASK) << "the margin of two that are tied";
+        }
+    }
+}
+
+// Bit for bit the same whoever shares the batch, though few rows and many are laid out on different blocks.
+TEST(CudaSampling, DoesNotDependOnTheBatch) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    const std::vector<float> logits = random_floats(3001, 1, 3);
+    std::vector<SampleRow> rows(12);
+    for (uint32_t i = 0; i < 12; i++)
+        rows[i] = {.position = i,
+                   .temperature = i % 3 ? 0.9f : 0,
+                   .top_k = i % 4 ? 0 : 30,
+                   .top_p = i % 5 ? 1 : 0.7f,
+                   .confidence = Confidence(i % 3),
+                   .draw = Draw(i % 2)};
+    const std::vector<Sampled> all = sample_logits(*ops, logits, rows, 3, 2990);
+    for (size_t i = 0; i < rows.size(); i++) {
+        const Sampled one = sample_logits(*ops, logits, {rows[i]}, 3, 2990)[0];
+        EXPECT_EQ(one.token, all[i].token);
+        EXPECT_EQ(one.confidence, all[i].confidence);
+        EXPECT_EQ(one.logprob, all[i].logprob);
+        EXPECT_EQ(one.entropy, all[i].entropy);
+    }
+}
+
+// Nothing can be drawn where nothing is a number: some id that may be, and a log-probability that says so.
+TEST(CudaSampling, WhatIsNotANumberShowsInTheLogProbability) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    for (const float x : {NAN, INFINITY, -INFINITY})
+        for (const bool everywhere : {false, true}) {
+            if (x < 0 && !everywhere) continue;  // one id that is never drawn: an ordinary row
+            std::vector<float> logits(1500, everywhere ? x : 1.0f);
+            logits[1300] = x;
+            const std::vector<SampleRow> rows = {{},
+                                                 {.temperature = 1},
+                                                 {.temperature = 1, .draw = Draw::Gumbel},
+                                                 {.temperature = 1, .top_k = 3},
+                                                 {.temperature = 2, .top_p = 0.5f}};
+            for (const Sampled& got : sample_logits(*ops, logits, rows, NO_MASK, 1500)) {
+                EXPECT_TRUE(got.token >= 0 && got.token < 1500) << got.token;
+                EXPECT_TRUE(std::isnan(got.logprob)) << got.logprob;
+            }
+        }
+}
+
 // A crowd of equal logits: exactly k of them stay, those of the lowest ids; top-p keeps the share it names.
 TEST(CudaSampling, TiesGoToTheLowestIds) {
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();

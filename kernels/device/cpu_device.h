@@ -228,9 +228,7 @@ inline void check_aligned(const void* p, size_t bytes, SRC) {
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 // Integers only: the order of additions does not matter to them.
-inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
-    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
-}
+inline unsigned atomicAdd(unsigned* p, unsigned v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 
 // ---- numbers
 using std::max;
