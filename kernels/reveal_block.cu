@@ -5,7 +5,7 @@
 
 namespace cuda {
 
-constexpr int WARPS = 8;
+constexpr int MOST_WARPS = 32;
 
 // ---- kernels ----
 
@@ -95,12 +95,12 @@ __device__ inline bool goes_on(const RevealTarget* targets, int count, const int
     return false;
 }
 
-__global__ void reveal_blocks_kernel(RevealArguments arg) {
-    __shared__ int stopped[WARPS];
-    const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP;
+__global__ void __launch_bounds__(MOST_WARPS* WARP) reveal_blocks_kernel(RevealArguments arg) {
+    __shared__ int stopped[MOST_WARPS];
+    const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, warps = int(blockDim.x) / WARP;
     const int n_blocks = arg.status[N_BLOCKS], step = arg.status[STEPS] + 1;
     int stop = 0;
-    for (int b = warp; b < n_blocks; b += WARPS) {
+    for (int b = warp; b < n_blocks; b += warps) {
         const RevealBlock block = arg.blocks[b];
         RevealTarget* targets = arg.targets + block.first;
         const Sampled* sampled = arg.sampled + block.first;
@@ -124,7 +124,7 @@ __global__ void reveal_blocks_kernel(RevealArguments arg) {
     if (lane == 0) stopped[warp] = stop;
     __syncthreads();  // every warp's verdict is written before thread 0 reads them, and the old status read before it writes
     if (threadIdx.x == 0) {
-        for (int w = 0; w < WARPS; w++) stop |= stopped[w];
+        for (int w = 0; w < warps; w++) stop |= stopped[w];
         arg.status[STEPS] = step;
         arg.status[RUNNING] = !stop && step < arg.status[MOST];
     }
@@ -144,7 +144,8 @@ void reveal_blocks(const Context& ctx, const RevealRun& run) {
                               .score = ctx.workspace.take<double>(N),
                               .order = ctx.workspace.take<int>(N),
                               .chosen = ctx.workspace.take<int>(N)};
-    launch(reveal_blocks_kernel, 1, WARPS * WARP, 0, ctx.stream, arg);
+    launch(reveal_blocks_kernel, 1, threads_for(run.blocks.rows * WARP, MOST_WARPS * WARP), 0, ctx.stream,
+           arg);
 }
 
 }  // namespace cuda
