@@ -203,43 +203,58 @@ __global__ void __launch_bounds__(THREADS, ROW_WARPS == WARPS ? 2 : 3)
     }
 }
 
-// Joins the partial results of a split tile: weights exp(lse_part - lse). A warp per row.
+// Joins the partial results of a split tile: weights exp(lse_part - lse). A warp per row, without barriers: a lane adds
+// up what it copied itself, four columns of every part or of every second or fourth. A row behind the tile's last reads
+// what nobody wrote, so that the others need not wait for the tile, and is not stored.
+constexpr int JOINED = 20;  // parts of a row that are under way together
 template <int HD>
 __global__ void __launch_bounds__(THREADS) attention_join_kernel(ForwardArguments arg) {
-    constexpr int N = HD / WARP, BATCH = 8;  // columns of a lane; parts that are read at the same time
-    const int lane = int(threadIdx.x % WARP), kv_head = int(blockIdx.y);
-    const int row = int(blockIdx.z) * WARPS + int(threadIdx.x / WARP);
+    DYNAMIC_SHARED(float, smem);
+    constexpr int LANES = HD / 4, TOGETHER = WARP / LANES;  // of a part's row; parts in a step of the warp
+    static_assert(JOINED <= WARP && JOINED % TOGETHER == 0);
+    const int lane = int(threadIdx.x % WARP), warp = int(threadIdx.x / WARP);
+    const int side = lane / LANES, column = lane % LANES * 4;
+    const int kv_head = int(blockIdx.y), row = int(blockIdx.z) * WARPS + warp;
     const AttentionTiles::Join join = arg.in.tiles.joins[blockIdx.x];
     if (join.query_tile < 0) return;  // the whole block
     const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[join.query_tile];
+    const int64_t next = int64_t(arg.in.kv_heads) * arg.rows;  // part's same row
+    const int64_t begin = arg.part_row(join.first_part, kv_head, row);
+    const float *lse_at = arg.part_lse + begin + lane * next,
+                *out_at = arg.part_out + (begin + side * next) * HD + column;
+    float* out_smem = smem + (warp * JOINED * LANES + lane) * 4;
+    float top = -INFINITY, sum = 0, o[4] = {};
+    for (int first = join.first_part; first < join.end_part; first += JOINED, lse_at += JOINED * next) {
+        const int parts = min(join.end_part - first, JOINED);
+        const float lse = lane < parts ? *lse_at : -INFINITY;  // a lane finds the weight of one part
+#pragma unroll 4
+        for (int i = 0; i * TOGETHER < parts; i++, out_at += TOGETHER * next * HD)
+            if (i * TOGETHER + side < parts) cp_async_16(out_smem + i * WARP * 4, out_at, true);
+        cp_async_commit();
+        const float highest = fmaxf(top, warp_max(lse)), base = highest == -INFINITY ? 0.0f : highest;
+        const float keep = expf(top - base), weight = expf(lse - base);
+        top = highest, sum = sum * keep + warp_sum(weight);
+        for (float& x : o) x *= keep;
+        cp_async_wait<0>();
+#pragma unroll 4
+        for (int i = 0; i * TOGETHER < parts; i++) {
+            const int p = i * TOGETHER + side;
+            const float w = __shfl_sync(FULL_WARP, weight, p);
+            if (p >= parts) continue;
+            const Pack<float, 4> part = load_pack<4>(out_smem + i * WARP * 4);
+            for (int c = 0; c < 4; c++) o[c] += w * part.v[c];
+        }
+    }
+    for (float& x : o)
+        for (int other = LANES; other < WARP; other *= 2) x += __shfl_xor_sync(FULL_WARP, x, other);
     const int t = tile.begin + row / arg.in.group, head = kv_head * arg.in.group + row % arg.in.group;
-    if (t >= tile.end) return;  // the whole warp; there is no barrier
-    float top = -INFINITY, sum = 0, o[N] = {};
-    for (int first = join.first_part; first < join.end_part; first += BATCH) {
-        float lse[BATCH], highest = top;
-        Pack<float, N> part_out[BATCH];
-        for (int i = 0; i < BATCH; i++) {
-            const bool there = first + i < join.end_part;
-            const int64_t at = arg.part_row(there ? first + i : first, kv_head, row);
-            lse[i] = there ? arg.part_lse[at] : -INFINITY;
-            part_out[i] = load_pack<N>(arg.part_out + at * HD + lane * N);
-        }
-        for (int i = 0; i < BATCH; i++) highest = fmaxf(highest, lse[i]);
-        const float base = highest == -INFINITY ? 0.0f : highest, keep = expf(top - base);
-        top = highest, sum *= keep;
-        for (int c = 0; c < N; c++) o[c] *= keep;
-        for (int i = 0; i < BATCH; i++) {
-            const float weight = expf(lse[i] - base);
-            sum += weight;
-            for (int c = 0; c < N; c++) o[c] += weight * part_out[i].v[c];
-        }
-    }
-    constexpr int PAIR = N < 2 ? 1 : 2;  // what the output's rows can be written in
-    for (int c = 0; c < N; c += PAIR) {
-        Pack<bf16, PAIR> pair;
-        for (int i = 0; i < PAIR; i++) pair.v[i] = from_float<bf16>(sum > 0 ? o[c + i] / sum : 0.0f);
-        store_pack<PAIR>(arg.out[t] + head * HD + lane * N + c, pair);
-    }
+    if (t >= tile.end) return;  // the whole warp
+    const float inverse = sum > 0 ? 1.0f / sum : 0.0f;
+    if (side == 0)
+        for (int c = 0; c < 4; c += 2)
+            store_pack<2>(
+                arg.out[t] + head * HD + column + c,
+                Pack<bf16, 2>{{from_float<bf16>(o[c] * inverse), from_float<bf16>(o[c + 1] * inverse)}});
     if (lane == 0) arg.lse[t][head] = sum > 0 ? top + logf(sum) : -INFINITY;
 }
 
@@ -269,8 +284,8 @@ static void launch_forward(const Context& ctx, ForwardArguments arg) {
            size_t(ROWS + 4 * KEY_TILE) * HD * sizeof(bf16), ctx.stream, arg);
     if (arg.in.tiles.n_joins)
         launch(attention_join_kernel<HD>,
-               dim3(unsigned(arg.in.tiles.n_joins), unsigned(arg.in.kv_heads), ROWS / WARPS), THREADS, 0,
-               ctx.stream, arg);
+               dim3(unsigned(arg.in.tiles.n_joins), unsigned(arg.in.kv_heads), ROWS / WARPS), THREADS,
+               WARPS * JOINED * HD * sizeof(float), ctx.stream, arg);
 }
 
 template <int HD>
