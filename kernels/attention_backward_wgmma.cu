@@ -9,11 +9,13 @@
 // dk once, at the end. Two warpgroups have 64 rows of the block's tile each and share what is gone over, which comes
 // through three stages of shared memory by cp.async.
 //
-// Of a warpgroup's products one group is always under way: the scores of the next visit are issued together with the
-// last product of this one, before its exponentials are needed. P and dS go from accumulators to the A operand of the
-// next product in registers. A visit has one barrier, between
-//   the products that read the stage of the visit before (waited for)   and the copies that overwrite it,
-//   the copies of the next visit's stage (waited for)                   and the products that read it.
+// A turn takes one visit. Its scores are issued first, behind them the product that the visit before still owes to dk or
+// dq, and dout . v: the exponentials are computed under these. In dk, dv the product of dv follows, under which ds is
+// computed. P and dS go from accumulators to the A operand of the next product in registers. At a turn's end all products
+// are waited for: where accumulators or operands cross it, ptxas tells their registers apart no more and serializes (it
+// says so). A turn has one barrier, between
+//   the products that read the stage of two visits before (waited for)   and the copies that overwrite it,
+//   the copies of this visit's stage (waited for)                        and the products that read it.
 #include "kernels/attention_wgmma.cuh"
 
 namespace cuda {
@@ -24,7 +26,8 @@ constexpr int GROUPS = 2, THREADS = GROUPS * WARPGROUP_THREADS, STAGES = 3;
 constexpr int PAIR_SLOTS = GROUPS * KEY_TILE;        // of a block of dk, dv
 constexpr int VISIT_ROWS = 64;                       // query rows it takes at a time
 constexpr int QUERY_ROWS = GROUPS * WARPGROUP_ROWS;  // of a block of dq
-constexpr int VISIT_WARPS = VISIT_ROWS / 16, QUERY_WARPS = QUERY_ROWS / 16;
+constexpr int VISIT_WARPS = VISIT_ROWS / 16;
+static_assert(QUERY_ROWS == 16 * WGMMA_WARPS);
 
 __device__ inline int stage_after(int stage) { return stage + 1 < STAGES ? stage + 1 : 0; }
 __device__ inline int stage_before(int stage) { return stage > 0 ? stage - 1 : STAGES - 1; }
@@ -398,14 +401,10 @@ void launch_backward(const Context& ctx, const BackwardArguments& arg, const Dev
 
 }  // namespace
 
-bool attention_backward_has_wgmma(const Attention& a) {
-    return (a.HD() == 64 || a.HD() == 128) && a.q.rows * a.group() >= QUERY_ROWS && device_has_wgmma();
-}
-
 void attention_backward_wgmma(const Context& ctx, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums,
                               Tensor dout, Tensor lse, const Attention& a, const DeviceTiles& narrow,
                               const DeviceTiles& wide) {
-    CHECK(narrow.warps == VISIT_WARPS && wide.warps == QUERY_WARPS,
+    CHECK(narrow.warps == VISIT_WARPS && wide.warps == WGMMA_WARPS,
           "attention backward over tiles of %d and %d warps", narrow.warps, wide.warps);
     const BackwardArguments arg =
         backward_arguments(dq, dk, dv, row_sums, dout, lse, tile_arguments(a, narrow));

@@ -75,6 +75,22 @@ __global__ void attention_row_sums_kernel(DeviceRows<float> sums, DeviceRows<con
     if (lane == 0) sums[t][h] = sum;
 }
 
+// The same in packs of 16 bytes: `lanes` neighbouring lanes for a head, a power of two, and `blocks` blocks for a row.
+template <class T>
+__global__ void attention_row_sums_packs_kernel(DeviceRows<float> sums, DeviceRows<const T> dout,
+                                                DeviceRows<const T> out, int packs, int lanes, int blocks) {
+    constexpr int N = FULL_PACK<T>;
+    const int64_t t = int(blockIdx.x) / blocks;
+    const int pack = int(blockIdx.x) % blocks * int(blockDim.x) + int(threadIdx.x);
+    float sum = 0;
+    if (pack < packs) {
+        const Pack<T, N> a = load_pack<N>(dout[t] + pack * N), b = load_pack<N>(out[t] + pack * N);
+        for (int i = 0; i < N; i++) sum += to_float(a.v[i]) * to_float(b.v[i]);
+    }
+    for (int o = lanes / 2; o > 0; o /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, o);
+    if (pack < packs && pack % lanes == 0) sums[t][pack / lanes] = sum;
+}
+
 template <class T>
 __global__ void attention_dq_kernel(DeviceRows<T> dq, DeviceRows<const float> sums, DeviceRows<const T> dout,
                                     DeviceRows<const float> lse, DeviceRows<const T> q, DeviceRows<const T> k,
@@ -173,9 +189,16 @@ void attention_forward_rows(const Context& ctx, Tensor out, Tensor lse, const At
 void attention_row_sums(const Context& ctx, Tensor sums, Tensor dout, Tensor out, int heads) {
     with_type(out.dtype, "out", [&](auto x) {
         using T = decltype(x);
+        const int HD = int(out.cols) / heads, lanes = HD / FULL_PACK<T>;
+        if (HD % FULL_PACK<T> == 0 && WARP % lanes == 0 && packs(dout) && packs(out)) {
+            const int n = lanes * heads, threads = threads_for(n, 128), blocks = ceil_div(n, threads);
+            return launch(attention_row_sums_packs_kernel<T>, unsigned(out.rows) * unsigned(blocks), threads,
+                          0, ctx.stream, device_rows<float>(sums), device_rows<const T>(dout),
+                          device_rows<const T>(out), n, lanes, blocks);
+        }
         launch(attention_row_sums_kernel<T>, ceil_div(out.rows * heads, WARPS), WARPS * WARP, 0, ctx.stream,
                device_rows<float>(sums), device_rows<const T>(dout), device_rows<const T>(out), int(out.rows),
-               heads, int(out.cols) / heads);
+               heads, HD);
     });
 }
 

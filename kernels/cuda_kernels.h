@@ -182,12 +182,11 @@ bool attention_on_wgmma(const Attention&);
 void attention_forward_wgmma(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);
 void attention_backward_tiles(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
                               Tensor lse, const Attention&, const DeviceTiles&);
-// The same on Hopper's wgmma, where attention_backward_has_wgmma: a device that has it, a head size of 64 or 128, and enough query
-// rows for one of its tiles. dk and dv go over tiles of 4 warps, dq's blocks are tiles of 8; both are without pieces.
-bool attention_backward_has_wgmma(const Attention&);
+// The same on Hopper's wgmma, where `attention_on_wgmma`: dk and dv go over tiles of 4 warps, dq's blocks are tiles of
+// WGMMA_WARPS; neither are split.
 void attention_backward_wgmma(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
-                              Tensor lse, const Attention&, const DeviceTiles& of_4_warps,
-                              const DeviceTiles& of_8_warps);
+                              Tensor lse, const Attention&, const DeviceTiles& narrow,
+                              const DeviceTiles& wide);
 // Any type, head size and alignment, a warp per row or slot: fp32 mode, and the odd shape.
 void attention_forward_rows(const Context&, Tensor out, Tensor lse, const Attention&);
 void attention_backward_rows(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,

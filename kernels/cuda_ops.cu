@@ -174,9 +174,9 @@ class CudaOps : public Ops {
         const auto tiles_of = [&](int warps) {
             return indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, warps), warps, 0);
         };
-        if (cuda::attention_backward_has_wgmma(a))
+        if (backward_on_wgmma(a))
             cuda::attention_backward_wgmma(context(), dq, dk, dv, scratch, dout, lse, a, tiles_of(4),
-                                           tiles_of(8));
+                                           tiles_of(cuda::WGMMA_WARPS));
         else
             cuda::attention_backward_tiles(context(), dq, dk, dv, scratch, dout, lse, a, tiles_of(4));
     }
@@ -263,6 +263,10 @@ class CudaOps : public Ops {
     // Whether the average tile has half of its rows.
     static bool fill_half(const cuda::Attention& a, const cuda::DeviceTiles& tiles) {
         return 2 * a.q.rows * a.group() >= int64_t(tiles.n_query_tiles) * 16 * tiles.warps;
+    }
+    // Whether the query rows of a key/value head fill one of the tiles.
+    static bool backward_on_wgmma(const cuda::Attention& a) {
+        return cuda::attention_on_wgmma(a) && a.q.rows * a.group() >= 16 * cuda::WGMMA_WARPS;
     }
     // Where the device has wgmma, tiles of WGMMA_WARPS, if half of their rows are filled and there are enough for
     // half of the multiprocessors. Otherwise tiles of 64 rows, 4 warps; where the average one has no more than 32 or 16 (decoding),

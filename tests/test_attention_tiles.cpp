@@ -166,7 +166,7 @@ TEST(AttentionTiles, PiecesAreEven) {
         return out;
     };
     EXPECT_EQ(lengths(33, 16), (std::vector{11, 11, 11}));
-    EXPECT_EQ(lengths(WHOLE_VISITS + 1, 2), (std::vector{1, 2, 2, 2}));
+    EXPECT_EQ(lengths(WHOLE_VISITS + 1, 2), (std::vector{2, 2, 2, 1}));
     EXPECT_EQ(lengths(WHOLE_VISITS, 2), std::vector{WHOLE_VISITS});
     EXPECT_EQ(lengths(100, 0), std::vector{100});
 }
