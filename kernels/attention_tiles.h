@@ -19,8 +19,8 @@ constexpr int WHOLE_VISITS = 6;
 
 struct AttentionTiles {
     struct alignas(8) Visit {  // of a key tile by a query tile
-        int tile;   // the other side's
-        int full;   // every token of the query tile sees every slot of the key tile: no mask is needed
+        int tile;              // the other side's
+        int full;  // every token of the query tile sees every slot of the key tile: no mask is needed
     };
     struct alignas(16) QueryTile {
         int begin, end;              // tokens
