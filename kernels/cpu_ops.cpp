@@ -120,6 +120,7 @@ class CpuOps : public Ops {
                                 Tensor rope, int heads, float eps) override {
         cpu::head_norm_rope_forward(context_, out, rstd, inp, weight, position, rope, heads, eps);
     }
+    void qkv_forward(const QkvForward& layer) override { cpu::qkv_forward(context_, layer); }
     void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
                                  Tensor weight, Tensor position, Tensor rope, int heads) override {
         cpu::head_norm_rope_backward(context_, dinp, dweight, dout, rstd, inp, weight, position, rope, heads);

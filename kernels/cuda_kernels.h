@@ -122,6 +122,7 @@ void rmsnorm_backward(const Context&, Tensor dinp, Tensor dweight, Tensor dout, 
                       Tensor weight);
 void head_norm_rope_forward(const Context&, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
                             Tensor position, Tensor rope, int heads, float eps);
+void qkv_forward(const Context&, const QkvForward& layer);
 void head_norm_rope_backward(const Context&, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd,
                              Tensor inp, Tensor weight, Tensor position, Tensor rope, int heads);
 void swiglu_forward(const Context&, Tensor out, Tensor gate_up);

@@ -139,6 +139,7 @@ class CudaOps : public Ops {
                                 Tensor rope, int heads, float eps) override {
         cuda::head_norm_rope_forward(context(), out, rstd, inp, weight, position, rope, heads, eps);
     }
+    void qkv_forward(const QkvForward& layer) override { cuda::qkv_forward(context(), layer); }
     void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
                                  Tensor weight, Tensor position, Tensor rope, int heads) override {
         cuda::head_norm_rope_backward(context(), dinp, dweight, dout, rstd, inp, weight, position, rope,

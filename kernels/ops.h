@@ -166,6 +166,25 @@ struct LossPair {
     int padding = 0;
 };
 
+// Queries, keys and values of a layer, made of their projection qkv (T, (NH + 2 NKV) * HD) = [q | k | v].
+struct QkvForward {
+    Tensor q, q_rstd;  // (T, NH*HD), (T, NH): normed and rotated; q absent: not made
+    Tensor k, k_rstd;  // (S, NKV*HD), (T, NKV): likewise
+    Tensor v;          // (S, NKV*HD): copied; absent: not made
+    // (1, T): where each token's key and value go, all of them distinct rows; absent: to row t
+    Tensor slot;
+    Tensor qkv;             // strided or not
+    Tensor q_norm, k_norm;  // (HD); absent: no norm, and rstd is not used
+    Tensor position, rope;  // (1, T), (max_position, HD)
+    int heads = 0, kv_heads = 0;
+    float eps = 0;
+
+    int HD() const { return int(qkv.cols) / (heads + 2 * kv_heads); }
+    Tensor raw_q() const { return qkv.col_range(0, heads * HD()); }
+    Tensor raw_k() const { return qkv.col_range(heads * HD(), (heads + kv_heads) * HD()); }
+    Tensor raw_v() const { return qkv.col_range((heads + kv_heads) * HD(), qkv.cols); }
+};
+
 struct AdamW {
     float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
     int64_t step = 1;      // 1 for the first update: bias correction divides by 1 - beta^step
@@ -227,6 +246,8 @@ class Ops : public Memory {
     // rope is (max_position, HD): the row of a position holds cos (HD/2) then sin (HD/2); half-split (NeoX) rotation.
     virtual void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position,
                                         Tensor rope, int heads, float eps) = 0;
+    // The same for the queries and keys of a layer, and its values put where the keys are: one pass over their projection.
+    virtual void qkv_forward(const QkvForward& layer) = 0;
     // dinp (T, H*HD) =, dweight (HD) +=
     virtual void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
                                          Tensor weight, Tensor position, Tensor rope, int heads) = 0;

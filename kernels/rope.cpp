@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/parallel.h"
+#include "kernels/rows.h"
 
 namespace cpu {
 
@@ -17,8 +18,9 @@ static const int* checked_positions(Tensor position, int64_t T, Tensor rope, int
     return p;
 }
 
-void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
-                            Tensor position, Tensor rope, int heads, float eps) {
+// Token t's heads go to row slot[t] of out, or without slots to row t.
+static void forward_to(Context& context, Tensor out, const int* slot, Tensor rstd, Tensor inp, Tensor weight,
+                       Tensor position, Tensor rope, int heads, float eps) {
     const Simd& simd = context.simd;
     const int T = int(inp.rows), HD = int(inp.cols) / heads;
     const Rows<float> o = rows_of<float>(out), r = rows_of<float>(weight ? rstd : Tensor{});
@@ -30,9 +32,23 @@ void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor in
             const float* head = x[t] + h * HD;
             const float scale = w ? 1 / std::sqrt(simd.dot(head, head, HD) / float(HD) + eps) : 1;
             if (w) r[t][h] = scale;
-            simd.rope(o[t] + h * HD, head, scale, w, table[p[t]], 1, HD);
+            simd.rope(o[slot ? slot[t] : t] + h * HD, head, scale, w, table[p[t]], 1, HD);
         }
     });
+}
+
+void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
+                            Tensor position, Tensor rope, int heads, float eps) {
+    forward_to(context, out, nullptr, rstd, inp, weight, position, rope, heads, eps);
+}
+
+void qkv_forward(Context& context, const QkvForward& a) {
+    if (a.q)
+        head_norm_rope_forward(context, a.q, a.q_rstd, a.raw_q(), a.q_norm, a.position, a.rope, a.heads,
+                               a.eps);
+    const int* slot = a.slot ? checked_rows(a.slot, a.qkv.rows, a.k.rows) : nullptr;
+    forward_to(context, a.k, slot, a.k_rstd, a.raw_k(), a.k_norm, a.position, a.rope, a.kv_heads, a.eps);
+    if (a.v) copy_to_rows(a.v, slot, a.raw_v());
 }
 
 void head_norm_rope_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd,

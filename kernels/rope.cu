@@ -53,27 +53,59 @@ struct HalfHead<0> {
     }
 };
 
+// Some heads of every row, and what becomes of them. Values are only copied.
+template <class T>
+struct Heads {
+    DeviceRows<T> out;
+    float* rstd;
+    DeviceRows<const T> inp;
+    const float* weight;
+    const int* slot;  // the row of out; absent: the same
+    int count;
+    bool rotated;
+};
+template <class T>
+struct Forward {
+    Heads<T> part[3];  // q, k, v
+    const int* position;
+    const float* rope;
+    int64_t rows;
+    int HD;
+    float eps;
+};
+
 // Blocks of (lanes of a group, rows, groups of a row): grid (runs of rows, runs of groups).
 template <class T, int LANES, int HEADS>
-__global__ void __launch_bounds__(THREADS, 4)
-    head_norm_rope_forward_kernel(DeviceRows<T> out, float* rstd, DeviceRows<const T> inp,
-                                  const float* weight, const int* position, const float* rope, int64_t rows,
-                                  int heads, int any_HD, float eps) {
-    const HalfHead<LANES> half(any_HD);
-    const int HD = 2 * half.size, first = int(blockIdx.y * blockDim.z + threadIdx.z) * HEADS;
+__global__ void __launch_bounds__(THREADS, 3) heads_forward_kernel(Forward<T> arg) {
+    const HalfHead<LANES> half(arg.HD);
+    const int HD = 2 * half.size;
     const int64_t t = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
-    const bool there = t < rows && first < heads;  // who has nothing takes part in the sums
+    int first = int(blockIdx.y * blockDim.z + threadIdx.z) * HEADS;
+    int which = 0;
+    for (; which < 2 && first >= arg.part[which].count; which++) first -= arg.part[which].count;
+    const Heads<T>& part = arg.part[which];
+    const bool normed = part.weight != nullptr;
+    bool there = t < arg.rows && first < part.count;  // who has nothing takes part in the sums
     Pack<T, QUAD> xa[HEADS] = {}, xb[HEADS] = {};
     Pack<float, QUAD> wa = {{1, 1, 1, 1}}, wb = wa, cosine = {}, sine = {};
+    int64_t to = t;
     if (there) {
-        const int p = position[t];
-        const T* x = inp[t] + first * HD;
+        const int p = arg.position[t];
+        if (part.slot) to = part.slot[t];
+        const T* x = part.inp[t] + first * HD;
 #pragma unroll
         for (int j = 0; j < HEADS; j++)
             xa[j] = half.load(x + j * HD), xb[j] = half.load(x + j * HD + half.size);
-        if (weight) wa = half.load(weight), wb = half.load(weight + half.size);
-        const float* table = rope + int64_t(p) * HD;
+        if (normed) wa = half.load(part.weight), wb = half.load(part.weight + half.size);
+        const float* table = arg.rope + int64_t(p) * HD;
         cosine = half.load(table), sine = half.load(table + half.size);
+    }
+    if (there && !part.rotated) {
+        T* o = part.out[to] + first * HD;
+#pragma unroll
+        for (int j = 0; j < HEADS; j++)
+            half.store(o + j * HD, xa[j]), half.store(o + j * HD + half.size, xb[j]);
+        there = false;
     }
     // a and b become (a wa cos - b wb sin) rstd and (b wb cos + a wa sin) rstd
     float a_cos[QUAD], a_sin[QUAD], b_cos[QUAD], b_sin[QUAD];
@@ -84,17 +116,17 @@ __global__ void __launch_bounds__(THREADS, 4)
     float r[HEADS];
 #pragma unroll
     for (int j = 0; j < HEADS; j++) {
-        r[j] = 1;
-        if (!weight) continue;
         float sum = 0;
         for (int k = 0; k < QUAD; k++) {
             const float a = to_float(xa[j].v[k]), b = to_float(xb[j].v[k]);
             sum += a * a + b * b;
         }
-        r[j] = rsqrtf(group_sum(sum, half.lanes) / float(HD) + eps);
+        sum = group_sum(sum, half.lanes);  // of a warp's groups some may have a norm and others none
+        r[j] = normed ? rsqrtf(sum / float(HD) + arg.eps) : 1.0f;
     }
     if (!there) return;
-    T* o = out[t] + first * HD;
+    T* o = part.out[to] + first * HD;
+    float* rstd = normed ? part.rstd + t * part.count + first : nullptr;
 #pragma unroll
     for (int j = 0; j < HEADS; j++) {
         Pack<T, QUAD> oa, ob;
@@ -104,7 +136,7 @@ __global__ void __launch_bounds__(THREADS, 4)
             ob.v[k] = from_float<T>((b * b_cos[k] + a * a_sin[k]) * r[j]);
         }
         half.store(o + j * HD, oa), half.store(o + j * HD + half.size, ob);
-        if (weight && half.lane == 0) rstd[t * heads + first + j] = r[j];
+        if (normed && half.lane == 0) rstd[j] = r[j];
     }
 }
 
@@ -197,14 +229,16 @@ static int checked_head_size(Tensor inp, int heads, Tensor weight, Tensor rstd) 
 }
 
 // Of kernels the one for this head size, where its lanes can move four neighbours at once. choose(lanes, heads): lanes of a group
-// and heads that a group may have, as types; 0 lanes: any size.
+// and heads that a group may have, where every part of a row has a multiple of it, as types; 0 lanes: any size.
 template <class T, class F>
-static void with_lanes(std::initializer_list<Tensor> matrices, Tensor weight, Tensor rope, int heads, int HD,
-                       F choose) {
-    const bool aligned =
-        std::all_of(matrices.begin(), matrices.end(), packs) && packs(rope) && (!weight || packs(weight));
+static void with_lanes(std::initializer_list<Tensor> matrices, std::initializer_list<Tensor> weights, int HD,
+                       std::initializer_list<int> heads, F choose) {
+    const bool aligned = std::all_of(matrices.begin(), matrices.end(), packs) &&
+                         std::all_of(weights.begin(), weights.end(), packs);
+    const bool grouped =
+        std::all_of(heads.begin(), heads.end(), [](int n) { return n % MANY_HEADS<T> == 0; });
     const auto with_heads = [&](auto lanes) {
-        if (heads % MANY_HEADS<T> == 0)
+        if (grouped)
             choose(lanes, std::integral_constant<int, MANY_HEADS<T>>());
         else
             choose(lanes, std::integral_constant<int, 1>());
@@ -227,23 +261,69 @@ static HeadGrid grid_of(int64_t rows, int heads, int HD, int heads_of_a_group) {
             dim3(unsigned(lanes), unsigned(y), unsigned(z))};
 }
 
+template <class T>
+static Heads<T> heads_of(Tensor out, Tensor rstd, Tensor inp, Tensor weight, int heads) {
+    return {.out = device_rows<T>(out),
+            .rstd = weight ? rstd.as<float>() : nullptr,
+            .inp = device_rows<const T>(inp),
+            .weight = optional<const float>(weight),
+            .slot = nullptr,
+            .count = heads,
+            .rotated = true};
+}
+
+template <class T>
+static void launch_forward(const Context& ctx, const Forward<T>& arg, std::initializer_list<Tensor> matrices,
+                           std::initializer_list<Tensor> weights) {
+    constexpr int64_t MANY = 1 << 19;  // elements: fewer are spread over more multiprocessors
+    const auto& [q, k, v] = arg.part;
+    const int heads = q.count + k.count + v.count;
+    with_lanes<T>(matrices, weights, arg.HD, {q.count, k.count}, [&](auto lanes, auto most) {
+        const bool many = arg.rows * heads * arg.HD >= MANY;
+        const HeadGrid g = grid_of(arg.rows, heads, arg.HD, many ? most : 1);
+        launch(many ? heads_forward_kernel<T, lanes, most> : heads_forward_kernel<T, lanes, 1>, g.grid,
+               g.block, 0, ctx.stream, arg);
+    });
+}
+
 void head_norm_rope_forward(const Context& ctx, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
                             Tensor position, Tensor rope, int heads, float eps) {
-    constexpr int64_t MANY = 1 << 19;  // elements: fewer are spread over more multiprocessors
     const int HD = checked_head_size(inp, heads, weight, rstd);
     if (inp.rows == 0) return;
     with_type(inp.dtype, "inp", [&](auto x) {
         using T = decltype(x);
-        with_lanes<T>({out, inp}, weight, rope, heads, HD, [&](auto lanes, auto most) {
-            const bool many = inp.size() >= MANY;
-            const HeadGrid g = grid_of(inp.rows, heads, HD, many ? most : 1);
-            launch(many ? head_norm_rope_forward_kernel<T, lanes, most>
-                        : head_norm_rope_forward_kernel<T, lanes, 1>,
-                   g.grid, g.block, 0, ctx.stream, device_rows<T>(out), weight ? rstd.as<float>() : nullptr,
-                   device_rows<const T>(inp), optional<const float>(weight),
-                   static_cast<const int*>(position.as<int>()), static_cast<const float*>(rope.as<float>()),
-                   inp.rows, heads, HD, eps);
-        });
+        launch_forward<T>(ctx,
+                          {.part = {heads_of<T>(out, rstd, inp, weight, heads), {}, {}},
+                           .position = position.as<int>(),
+                           .rope = rope.as<float>(),
+                           .rows = inp.rows,
+                           .HD = HD,
+                           .eps = eps},
+                          {out, inp}, {weight, rope});
+    });
+}
+
+void qkv_forward(const Context& ctx, const QkvForward& a) {
+    const Tensor q = a.raw_q(), k = a.raw_k(), v = a.raw_v();
+    const int HD = checked_head_size(k, a.kv_heads, a.k_norm, a.k_rstd);
+    CHECK((a.heads + 2 * a.kv_heads) * HD == a.qkv.cols && a.k.cols == k.cols && (!a.v || a.v.cols == k.cols),
+          "%d and twice %d heads of %d in %lld columns", a.heads, a.kv_heads, HD, (long long)a.qkv.cols);
+    if (a.q) checked_head_size(q, a.heads, a.q_norm, a.q_rstd);
+    if (a.qkv.rows == 0) return;
+    with_type(a.qkv.dtype, "qkv", [&](auto x) {
+        using T = decltype(x);
+        Forward<T> arg = {.part = {},
+                          .position = a.position.as<int>(),
+                          .rope = a.rope.as<float>(),
+                          .rows = a.qkv.rows,
+                          .HD = HD,
+                          .eps = a.eps};
+        if (a.q) arg.part[0] = heads_of<T>(a.q, a.q_rstd, q, a.q_norm, a.heads);
+        arg.part[1] = heads_of<T>(a.k, a.k_rstd, k, a.k_norm, a.kv_heads);
+        if (a.v) arg.part[2] = heads_of<T>(a.v, {}, v, {}, a.kv_heads);
+        arg.part[2].rotated = false;
+        arg.part[1].slot = arg.part[2].slot = optional<const int>(a.slot);
+        launch_forward<T>(ctx, arg, {a.q, a.k, a.v, q, k, v}, {a.q_norm, a.k_norm, a.rope});
     });
 }
 
@@ -253,7 +333,7 @@ void head_norm_rope_backward(const Context& ctx, Tensor dinp, Tensor dweight, Te
     if (inp.rows == 0) return;
     with_type(inp.dtype, "inp", [&](auto x) {
         using T = decltype(x);
-        with_lanes<T>({dinp, dout, inp}, weight, rope, heads, HD, [&](auto lanes, auto most) {
+        with_lanes<T>({dinp, dout, inp}, {weight, rope}, HD, {heads}, [&](auto lanes, auto most) {
             HeadGrid g = grid_of(inp.rows, heads, HD, most);
             g.grid.x = std::min(g.grid.x, std::max(1u, BACKWARD_BLOCKS / g.grid.y));
             const int blocks = int(g.grid.x * g.grid.y);

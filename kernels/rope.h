@@ -69,6 +69,8 @@ void head_norm_rope_backward(Rows<T> dinp, T* dweight, Rows<const T> dout, Rows<
 namespace cpu {
 void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
                             Tensor position, Tensor rope, int heads, float eps);
+// Of a layer's queries and keys, each as above, and its values copied: the keys and values of token t into row slot[t].
+void qkv_forward(Context& context, const QkvForward& layer);
 void head_norm_rope_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd,
                              Tensor inp, Tensor weight, Tensor position, Tensor rope, int heads);
 }  // namespace cpu

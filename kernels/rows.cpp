@@ -6,7 +6,7 @@
 
 namespace cpu {
 
-static const int* checked_rows(Tensor row, int64_t n, int64_t limit) {
+const int* checked_rows(Tensor row, int64_t n, int64_t limit) {
     const int* r = vector_of<int>(row, n);
     for (int64_t i = 0; i < n; i++)
         CHECK(r[i] >= 0 && r[i] < limit, "row %d of %lld", r[i], (long long)limit);
@@ -32,12 +32,15 @@ void gather_rows_backward(Context& context, Tensor dinp, Tensor dout, Tensor row
     });
 }
 
-void scatter_rows(Tensor out, Tensor inp, Tensor slot) {
-    const int* s = checked_rows(slot, inp.rows, out.rows);
+void copy_to_rows(Tensor out, const int* row, Tensor inp) {
     const Rows<float> o = rows_of<float>(out);
     const Rows<const float> x = rows_of<const float>(inp);
     parallel_for(inp.rows, inp.cols / 8,
-                 [&](int64_t t) { memcpy(o[s[t]], x[t], size_t(inp.cols) * sizeof(float)); });
+                 [&](int64_t t) { memcpy(o[row ? row[t] : t], x[t], size_t(inp.cols) * sizeof(float)); });
+}
+
+void scatter_rows(Tensor out, Tensor inp, Tensor slot) {
+    copy_to_rows(out, checked_rows(slot, inp.rows, out.rows), inp);
 }
 
 void guide_rows(Tensor inout, Tensor other, Tensor row, Tensor scale) {

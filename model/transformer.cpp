@@ -40,10 +40,10 @@ Transformer::Transformer(Ops& ops, const ModelConfig& config, const Parameters& 
 
 namespace {
 
-// Which tensors of a layer: its input, what matrix products and attention return, and what is cheap to
-// compute from those.
+// Which tensors of a layer: its input, what matrix products and attention return, what is cheap to
+// compute from those, and of that the keys, which inference writes into its cache.
 struct Parts {
-    bool input, products, cheap;
+    bool input, products, cheap, keys;
 };
 
 void plan_layer(Arena& arena, LayerActivations& a, const std::string& at, const Parts& parts,
@@ -58,7 +58,7 @@ void plan_layer(Arena& arena, LayerActivations& a, const std::string& at, const 
     add(parts.products, &a.qkv, "qkv", T, q + 2 * kv, dtype);
     add(parts.cheap, &a.q, "q", T, q, dtype);
     add(parts.cheap && c.qk_norm, &a.q_rstd, "q rstd", T, c.NH, DType::F32);
-    add(parts.cheap, &a.k_new, "k", T, kv, dtype);
+    add(parts.keys, &a.k_new, "k", T, kv, dtype);
     add(parts.cheap && c.qk_norm, &a.k_rstd, "k rstd", T, c.NKV, DType::F32);
     add(parts.products, &a.att, "attention", T, q, dtype);
     add(parts.products, &a.lse, "lse", T, c.NH, DType::F32);
@@ -80,8 +80,10 @@ void Transformer::plan_forward(Arena& arena) {
     // What is shared is read for the last time before the next layer writes it.
     const Parts kept = {.input = training_,
                         .products = training_ && recompute_ != Recompute::Block,
-                        .cheap = training_ && recompute_ == Recompute::None};
-    plan_layer(arena, shared_, "every layer ", {!kept.input, !kept.products, !kept.cheap}, c, T, dtype_);
+                        .cheap = training_ && recompute_ == Recompute::None,
+                        .keys = training_ && recompute_ == Recompute::None};
+    const Parts shared = {!kept.input, !kept.products, !kept.cheap, training_ && !kept.keys};
+    plan_layer(arena, shared_, "every layer ", shared, c, T, dtype_);
     for (size_t l = 0; l < layers_.size(); l++)
         plan_layer(arena, layers_[l], format("layer %zu ", l), kept, c, T, dtype_);
     arena.add(&q_gathered_, "target q", N, c.q_width(), dtype_);
@@ -240,25 +242,32 @@ void Transformer::compute_layer(int l, bool products) {
     const int T = int(now_.token.cols), N = int(now_.target_row.cols);
     const LayerActivations all = activations(l, T);
     const LayerParameters& w = weights_.layers[size_t(l)];
-    // keys and values, of every row
     ops_.rmsnorm_forward(all.norm1, all.rstd1, all.resid, w.norm1, c.rms_eps);
     if (products) ops_.linear_forward(all.qkv, all.norm1, w.qkv, w.qkv_bias);
-    ops_.head_norm_rope_forward(all.k_new, all.k_rstd, k_part(all.qkv), w.k_norm, now_.position, rope_, c.NKV,
-                                c.rms_eps);
-    if (!training_) {
-        ops_.scatter_rows(all.k, all.k_new, now_.slot);
-        ops_.scatter_rows(all.v, v_part(all.qkv), now_.slot);
-    }
-    // queries: of every row, in the last layer of the target rows
+    // keys and values of every row; queries too, but in the last layer of the target rows
     const bool last = l + 1 == c.L;
+    ops_.qkv_forward({.q = last ? Tensor{} : all.q,
+                      .q_rstd = all.q_rstd,
+                      .k = all.k,
+                      .k_rstd = all.k_rstd,
+                      .v = training_ ? Tensor{} : all.v,
+                      .slot = training_ ? Tensor{} : now_.slot,
+                      .qkv = all.qkv,
+                      .q_norm = w.q_norm,
+                      .k_norm = w.k_norm,
+                      .position = now_.position,
+                      .rope = rope_,
+                      .heads = c.NH,
+                      .kv_heads = c.NKV,
+                      .eps = c.rms_eps});
     if (last && N == 0) return;
     const QuerySide in = query_side(l, all);
+    const LayerActivations a = activations(l, in.rows);
     if (last) {
         ops_.gather_rows(in.q_raw, q_part(all.qkv), now_.target_row);
         ops_.gather_rows(in.resid, all.resid, now_.target_row);
+        ops_.head_norm_rope_forward(a.q, a.q_rstd, in.q_raw, w.q_norm, in.position, rope_, c.NH, c.rms_eps);
     }
-    const LayerActivations a = activations(l, in.rows);
-    ops_.head_norm_rope_forward(a.q, a.q_rstd, in.q_raw, w.q_norm, in.position, rope_, c.NH, c.rms_eps);
     if (products) {
         ops_.attention_forward(a.att, a.lse, a.q, all.k, all.v, in.see, c.NH, c.NKV);
         ops_.linear_forward(a.resid_mid, a.att, w.out, {}, in.resid);

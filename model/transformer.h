@@ -24,7 +24,7 @@ struct LayerActivations {
     Tensor qkv;     // (T, (NH + 2 NKV) * HD) before q/k norm and RoPE
     Tensor q;       // (T, NH * HD)           after
     Tensor q_rstd;  // (T, NH)
-    Tensor k_new;   // (T, NKV * HD)          after; in inference then written to its slot of k
+    Tensor k_new;   // (T, NKV * HD)          after; not in inference
     Tensor k_rstd;  // (T, NKV)
     Tensor k, v;    // (S, NKV * HD)          the cache in inference; k_new and the v part of qkv in training
     Tensor att;     // (T, NH * HD)

@@ -159,6 +159,26 @@ void bench_rows(Bench& b, const Body& m, int T) {
             [&] { ops.head_norm_rope_forward(q_out, q_rstd, q, norm, pos, rope, m.NH, 1e-6f); });
     b.bytes("head norm + rope backward", shape, 3 * heads,
             [&] { ops.head_norm_rope_backward(q_out, dnorm, q, q_rstd, q, norm, pos, rope, m.NH); });
+    const int CK = m.NKV * m.HD;
+    const Tensor qkv = b.random(T, m.NH * m.HD + 2 * CK), k_out = b.fresh(T, CK, DType::BF16),
+                 v_out = b.fresh(T, CK, DType::BF16), k_rstd = b.fresh(T, m.NKV);
+    std::vector<int> slots;
+    for (int t = 0; t < T; t++) slots.push_back(T - 1 - t);
+    const QkvForward layer = {.q = q_out,
+                              .q_rstd = q_rstd,
+                              .k = k_out,
+                              .k_rstd = k_rstd,
+                              .v = v_out,
+                              .slot = b.indices(slots, T),
+                              .qkv = qkv,
+                              .q_norm = norm,
+                              .k_norm = norm,
+                              .position = pos,
+                              .rope = rope,
+                              .heads = m.NH,
+                              .kv_heads = m.NKV,
+                              .eps = 1e-6f};
+    b.bytes("queries, keys, values", shape, 2 * double(qkv.bytes()), [&] { ops.qkv_forward(layer); });
     std::vector<int> token;
     for (int t = 0; t < T; t++) token.push_back(t % 2 ? m.V - 1 : t * 7919 % m.V);
     const Tensor ids = b.indices(token, T), table = b.random(m.V, m.C), dtable = b.fresh(m.V, m.C);

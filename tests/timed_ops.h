@@ -86,6 +86,9 @@ class TimedOps : public Ops {
                                 Tensor rope, int heads, float eps) override {
         other([&] { ops_.head_norm_rope_forward(out, rstd, inp, weight, position, rope, heads, eps); });
     }
+    void qkv_forward(const QkvForward& layer) override {
+        other([&] { ops_.qkv_forward(layer); });
+    }
     void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
                                  Tensor weight, Tensor position, Tensor rope, int heads) override {
         other([&] {
