@@ -59,7 +59,8 @@ __device__ inline void bound_race(ChunkPart& part, const LogitRow& row, const Sa
             for (int k = 0; k < 2; k++) {
                 const int id = i + 2 * pair + k;
                 const uint32_t w = ~bits[size_t(2 * k)];
-                const float score = (x.v[2 * pair + k] - max) * (row.scale * LOG2_E) - log2f(float(w)) + 32;
+                const float score =
+                    (x.v[2 * pair + k] - max) * (row.scale * LOG2_E) - log2_approx(float(w)) + 32;
                 if (id >= end || !row.allowed(id)) continue;
                 high = fmaxf(high, score);
                 if (w >= 64 && w < 1u << 31) low = fmaxf(low, score - 0.5f);
