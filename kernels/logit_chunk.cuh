@@ -19,16 +19,20 @@ inline int chunks_of(int64_t V) { return ceil_div(V, CHUNK); }
 inline int64_t logit_stride(int64_t V) { return (V + 7) / 8 * 8; }
 
 // Element e of a lane is id `first + e / 4 * 128 + e % 4`: ascending in e, packs of neighbouring lanes side by side.
+__device__ inline int id_of(int first, int e) {
+    return first + e / LOGIT_PACK * (WARP * LOGIT_PACK) + e % LOGIT_PACK;
+}
+__device__ inline int first_id(int chunk) { return chunk * CHUNK + int(threadIdx.x) % WARP * LOGIT_PACK; }
 struct LogitChunk {
     float x[LANE_LOGITS];
     int first;
-    __device__ int id(int e) const { return first + e / LOGIT_PACK * (WARP * LOGIT_PACK) + e % LOGIT_PACK; }
+    __device__ int id(int e) const { return id_of(first, e); }
 };
 
 // What lies behind the row's end is -inf. A pack that begins in the row may be read.
 __device__ inline LogitChunk load_chunk(const float* row, int V, int chunk) {
     LogitChunk c;
-    c.first = chunk * CHUNK + int(threadIdx.x) % WARP * LOGIT_PACK;
+    c.first = first_id(chunk);
     if ((chunk + 1) * CHUNK <= V) {  // nothing stands between the loads
 #pragma unroll
         for (int e = 0; e < LANE_LOGITS; e += LOGIT_PACK) {

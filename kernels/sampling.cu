@@ -47,8 +47,7 @@ __device__ inline float second_of(const LogitChunk& c) {
 __device__ inline void bound_race(ChunkPart& part, const LogitRow& row, const SampleRow& options, int chunk,
                                   float max) {
     float low = -INFINITY, high = -INFINITY;
-    const int first = chunk * CHUNK + int(threadIdx.x) % WARP * LOGIT_PACK,
-              end = min(row.V, (chunk + 1) * CHUNK);
+    const int first = first_id(chunk), end = min(row.V, (chunk + 1) * CHUNK);
 #pragma unroll 1
     for (int i = first; i < end; i += WARP * LOGIT_PACK) {
         const Pack<float, LOGIT_PACK> x = load_pack<LOGIT_PACK>(row.x + i);
@@ -59,7 +58,8 @@ __device__ inline void bound_race(ChunkPart& part, const LogitRow& row, const Sa
             for (int k = 0; k < 2; k++) {
                 const int id = i + 2 * pair + k;
                 const uint32_t w = ~bits[size_t(2 * k)];
-                const float score = (x.v[2 * pair + k] - max) * (row.scale * LOG2_E) - log2f(float(w)) + 32;
+                const float score =
+                    (x.v[2 * pair + k] - max) * (row.scale * LOG2_E) - log2_approx(float(w)) + 32;
                 if (id >= end || !row.allowed(id)) continue;
                 high = fmaxf(high, score);
                 if (w >= 64 && w < 1u << 31) low = fmaxf(low, score - 0.5f);
@@ -119,7 +119,7 @@ __device__ inline Kept weigh_kept(const LogitRow& row, Order last) {
     for (int chunk = warp; chunk < row.chunks; chunk += warps) {
         Mass mass = 0;
         if (row.reaches(chunk, last))
-            for_each_between(row, chunk, last, ~Order(0), [&](Order, float x) {
+            for_each_between(row, chunk, last, ~Order(0), [&](int, Order, float x) {
                 const float l = row.log_weight(x), w = exp2_approx(l);
                 mass += LogitRow::fixed(w);
                 kept.weighted += LogitRow::fixed(w * fminf(-l, 1000.0f));
@@ -131,22 +131,29 @@ __device__ inline Kept weigh_kept(const LogitRow& row, Order last) {
     return {block_sum(kept.mass), block_sum(kept.weighted), block_sum(kept.count)};
 }
 
-// The last of the order that top-k and top-p keep. total: the mass of all allowed ids.
-__device__ inline Order filter(const LogitRow& row, const SampleRow& options, Mass total) {
+struct Filtered {
+    Order last;  // of the order that is kept
+    Kept kept;
+};
+// By top-k, then by top-p. total: the mass of all allowed ids.
+__device__ inline Filtered filter(const LogitRow& row, const SampleRow& options, Mass total) {
     __shared__ FilterScratch scratch;
-    Order last = 0;
-    if (options.top_k > 0)
-        last = select(scratch, row, Mass(options.top_k - 1), 0, 0, [](float) { return Mass(1); });
-    if (options.top_p < 1) {
-        if (last > 0) total = weigh_kept(row, last).mass;
-        const Mass most = Mass(double(options.top_p) * double(total));
-        // what weighs so little that all of the row's ids together would not reach beyond it
-        const float light = float(total - min(most, total)) / (float(row.V) * MASS_ONE);
-        const float bound = row.max_allowed + (logf(light) - 0.01f) / row.scale;
-        last = select(scratch, row, most, last, light > 0 ? order_of(bound, INT_MAX) : 0,
-                      [&](float x) { return row.mass(x); });
+    Filtered out{0, {.mass = total, .weighted = 0, .count = 0}};
+#pragma unroll 1  // the code of one filter is large enough
+    for (const bool by_mass : {false, true}) {
+        if (by_mass ? options.top_p >= 1 : options.top_k <= 0) continue;
+        Mass wanted = Mass(options.top_k - 1);
+        Order bound = 0;
+        if (by_mass) {
+            wanted = Mass(double(options.top_p) * double(out.kept.mass));
+            // what weighs so little that all of the row's ids together would not reach beyond it
+            const float light = float(out.kept.mass - min(wanted, out.kept.mass)) / (float(row.V) * MASS_ONE);
+            if (light > 0) bound = order_of(row.max_allowed + (logf(light) - 0.01f) / row.scale, INT_MAX);
+        }
+        out.last = select(scratch, row, by_mass ? Weigh::Masses : Weigh::Ids, wanted, out.last, bound);
+        out.kept = weigh_kept(row, out.last);
     }
-    return last;
+    return out;
 }
 
 // The lowest id of the largest allowed logit, which is in `chunk`.
@@ -221,6 +228,27 @@ __device__ inline int draw_gumbel(const LogitRow& row, const SampleRow& options,
     return lead({leader_score[from], leader_id[from]}).id;
 }
 
+// ---- over the chunks of a row, by its block ----
+template <class F>
+__device__ inline void for_each_part(const LogitRow& row, F f) {
+    for (int c = int(threadIdx.x); c < row.chunks; c += int(blockDim.x)) f(row.part[c]);
+}
+template <class F>
+__device__ inline float row_max(const LogitRow& row, F f) {
+    float max = -INFINITY;
+    for_each_part(row, [&](const ChunkPart& p) { max = fmaxf(max, f(p)); });
+    return block_max(max);
+}
+__device__ inline RowSums row_sums(const LogitRow& row, LogitSums ChunkPart::*which, float top, float scale) {
+    RowSums sums = {};
+    for_each_part(row, [&](const ChunkPart& p) {
+        const RowSums s = shifted(p.*which, top, scale);
+        sums.sum += s.sum;
+        sums.weighted += s.weighted;
+    });
+    return {block_sum(sums.sum), block_sum(sums.weighted)};
+}
+
 // A block per row.
 __global__ void __launch_bounds__(MOST_THREADS, 2)
     sample_rows_kernel(Sampled* out, ChunkPart* parts, const SampleRow* rows, const float* logits,
@@ -235,47 +263,30 @@ __global__ void __launch_bounds__(MOST_THREADS, 2)
                  .scale = scale_of(options),
                  .max_allowed = -INFINITY,
                  .part = parts + int64_t(blockIdx.x) * chunks};
-    const auto for_each_part = [&](auto f) {
-        for (int c = int(threadIdx.x); c < chunks; c += int(blockDim.x)) f(row.part[c]);
-    };
-    const auto row_max = [&](auto f) {
-        float max = -INFINITY;
-        for_each_part([&](const ChunkPart& p) { max = fmaxf(max, f(p)); });
-        return block_max(max);
-    };
-    const auto row_sums = [&](auto sums_of, float top, float scale) {
-        RowSums sums = {};
-        for_each_part([&](const ChunkPart& p) {
-            const RowSums s = shifted(sums_of(p), top, scale);
-            sums.sum += s.sum;
-            sums.weighted += s.weighted;
-        });
-        return RowSums{block_sum(sums.sum), block_sum(sums.weighted)};
-    };
-    const float max_all = row_max([](const ChunkPart& p) { return p.plain.max; });
-    row.max_allowed = row_max([](const ChunkPart& p) { return p.allowed.max; });
-    const int best_chunk = -int(row_max([&](const ChunkPart& p) {  // the first one
+    const float max_all = row_max(row, [](const ChunkPart& p) { return p.plain.max; });
+    row.max_allowed = row_max(row, [](const ChunkPart& p) { return p.allowed.max; });
+    const int best_chunk = -int(row_max(row, [&](const ChunkPart& p) {  // the first one
         return p.allowed.max == row.max_allowed ? -float(&p - row.part) : -float(chunks);
     }));
-    const RowSums plain = row_sums([](const ChunkPart& p) { return p.plain; }, max_all, 1);
+    const RowSums plain = row_sums(row, &ChunkPart::plain, max_all, 1);
 
     const bool greedy = options.temperature == 0, filtered = is_filtered(options);
     const Confidence confidence = greedy ? Confidence::Plain : options.confidence;
     RowSums sums = plain;  // of the distribution that confidence and entropy are read from
     if (confidence == Confidence::Tempered && row.scale != 1)
-        sums = row_sums([](const ChunkPart& p) { return p.tempered; }, max_all, row.scale);
+        sums = row_sums(row, &ChunkPart::tempered, max_all, row.scale);
     int token = NOBODY;
     bool one_left = false;
     if (!greedy) {
-        RowSums left = row_sums([](const ChunkPart& p) { return p.allowed; }, row.max_allowed, row.scale);
+        RowSums left = row_sums(row, &ChunkPart::allowed, row.max_allowed, row.scale);
         Mass total = LogitRow::fixed(left.sum);
         Order last = 0;
         if (filtered) {
-            last = filter(row, options, total);
-            const Kept kept = weigh_kept(row, last);
-            total = kept.mass;
-            left = {double(kept.mass) / double(MASS_ONE), -double(kept.weighted) / double(MASS_ONE) * LN_2};
-            one_left = kept.count == 1;
+            const Filtered f = filter(row, options, total);
+            last = f.last;
+            total = f.kept.mass;
+            left = {double(total) / double(MASS_ONE), -double(f.kept.weighted) / double(MASS_ONE) * LN_2};
+            one_left = f.kept.count == 1;
         }
         if (confidence == Confidence::Filtered) sums = left;
         if (options.draw == Draw::Gumbel) {
@@ -283,7 +294,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 2)
         } else {
             if (!filtered) {
                 total = 0;
-                for_each_part([&](ChunkPart& p) {
+                for_each_part(row, [&](ChunkPart& p) {
                     p.mass = LogitRow::fixed(shifted(p.allowed, row.max_allowed, row.scale).sum);
                     total += p.mass;
                 });
@@ -301,7 +312,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 2)
     double sure = weight(row.x[token]);
     if (options.margin) {
         const float second = row_max(
-            [&](const ChunkPart& p) { return &p == row.part + best_chunk ? p.second : p.allowed.max; });
+            row, [&](const ChunkPart& p) { return &p == row.part + best_chunk ? p.second : p.allowed.max; });
         sure = weight(row.max_allowed);
         if (second > -INFINITY && !(confidence == Confidence::Filtered && one_left)) sure -= weight(second);
     }

@@ -43,6 +43,8 @@ struct ChunkPart {
     Mass mass;       // of the ids that are kept
 };
 
+enum class Weigh { Ids, Masses };
+
 struct LogitRow {
     const float* x;  // (V) logits
     int V, n_ids, mask_id, chunks;
@@ -57,6 +59,7 @@ struct LogitRow {
     // in log2: 0 for the largest allowed logit
     __device__ float log_weight(float x) const { return (x - max_allowed) * (scale * LOG2_E); }
     __device__ Mass mass(float x) const { return fixed(exp2_approx(log_weight(x))); }
+    __device__ Mass weight(float x, Weigh by) const { return by == Weigh::Ids ? 1 : mass(x); }
     // Whether the chunk may hold ids from `from` on.
     __device__ bool reaches(int chunk, Order from) const {
         return order_of(part[chunk].allowed.max, 0) >= from;
@@ -124,14 +127,14 @@ __device__ inline void sort_descending(Order* list, int n) {
     __syncthreads();  // sorted before anybody reads it
 }
 
-// Calls f(order, logit) for the allowed ids with from <= order < to.
+// Calls f(e, order, logit) for a lane's allowed ids with from <= order < to.
 template <class F>
 __device__ inline void for_each_between(const LogitRow& row, int chunk, Order from, Order to, F f) {
     const LogitChunk c = load_chunk(row.x, row.V, chunk);
 #pragma unroll
     for (int e = 0; e < LANE_LOGITS; e++) {
         const Order order = order_of(c.x[e], c.id(e));
-        if (order >= from && order < to && row.allowed(c.id(e))) f(order, c.x[e]);
+        if (order >= from && order < to && row.allowed(c.id(e))) f(e, order, c.x[e]);
     }
 }
 
@@ -153,8 +156,9 @@ __device__ inline int gather(Order* list, const LogitRow& row, Order from, Order
     bool fits = true;
     for (int chunk = warp; chunk < row.chunks && fits; chunk += warps) {
         if (!row.reaches(chunk, from)) continue;
-        int mine = 0;
-        for_each_between(row, chunk, from, to, [&](Order, float) { mine++; });
+        uint32_t found = 0;  // elements
+        for_each_between(row, chunk, from, to, [&](int e, Order, float) { found |= 1u << e; });
+        const int mine = __popc(found);
         int upto = mine;
         for (int o = 1; o < WARP; o *= 2) {
             const int below = __shfl_up_sync(FULL_WARP, upto, unsigned(o));
@@ -165,8 +169,11 @@ __device__ inline int gather(Order* list, const LogitRow& row, Order from, Order
         first = __shfl_sync(FULL_WARP, first, WARP - 1);
         fits = first + uint32_t(__shfl_sync(FULL_WARP, upto, WARP - 1)) <= GATHERED;
         int at = int(first) + upto - mine;
-        if (fits && mine > 0)
-            for_each_between(row, chunk, from, to, [&](Order order, float) { list[at++] = order; });
+#pragma unroll 1
+        for (int e = 0; fits && e < LANE_LOGITS; e++) {
+            const int id = id_of(first_id(chunk), e);
+            if (found >> e & 1) list[at++] = order_of(row.x[id], id);
+        }
     }
     __syncthreads();  // all is written and counted before anybody reads it
     const int n = int(count);
@@ -175,18 +182,17 @@ __device__ inline int gather(Order* list, const LogitRow& row, Order from, Order
 }
 
 // Weights of the ids with from <= order < to, by (order - from) >> shift.
-template <class Weight>
-__device__ inline void fill_bins(FilterScratch& scratch, const LogitRow& row, Order from, Order to, int shift,
-                                 Weight weight) {
+__device__ inline void fill_bins(FilterScratch& scratch, const LogitRow& row, Weigh by, Order from, Order to,
+                                 int shift) {
     const int warp = int(threadIdx.x) / WARP, warps = int(blockDim.x) / WARP;
     for (int b = int(threadIdx.x); b < BINS; b += int(blockDim.x))
         scratch.bin.low[b] = scratch.bin.high[b] = 0;
     __syncthreads();  // the bins are empty before anybody adds to them
     for (int chunk = warp; chunk < row.chunks; chunk += warps) {
         if (!row.reaches(chunk, from)) continue;
-        for_each_between(row, chunk, from, to, [&](Order order, float x) {
+        for_each_between(row, chunk, from, to, [&](int, Order order, float x) {
             const int b = int((order - from) >> shift);
-            const Mass w = weight(x);
+            const Mass w = row.weight(x, by);
             const uint32_t low = uint32_t(w), was = atomicAdd(&scratch.bin.low[b], low),
                            high = uint32_t(w >> 32) + (was + low < was);
             if (high) atomicAdd(&scratch.bin.high[b], high);
@@ -197,10 +203,9 @@ __device__ inline void fill_bins(FilterScratch& scratch, const LogitRow& row, Or
 
 // Of the ids from `bottom` on, the last one of the shortest beginning that weighs more than `wanted`; bottom where all of them
 // do not. Ids below `bound` are known not to be needed, but for roundings.
-template <class Weight>
-__device__ inline Order select(FilterScratch& scratch, const LogitRow& row, Mass wanted, Order bottom,
-                               Order bound, Weight weight) {
-    const auto listed = [&](int i) { return weight(logit_of(scratch.list[i])); };
+__device__ inline Order select(FilterScratch& scratch, const LogitRow& row, Weigh by, Mass wanted,
+                               Order bottom, Order bound) {
+    const auto listed = [&](int i) { return row.weight(logit_of(scratch.list[i]), by); };
     Order from = max(bottom, bound), to = (Order(key_of(row.max_allowed)) + 1) << 32;
     const int maxima = QUARTERS * row.chunks;
     if (maxima <= GATHERED) {
@@ -228,7 +233,7 @@ __device__ inline Order select(FilterScratch& scratch, const LogitRow& row, Mass
             int shift = 0;
             while ((to - from - 1) >> shift >= BINS) shift++;
             const int bins = int((to - from - 1) >> shift) + 1;
-            fill_bins(scratch, row, from, to, shift, weight);
+            fill_bins(scratch, row, by, from, to, shift);
             const Crossing at = first_beyond(bins, wanted - above, [&](int i) {
                 const int b = bins - 1 - i;
                 return Mass(scratch.bin.high[b]) << 32 | scratch.bin.low[b];

@@ -42,6 +42,8 @@ __global__ void exponentials(float* out, const float* inp) {
     out[threadIdx.x] = exp2_approx(inp[threadIdx.x]);
 }
 
+__global__ void logarithms(float* out, const float* inp) { out[threadIdx.x] = log2_approx(inp[threadIdx.x]); }
+
 }  // namespace
 
 TEST(Ptx, LdmatrixAndMmaMultiply) {
@@ -96,4 +98,18 @@ TEST(Ptx, Exp2IsGoodToTwoUnitsInTheLastPlace) {
     }
     EXPECT_EQ(got[30], 0);
     EXPECT_EQ(got[31], 0);
+}
+
+TEST(Ptx, Log2IsGoodTo22Bits) {
+    std::vector<float> x(32, 0);
+    for (size_t i = 1; i < 32; i++) x[i] = 0.6f + float(i * i * i * i) * 3;
+    const DeviceArray<float> inp(x);
+    DeviceArray<float> out(std::vector<float>(x.size()));
+    launch(logarithms, 1, 32, 0, nullptr, out.data(), static_cast<const float*>(inp.data()));
+    const std::vector<float> got = out.host();
+    EXPECT_EQ(got[0], -INFINITY);
+    for (size_t i = 1; i < 32; i++) {
+        const double want = std::log2(double(x[i]));
+        EXPECT_NEAR(got[i], want, std::max(1.0, std::abs(want)) * 0x1p-21) << x[i];
+    }
 }

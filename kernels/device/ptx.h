@@ -149,6 +149,17 @@ __device__ inline float exp2_approx(float x) {
 #endif
 }
 
+// log2 x, to 2^-22 where |log2 x| < 1 and to that share of it elsewhere; of 0: -inf.
+__device__ inline float log2_approx(float x) {
+#ifdef __CUDACC__
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return std::log2(x);
+#endif
+}
+
 // Two fp32 as a pair of bf16, rounded to nearest even: `lo` in the lower half, where memory has it first.
 __device__ inline uint32_t pack_bf16(float lo, float hi) {
 #ifdef __CUDACC__
