@@ -26,7 +26,6 @@ constexpr int GROUPS = 2, THREADS = GROUPS * WARPGROUP_THREADS, STAGES = 3;
 constexpr int PAIR_SLOTS = GROUPS * KEY_TILE;        // of a block of dk, dv
 constexpr int VISIT_ROWS = 64;                       // query rows it takes at a time
 constexpr int QUERY_ROWS = GROUPS * WARPGROUP_ROWS;  // of a block of dq
-constexpr int VISIT_WARPS = VISIT_ROWS / 16;
 static_assert(QUERY_ROWS == 16 * WGMMA_WARPS);
 
 __device__ inline int stage_after(int stage) { return stage + 1 < STAGES ? stage + 1 : 0; }
@@ -44,14 +43,20 @@ __device__ inline void issue_tiles_product(float (&d)[NT][4], const bf16* a_tile
               k > 0);
 }
 
-// Two neighbouring accumulators of each of a thread's two rows, scaled, to where the rows' gradients are.
-template <int NT>
-__device__ inline void store_gradients(bf16* row, const float (&acc)[NT][4], int half, float scale) {
+// A thread's part of one of its two rows, scaled, to where the row's gradient is.
+template <class T, int NT>
+__device__ inline void store_gradients(T* row, const float (&acc)[NT][4], int half, float scale) {
     const int column = int(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int j = 0; j < NT; j++)
-        store_pack<2>(row + j * 8 + column, Pack<bf16, 2>{{from_float<bf16>(acc[j][half * 2] * scale),
-                                                           from_float<bf16>(acc[j][half * 2 + 1] * scale)}});
+        store_pack<2>(row + j * 8 + column, Pack<T, 2>{{from_float<T>(acc[j][half * 2] * scale),
+                                                        from_float<T>(acc[j][half * 2 + 1] * scale)}});
+}
+
+// Of row `row` of partial results (parts, 2, PAIR_SLOTS, HD): dk, then dv.
+template <int HD>
+__device__ inline size_t part_offset(int part, int row) {
+    return (size_t(part) * 2 * PAIR_SLOTS + size_t(row)) * HD;
 }
 
 // The packed rows of a query tile: row m is head m % group of token m / group.
@@ -92,26 +97,28 @@ constexpr size_t DKV_SHARED =
     size_t(2 * PAIR_SLOTS + 2 * STAGES * VISIT_ROWS) * HD * sizeof(bf16) + STAGES * sizeof(VisitRows);
 
 template <int HD>
-__global__ void __launch_bounds__(THREADS, 1) attention_dkv_wgmma_kernel(BackwardArguments arg) {
+__global__ void __launch_bounds__(THREADS, 1)
+    attention_dkv_wgmma_kernel(BackwardArguments arg, DeviceKeyPairs pairs, float* parts) {
     DYNAMIC_SHARED_TILES(bf16, smem);
     constexpr int TILE = VISIT_ROWS * HD;
     bf16 *k_smem = smem, *v_smem = k_smem + PAIR_SLOTS * HD, *q_smem = v_smem + PAIR_SLOTS * HD,
          *dout_smem = q_smem + STAGES * TILE;
     VisitRows* rows_smem = reinterpret_cast<VisitRows*>(dout_smem + STAGES * TILE);
     const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
-    const AttentionTiles::KeyPair pair = arg.in.tiles.key_pairs[int(blockIdx.x) / arg.in.kv_heads];
-    const AttentionTiles::PairVisit* visits = arg.in.tiles.pair_visits;
+    const auto own_piece = [&]() { return pairs.pieces[int(blockIdx.x) / arg.in.kv_heads]; };
+    const KeyPairs::Piece piece = own_piece();
+    const KeyPairs::Visit* visits = pairs.visits;
     const int thread = int(threadIdx.x), wg = __shfl_sync(FULL_WARP, thread / WARPGROUP_THREADS, 0),
-              warp = thread / WARP % 4, lane = thread % WARP, slot0 = pair.pair * PAIR_SLOTS + wg * KEY_TILE;
+              warp = thread / WARP % 4, lane = thread % WARP, slot0 = piece.pair * PAIR_SLOTS + wg * KEY_TILE;
     const PackedRows packed(arg.in.group);
 
-    const auto copy_stage = [&](const AttentionTiles::PairVisit& visit, int stage) {
+    const auto copy_stage = [&](const KeyPairs::Visit& visit, int stage) {
         const int n = (visit.end - visit.begin) * packed.group;
         packed.copy<HD>(q_smem + stage * TILE, arg.in.q, visit.begin, n, kv_head);
         packed.copy<HD>(dout_smem + stage * TILE, arg.dout, visit.begin, n, kv_head);
         cp_async_commit();
     };
-    const auto write_rows = [&](const AttentionTiles::PairVisit& visit, int stage) {
+    const auto write_rows = [&](const KeyPairs::Visit& visit, int stage) {
         const int n = (visit.end - visit.begin) * packed.group, row = thread % VISIT_ROWS;
         VisitRows& to = rows_smem[stage];
         const int token = packed.token(row), t = visit.begin + token,
@@ -136,7 +143,7 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dkv_wgmma_kernel(Backwar
     warpgroup_fence(dk);
     warpgroup_fence(dv);
 
-    if (pair.first_visit < pair.end_visit) {
+    if (piece.first_visit < piece.end_visit) {
         // transposed: rows are slots, columns query rows
         float p[VISIT_ROWS / 8][4], ds[VISIT_ROWS / 8][4];
         uint32_t p_regs[VISIT_ROWS / 16][4], ds_regs[VISIT_ROWS / 16][4];
@@ -163,14 +170,14 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dkv_wgmma_kernel(Backwar
             }
         };
 
-        copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(k_smem, arg.in.k, pair.pair * PAIR_SLOTS,
+        copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(k_smem, arg.in.k, piece.pair * PAIR_SLOTS,
                                                       arg.in.n_slots, kv_head, thread);
-        copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(v_smem, arg.in.v, pair.pair * PAIR_SLOTS,
+        copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(v_smem, arg.in.v, piece.pair * PAIR_SLOTS,
                                                       arg.in.n_slots, kv_head, thread);
-        copy_stage(visits[pair.first_visit], 0);
-        write_rows(visits[pair.first_visit], 0);
-        const int last = pair.end_visit - 1;
-        AttentionTiles::PairVisit next = visits[min(pair.first_visit + 1, last)];
+        copy_stage(visits[piece.first_visit], 0);
+        write_rows(visits[piece.first_visit], 0);
+        const int last = piece.end_visit - 1;
+        KeyPairs::Visit next = visits[min(piece.first_visit + 1, last)];
         const auto take = [&](int visit, int stage, auto is_first) {
             cp_async_wait<0>();
             fence_proxy_async();
@@ -220,9 +227,9 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dkv_wgmma_kernel(Backwar
             wgmma_wait<0>();  // for the product that read p_regs
             warpgroup_fence(dv);
         };
-        take(pair.first_visit, 0, std::true_type());
+        take(piece.first_visit, 0, std::true_type());
         int stage = 0;
-        for (int visit = pair.first_visit + 1; visit <= last; visit++) {
+        for (int visit = piece.first_visit + 1; visit <= last; visit++) {
             stage = stage_after(stage);
             take(visit, stage, std::false_type());
         }
@@ -235,13 +242,39 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dkv_wgmma_kernel(Backwar
         warpgroup_fence(dv);
         warpgroup_fence(dk);
     }
+    const KeyPairs::Piece mine = own_piece();  // again: kept, it would take registers from the products
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int slot = slot0 + warp * 16 + lane / 4 + half * 8;
-        if (slot >= arg.in.n_slots) continue;
-        store_gradients(arg.dk[slot] + kv_head * HD, dk, half, arg.in.scale);
-        store_gradients(arg.dv[slot] + kv_head * HD, dv, half, 1.0f);
+        const int row = wg * KEY_TILE + warp * 16 + lane / 4 + half * 8, slot = mine.pair * PAIR_SLOTS + row;
+        if (mine.part >= 0) {
+            float* part = parts + part_offset<HD>(mine.part * arg.in.kv_heads + kv_head, row);
+            store_gradients(part, dk, half, arg.in.scale);
+            store_gradients(part + PAIR_SLOTS * HD, dv, half, 1.0f);
+        } else if (slot < arg.in.n_slots) {
+            store_gradients(arg.dk[slot] + kv_head * HD, dk, half, arg.in.scale);
+            store_gradients(arg.dv[slot] + kv_head * HD, dv, half, 1.0f);
+        }
     }
+}
+
+// The sums of a split pair's parts, in order.
+template <int HD>
+__global__ void __launch_bounds__(THREADS)
+    attention_dkv_join_kernel(BackwardArguments arg, DeviceKeyPairs pairs, const float* parts) {
+    const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
+    const KeyPairs::Join join = pairs.joins[int(blockIdx.x) / arg.in.kv_heads];
+    const int pack = int(blockIdx.y) * THREADS + int(threadIdx.x), row = pack / (HD / 2),
+              col = pack % (HD / 2) * 2,
+              slot = join.pair * PAIR_SLOTS + row % PAIR_SLOTS;  // of dk, then of dv
+    if (slot >= arg.in.n_slots) return;
+    Pack<float, 2> sum{};
+    for (int part = join.first_part; part < join.end_part; part++) {
+        const Pack<float, 2> x =
+            load_pack<2>(parts + part_offset<HD>(part * arg.in.kv_heads + kv_head, row) + col);
+        sum.v[0] += x.v[0], sum.v[1] += x.v[1];
+    }
+    bf16* to = (row < PAIR_SLOTS ? arg.dk : arg.dv)[slot] + kv_head * HD + col;
+    store_pack<2>(to, Pack<bf16, 2>{{from_float<bf16>(sum.v[0]), from_float<bf16>(sum.v[1])}});
 }
 
 // ---- dq ----
@@ -389,29 +422,33 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dq_wgmma_kernel(Backward
 // ---- launchers ----
 
 template <int HD>
-void launch_backward(const Context& ctx, const BackwardArguments& arg, const DeviceTiles& narrow,
-                     const DeviceTiles& wide, int kv_heads) {
-    BackwardArguments of_dq = arg;
-    of_dq.in.tiles = wide;
-    launch_on_hopper(attention_dq_wgmma_kernel<HD>, unsigned(wide.n_query_tiles * kv_heads), THREADS,
-                     DQ_SHARED<HD>, ctx.stream, of_dq);
-    launch_on_hopper(attention_dkv_wgmma_kernel<HD>, unsigned(narrow.n_key_pairs * kv_heads), THREADS,
-                     DKV_SHARED<HD>, ctx.stream, arg);
+void launch_backward(const Context& ctx, const BackwardArguments& arg, const DeviceKeyPairs& pairs) {
+    const unsigned kv_heads = unsigned(arg.in.kv_heads);
+    launch_on_hopper(attention_dq_wgmma_kernel<HD>, unsigned(arg.in.tiles.n_query_tiles) * kv_heads, THREADS,
+                     DQ_SHARED<HD>, ctx.stream, arg);
+    float* parts = ctx.workspace.take<float>(size_t(pairs.parts) * kv_heads * 2 * PAIR_SLOTS * HD);
+    launch_on_hopper(attention_dkv_wgmma_kernel<HD>, unsigned(pairs.n_pieces) * kv_heads, THREADS,
+                     DKV_SHARED<HD>, ctx.stream, arg, pairs, parts);
+    if (pairs.n_joins)
+        launch(attention_dkv_join_kernel<HD>,
+               dim3(unsigned(pairs.n_joins) * kv_heads, 2 * PAIR_SLOTS * HD / 2 / THREADS), THREADS, 0,
+               ctx.stream, arg, pairs, static_cast<const float*>(parts));
 }
 
 }  // namespace
 
+size_t pair_part_bytes(const Attention& a) { return size_t(2 * PAIR_SLOTS * a.HD()) * sizeof(float); }
+
 void attention_backward_wgmma(const Context& ctx, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums,
-                              Tensor dout, Tensor lse, const Attention& a, const DeviceTiles& narrow,
-                              const DeviceTiles& wide) {
-    CHECK(narrow.warps == VISIT_WARPS && wide.warps == WGMMA_WARPS,
-          "attention backward over tiles of %d and %d warps", narrow.warps, wide.warps);
+                              Tensor dout, Tensor lse, const Attention& a, const DeviceTiles& tiles,
+                              const DeviceKeyPairs& pairs) {
+    CHECK(tiles.warps == WGMMA_WARPS, "attention backward on wgmma over tiles of %d warps", tiles.warps);
     const BackwardArguments arg =
-        backward_arguments(dq, dk, dv, row_sums, dout, lse, tile_arguments(a, narrow));
+        backward_arguments(dq, dk, dv, row_sums, dout, lse, tile_arguments(a, tiles));
     if (a.HD() == 64)
-        launch_backward<64>(ctx, arg, narrow, wide, a.kv_heads);
+        launch_backward<64>(ctx, arg, pairs);
     else
-        launch_backward<128>(ctx, arg, narrow, wide, a.kv_heads);
+        launch_backward<128>(ctx, arg, pairs);
 }
 
 }  // namespace cuda

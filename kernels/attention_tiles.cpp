@@ -64,27 +64,9 @@ static std::vector<AttentionTiles::Visit> visits_of(std::span<const AttentionSpa
     return visits;
 }
 
-// The visits of key tiles 2 pair and 2 pair + 1 as one list, ascending by query tile.
-static void add_pair(AttentionTiles& r, int pair) {
-    const int tiles[2] = {2 * pair, std::min(2 * pair + 1, r.n_key_tiles())},
-              first = int(r.pair_visits.size());
-    int at[2], end[2];
-    for (int i = 0; i < 2; i++) {
-        at[i] = r.first_query[size_t(tiles[i])];
-        end[i] = r.first_query[size_t(std::min(tiles[i] + 1, r.n_key_tiles()))];
-    }
-    while (at[0] < end[0] || at[1] < end[1]) {
-        int query = INT_MAX, full = 1;
-        for (int i = 0; i < 2; i++)
-            if (at[i] < end[i]) query = std::min(query, r.queries[size_t(at[i])].tile);
-        for (int i = 0; i < 2; i++)
-            full &= at[i] < end[i] && r.queries[size_t(at[i])].tile == query ? r.queries[size_t(at[i]++)].full
-                                                                             : 0;
-        const AttentionTiles::QueryTile& tile = r.query_tiles[size_t(query)];
-        r.pair_visits.push_back({tile.begin, tile.end, full});
-    }
-    r.key_pairs.push_back({pair, first, int(r.pair_visits.size())});
-}
+static constexpr auto MORE_VISITS = [](const auto& a, const auto& b) {
+    return a.end_visit - a.first_visit > b.end_visit - b.first_visit;
+};
 
 AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_slots, int tile_tokens,
                                      int split) {
@@ -116,17 +98,57 @@ AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_
                                 tile.first_visit + int((i + 1) * n / pieces), r.parts++});
         r.joins.back().end_part = r.parts;
     }
-    const auto more_visits = [](const auto& a, const auto& b) {
-        return a.end_visit - a.first_visit > b.end_visit - b.first_visit;
-    };
-    std::stable_sort(r.pieces.begin(), r.pieces.end(), more_visits);
+    std::stable_sort(r.pieces.begin(), r.pieces.end(), MORE_VISITS);
     r.first_query.push_back(0);
     for (const auto& queries : by_key) {
         r.queries.insert(r.queries.end(), queries.begin(), queries.end());
         r.first_query.push_back(int(r.queries.size()));
     }
-    if (split) return r;  // pieces are the forward pass's
-    for (int pair = 0; pair < (r.n_key_tiles() + 1) / 2; pair++) add_pair(r, pair);
-    std::stable_sort(r.key_pairs.begin(), r.key_pairs.end(), more_visits);
+    return r;
+}
+
+// Two key tiles' lists of query tiles as one.
+static void add_visits(std::vector<KeyPairs::Visit>& visits, const AttentionTiles& tiles, int pair) {
+    int at[2], end[2];
+    for (int i = 0; i < 2; i++) {
+        const int key = std::min(2 * pair + i, tiles.n_key_tiles());  // behind the last: an empty list
+        at[i] = tiles.first_query[size_t(key)];
+        end[i] = tiles.first_query[size_t(std::min(key + 1, tiles.n_key_tiles()))];
+    }
+    while (at[0] < end[0] || at[1] < end[1]) {
+        int query = INT_MAX, full = 0;
+        for (int i = 0; i < 2; i++)
+            if (at[i] < end[i]) query = std::min(query, tiles.queries[size_t(at[i])].tile);
+        for (int i = 0; i < 2; i++)
+            if (at[i] < end[i] && tiles.queries[size_t(at[i])].tile == query)
+                full += tiles.queries[size_t(at[i]++)].full;
+        const AttentionTiles::QueryTile& tile = tiles.query_tiles[size_t(query)];
+        visits.push_back({tile.begin, tile.end, full == 2});
+    }
+}
+
+// A block of one more piece loads its keys and values and writes its partial sums: about as much as four visits.
+constexpr int SHORTEST_PIECE = 16;
+
+KeyPairs build_key_pairs(const AttentionTiles& tiles, int wanted, int most_parts) {
+    KeyPairs r;
+    std::vector<int> first(1, 0);
+    for (int pair = 0; 2 * pair < tiles.n_key_tiles(); pair++) {
+        add_visits(r.visits, tiles, pair);
+        first.push_back(int(r.visits.size()));
+    }
+    for (int most = std::max(int(r.visits.size()) / std::max(wanted, 1), SHORTEST_PIECE);; most *= 2) {
+        r.pieces.clear(), r.joins.clear(), r.parts = 0;
+        for (int pair = 0; pair + 1 < int(first.size()); pair++) {
+            const int begin = first[size_t(pair)], n = first[size_t(pair) + 1] - begin,
+                      pieces = std::max((n + most - 1) / most, 1);
+            if (pieces > 1) r.joins.push_back({pair, r.parts, r.parts + pieces});
+            for (int i = 0; i < pieces; i++)
+                r.pieces.push_back({pair, begin + int(int64_t(n) * i / pieces),
+                                    begin + int(int64_t(n) * (i + 1) / pieces), pieces > 1 ? r.parts++ : -1});
+        }
+        if (r.parts <= most_parts) break;
+    }
+    std::stable_sort(r.pieces.begin(), r.pieces.end(), MORE_VISITS);
     return r;
 }

@@ -4,7 +4,7 @@
 // Slots are cut into key tiles of KEY_TILE at multiples of KEY_TILE; tokens, in order, into query tiles of at
 // most tile_tokens, and sooner where a token sees less than half of what the tile's first token sees (another
 // sequence of a decoding batch). A query tile lists the key tiles that any of its tokens sees; a key tile
-// lists its query tiles, in order, for a backward pass without atomics, and so does a pair of key tiles.
+// lists its query tiles, in order, for a backward pass without atomics.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -26,14 +26,6 @@ struct AttentionTiles {
         int begin, end;              // tokens
         int first_visit, end_visit;  // of `keys`
     };
-    struct KeyPair {  // key tiles 2 pair and, where there is one, 2 pair + 1
-        int pair;
-        int first_visit, end_visit;  // of `pair_visits`
-    };
-    struct PairVisit {   // of a pair of key tiles by a query tile
-        int begin, end;  // the query tile's tokens
-        int full;        // every one of them sees every slot of both
-    };
     struct alignas(16) Piece {  // of a query tile's visits, the work of one block
         int query_tile, first_visit, end_visit;
         int part;  // where its result goes among the partial results; -1: the tile is not split
@@ -42,12 +34,10 @@ struct AttentionTiles {
         int query_tile, first_part, end_part;
     };
     std::vector<QueryTile> query_tiles;
-    std::vector<Visit> keys;         // of all query tiles, tile = key tile
-    std::vector<int> first_query;    // (key tiles + 1) into `queries`
-    std::vector<Visit> queries;      // of all key tiles, tile = query tile
-    std::vector<KeyPair> key_pairs;  // without a split alone; the most visits first, as of pieces
-    std::vector<PairVisit> pair_visits;
-    std::vector<Piece> pieces;  // the most visits first, so that no block that starts late works long
+    std::vector<Visit> keys;       // of all query tiles, tile = key tile
+    std::vector<int> first_query;  // (key tiles + 1) into `queries`
+    std::vector<Visit> queries;    // of all key tiles, tile = query tile
+    std::vector<Piece> pieces;     // the most visits first, so that no block that starts late works long
     std::vector<Join> joins;
     int parts = 0;
     int n_key_tiles() const { return int(first_query.size()) - 1; }
@@ -57,3 +47,27 @@ struct AttentionTiles {
 // 0: none is.
 AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_slots, int tile_tokens,
                                      int split);
+
+// Key tiles 2 i and 2 i + 1 together, and the query tiles that visit either: for a backward kernel whose blocks take as
+// many slots.
+struct KeyPairs {
+    struct Visit {
+        int begin, end;  // the query tile's tokens
+        int full;        // every one of them sees every slot of both key tiles
+    };
+    struct alignas(16) Piece {  // of a pair's visits, the work of one block
+        int pair, first_visit, end_visit;
+        int part;  // where its result goes among the partial results; -1: the pair is not split
+    };
+    struct Join {  // of a split pair
+        int pair, first_part, end_part;
+    };
+    std::vector<Visit> visits;  // of all pairs, in the order of query tiles
+    std::vector<Piece> pieces;  // the most visits first
+    std::vector<Join> joins;
+    int parts = 0;
+};
+
+// Pairs are cut into even pieces, so that no piece is longer than it would be if there were about `wanted` of all visits,
+// but into no more than most_parts, and into none shorter than a piece is worth.
+KeyPairs build_key_pairs(const AttentionTiles& tiles, int wanted, int most_parts);

@@ -48,6 +48,7 @@ void IndexMirrors::remember(const Tensor& t, const void* host) {
         forget(begin, t.bytes());
         node.mapped().groups.valid = false;
         for (auto& [key, tiles] : node.mapped().tiles) tiles.valid = false;
+        for (auto& [key, pairs] : node.mapped().pairs) pairs.valid = false;
         mirrors_.insert(std::move(node));
     } else {
         forget(begin, t.bytes());
@@ -94,14 +95,16 @@ DeviceRowGroups IndexMirrors::row_groups(const Tensor& destination) {
     return mirror.groups.device;
 }
 
+std::span<const AttentionSpans> IndexMirrors::spans_of(const Mirror& mirror) {
+    return {reinterpret_cast<const AttentionSpans*>(mirror.values.data()), mirror.values.size() / SPAN_INTS};
+}
+
 DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int tokens, int warps, int split) {
     CHECK(see.cols == SPAN_INTS, "spans of %lld numbers", (long long)see.cols);
     Mirror& mirror = mirror_of(see);
     Tiles& tiles = mirror.tiles[{n_slots, tokens, split}];
     if (tiles.valid) return tiles.device;
-    AttentionTiles host = build_attention_tiles(
-        {reinterpret_cast<const AttentionSpans*>(mirror.values.data()), mirror.values.size() / SPAN_INTS},
-        n_slots, tokens, split);
+    AttentionTiles host = build_attention_tiles(spans_of(mirror), n_slots, tokens, split);
     if (split) {
         host.pieces.resize(size_t(size_bucket(int(host.pieces.size()))), {-1, 0, 0, -1});
         host.joins.resize(size_t(size_bucket(int(host.joins.size()))), {-1, 0, 0});
@@ -110,20 +113,16 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
     Block block;
     const size_t query_tiles = block.add(host.query_tiles), keys = block.add(host.keys),
                  queries = block.add(host.queries), first_query = block.add(host.first_query),
-                 key_pairs = block.add(host.key_pairs), pair_visits = block.add(host.pair_visits),
                  pieces = block.add(host.pieces), joins = block.add(host.joins);
     const char* at = block.upload(tiles.buffer, transfers_);
     tiles.device = {.query_tiles = reinterpret_cast<const AttentionTiles::QueryTile*>(at + query_tiles),
                     .keys = reinterpret_cast<const AttentionTiles::Visit*>(at + keys),
                     .queries = reinterpret_cast<const AttentionTiles::Visit*>(at + queries),
                     .first_query = reinterpret_cast<const int*>(at + first_query),
-                    .key_pairs = reinterpret_cast<const AttentionTiles::KeyPair*>(at + key_pairs),
-                    .pair_visits = reinterpret_cast<const AttentionTiles::PairVisit*>(at + pair_visits),
                     .pieces = reinterpret_cast<const AttentionTiles::Piece*>(at + pieces),
                     .joins = reinterpret_cast<const AttentionTiles::Join*>(at + joins),
                     .n_query_tiles = int(host.query_tiles.size()),
                     .n_key_tiles = host.n_key_tiles(),
-                    .n_key_pairs = int(host.key_pairs.size()),
                     .n_pieces = int(host.pieces.size()),
                     .n_joins = int(host.joins.size()),
                     .parts = host.parts,
@@ -131,6 +130,28 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
                     .warps = warps};
     tiles.valid = true;
     return tiles.device;
+}
+
+DeviceKeyPairs IndexMirrors::key_pairs(const Tensor& see, int n_slots, int tokens, int wanted,
+                                       int most_parts) {
+    CHECK(see.cols == SPAN_INTS, "spans of %lld numbers", (long long)see.cols);
+    Mirror& mirror = mirror_of(see);
+    Pairs& pairs = mirror.pairs[{n_slots, tokens, wanted, most_parts}];
+    if (pairs.valid) return pairs.device;
+    const KeyPairs host =
+        build_key_pairs(build_attention_tiles(spans_of(mirror), n_slots, tokens, 0), wanted, most_parts);
+    Block block;
+    const size_t visits = block.add(host.visits), pieces = block.add(host.pieces),
+                 joins = block.add(host.joins);
+    const char* at = block.upload(pairs.buffer, transfers_);
+    pairs.device = {.visits = reinterpret_cast<const KeyPairs::Visit*>(at + visits),
+                    .pieces = reinterpret_cast<const KeyPairs::Piece*>(at + pieces),
+                    .joins = reinterpret_cast<const KeyPairs::Join*>(at + joins),
+                    .n_pieces = int(host.pieces.size()),
+                    .n_joins = int(host.joins.size()),
+                    .parts = host.parts};
+    pairs.valid = true;
+    return pairs.device;
 }
 
 }  // namespace cuda

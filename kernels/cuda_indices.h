@@ -36,6 +36,7 @@ class IndexMirrors {
 
     DeviceRowGroups row_groups(const Tensor& destination);
     DeviceTiles attention_tiles(const Tensor& see, int n_slots, int tile_tokens, int warps, int split);
+    DeviceKeyPairs key_pairs(const Tensor& see, int n_slots, int tile_tokens, int wanted, int most_parts);
 
   private:
     struct Groups {
@@ -48,12 +49,19 @@ class IndexMirrors {
         bool valid = false;
         DeviceTiles device;
     };
+    struct Pairs {
+        DeviceBuffer buffer;
+        bool valid = false;
+        DeviceKeyPairs device;
+    };
     struct Mirror {
         std::vector<int> values;
         Groups groups;
-        std::map<std::tuple<int, int, int>, Tiles> tiles;  // by slots, tokens, split
+        std::map<std::tuple<int, int, int>, Tiles> tiles;       // by slots, tokens, split
+        std::map<std::tuple<int, int, int, int>, Pairs> pairs;  // by slots, tokens, wanted, most_parts
     };
     Mirror& mirror_of(const Tensor& t);
+    static std::span<const AttentionSpans> spans_of(const Mirror& mirror);
     Transfers& transfers_;
     std::map<const char*, Mirror> mirrors_;  // by device address
 };

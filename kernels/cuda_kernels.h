@@ -153,14 +153,19 @@ struct DeviceTiles {
     const AttentionTiles::QueryTile* query_tiles;
     const AttentionTiles::Visit *keys, *queries;
     const int* first_query;
-    const AttentionTiles::KeyPair* key_pairs;
-    const AttentionTiles::PairVisit* pair_visits;
     const AttentionTiles::Piece* pieces;
     const AttentionTiles::Join* joins;
-    int n_query_tiles, n_key_tiles, n_key_pairs, n_pieces, n_joins, parts;
+    int n_query_tiles, n_key_tiles, n_pieces, n_joins, parts;
     int n_visits;  // of key tiles by query tiles, rounded up
     int warps;     // of 16 rows each in a query tile: 4, 2 or 1
     bool operator==(const DeviceTiles&) const = default;
+};
+// The pairs of attention_tiles.h, on the device.
+struct DeviceKeyPairs {
+    const KeyPairs::Visit* visits;
+    const KeyPairs::Piece* pieces;
+    const KeyPairs::Join* joins;
+    int n_pieces, n_joins, parts;
 };
 // What a launcher is given: views on the device, and their sizes.
 struct Attention {
@@ -183,11 +188,11 @@ bool attention_on_wgmma(const Attention&);
 void attention_forward_wgmma(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);
 void attention_backward_tiles(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
                               Tensor lse, const Attention&, const DeviceTiles&);
-// The same on Hopper's wgmma, where `attention_on_wgmma`: dk and dv go over tiles of 4 warps, dq's blocks are tiles of
-// WGMMA_WARPS; neither are split.
+// The same on Hopper's wgmma, where `attention_on_wgmma`: dq over tiles of WGMMA_WARPS that are not split, dk and dv over
+// pairs of key tiles and their query tiles of 4 warps. Partial results take pair_part_bytes in the workspace.
 void attention_backward_wgmma(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,
-                              Tensor lse, const Attention&, const DeviceTiles& narrow,
-                              const DeviceTiles& wide);
+                              Tensor lse, const Attention&, const DeviceTiles&, const DeviceKeyPairs&);
+size_t pair_part_bytes(const Attention&);
 // Any type, head size and alignment, a warp per row or slot: fp32 mode, and the odd shape.
 void attention_forward_rows(const Context&, Tensor out, Tensor lse, const Attention&);
 void attention_backward_rows(const Context&, Tensor dq, Tensor dk, Tensor dv, Tensor row_sums, Tensor dout,

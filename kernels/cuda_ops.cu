@@ -14,6 +14,8 @@ namespace {
 
 // Blocks of attention that a multiprocessor should have, at least: where query tiles are too few, their keys are split.
 constexpr int BLOCKS_PER_PROCESSOR = 2;
+// Pieces of the work on keys and values that a multiprocessor should have in the backward pass, if all were as long as the longest.
+constexpr int PAIRS_PER_PROCESSOR = 2;
 // Key tiles per piece of a decoding tile: a block has two on their way at the same time, and none works on more than 4096 keys.
 constexpr int LEAST_SPLIT = 2, MOST_SPLIT = 64;
 constexpr int MOST_GRAPHS = 64;  // that are kept
@@ -172,14 +174,18 @@ class CudaOps : public Ops {
         cuda::attention_row_sums(context(), scratch, dout, out, heads);
         if (!cuda::attention_on_tensor_cores(a, {q, k, v, dout}, {dq, dk, dv}))
             return cuda::attention_backward_rows(context(), dq, dk, dv, scratch, dout, lse, a);
-        const auto tiles_of = [&](int warps) {
-            return indices_.attention_tiles(see, int(k.rows), cuda::tile_tokens(a, warps), warps, 0);
-        };
-        if (backward_on_wgmma(a))
-            cuda::attention_backward_wgmma(context(), dq, dk, dv, scratch, dout, lse, a, tiles_of(4),
-                                           tiles_of(cuda::WGMMA_WARPS));
-        else
-            cuda::attention_backward_tiles(context(), dq, dk, dv, scratch, dout, lse, a, tiles_of(4));
+        const int n_slots = int(k.rows);
+        if (!backward_on_wgmma(a))
+            return cuda::attention_backward_tiles(
+                context(), dq, dk, dv, scratch, dout, lse, a,
+                indices_.attention_tiles(see, n_slots, cuda::tile_tokens(a, 4), 4, 0));
+        const int warps = cuda::WGMMA_WARPS, wanted = PAIRS_PER_PROCESSOR * processors_ / kv_heads;
+        workspace_.reset();
+        const size_t most_parts = workspace_.left() / (cuda::pair_part_bytes(a) * size_t(kv_heads));
+        cuda::attention_backward_wgmma(
+            context(), dq, dk, dv, scratch, dout, lse, a,
+            indices_.attention_tiles(see, n_slots, cuda::tile_tokens(a, warps), warps, 0),
+            indices_.key_pairs(see, n_slots, cuda::tile_tokens(a, 4), wanted, int(most_parts)));
     }
 
     // ---- MLP

@@ -16,28 +16,49 @@ bool sees(const AttentionSpans& see, int slot) {
     return false;
 }
 
-// Every pair of key tiles is there once, the most visits first; its list is its tiles' lists as one.
-void expect_pairs_match(const AttentionTiles& tiles) {
+// A pair's list is its tiles' lists as one; pieces, the longest first, are all of it, and parts are joined in order.
+void expect_pairs_match(const AttentionTiles& tiles, int wanted, int most_parts) {
+    const KeyPairs pairs = build_key_pairs(tiles, wanted, most_parts);
+    EXPECT_LE(pairs.parts, most_parts);
+    const int n_pairs = (tiles.n_key_tiles() + 1) / 2;
+    std::vector<std::map<int, KeyPairs::Piece>> pieces(static_cast<size_t>(n_pairs));  // by first visit
     int most = INT_MAX;
-    std::set<int> once;
-    for (const auto& pair : tiles.key_pairs) {
-        EXPECT_LE(pair.end_visit - pair.first_visit, most);
-        most = pair.end_visit - pair.first_visit;
-        EXPECT_TRUE(once.insert(pair.pair).second);
+    for (const auto& piece : pairs.pieces) {
+        EXPECT_LE(piece.end_visit - piece.first_visit, most);
+        most = piece.end_visit - piece.first_visit;
+        EXPECT_TRUE(pieces[size_t(piece.pair)].insert({piece.first_visit, piece}).second);
+    }
+    int next = 0, part = 0;
+    size_t join = 0;
+    for (int pair = 0; pair < n_pairs; pair++) {
         std::map<int, int> full_tiles;  // of the query tiles that visit either
-        for (int key = 2 * pair.pair; key < std::min(2 * pair.pair + 2, tiles.n_key_tiles()); key++)
+        for (int key = 2 * pair; key < std::min(2 * pair + 2, tiles.n_key_tiles()); key++)
             for (int v = tiles.first_query[size_t(key)]; v < tiles.first_query[size_t(key) + 1]; v++)
                 full_tiles[tiles.queries[size_t(v)].tile] += tiles.queries[size_t(v)].full;
-        ASSERT_EQ(size_t(pair.end_visit - pair.first_visit), full_tiles.size());
-        const AttentionTiles::PairVisit* visit = &tiles.pair_visits[size_t(pair.first_visit)];
-        for (const auto& [q, full] : full_tiles) {
-            EXPECT_EQ(visit->begin, tiles.query_tiles[size_t(q)].begin);
-            EXPECT_EQ(visit->end, tiles.query_tiles[size_t(q)].end);
-            EXPECT_EQ(visit->full, full == 2);
-            visit++;
+        const auto& own = pieces[size_t(pair)];
+        ASSERT_FALSE(own.empty());
+        if (own.size() > 1) {
+            ASSERT_LT(join, pairs.joins.size());
+            EXPECT_EQ(pairs.joins[join].pair, pair);
+            EXPECT_EQ(pairs.joins[join].first_part, part);
+            EXPECT_EQ(pairs.joins[join++].end_part, part + int(own.size()));
         }
+        auto expected = full_tiles.begin();
+        for (const auto& [first, piece] : own) {
+            EXPECT_EQ(piece.part, own.size() > 1 ? part++ : -1);
+            ASSERT_EQ(first, next);
+            for (; next < piece.end_visit; next++, expected++) {
+                ASSERT_NE(expected, full_tiles.end());
+                const KeyPairs::Visit& visit = pairs.visits[size_t(next)];
+                EXPECT_EQ(visit.begin, tiles.query_tiles[size_t(expected->first)].begin);
+                EXPECT_EQ(visit.end, tiles.query_tiles[size_t(expected->first)].end);
+                EXPECT_EQ(visit.full, expected->second == 2);
+            }
+        }
+        EXPECT_EQ(expected, full_tiles.end());
     }
-    EXPECT_EQ(int(once.size()), (tiles.n_key_tiles() + 1) / 2);
+    EXPECT_EQ(join, pairs.joins.size());
+    EXPECT_EQ(part, pairs.parts);
 }
 
 // Every visible (token, slot) is visited exactly once, by tiles and by pieces; `full` says the truth; nothing
@@ -84,7 +105,7 @@ void expect_tiles_match(const std::vector<AttentionSpans>& see, int n_slots, int
             }
         }
     EXPECT_EQ(pairs, tiles.keys.size());
-    if (split == 0) expect_pairs_match(tiles);
+    expect_pairs_match(tiles, 1, 0);
     // pieces and joins
     std::vector<int> covered(tiles.keys.size());
     std::set<int> parts;
@@ -137,6 +158,21 @@ TEST(AttentionTiles, AreTheDenseMask) {
             see.push_back(a);
         }
         for (const int split : {0, 1, 3, 8}) expect_tiles_match(see, S, 1 + int(rng.below(20)), split);
+    }
+}
+
+// Long lists are cut into even pieces, unless the partial results would have no place.
+TEST(AttentionTiles, PairsAreCut) {
+    std::vector<AttentionSpans> see;
+    for (int t = 0; t < 400; t++) see.push_back({{0, 0, 0}, {1 + t, 0, 0}});
+    const AttentionTiles tiles = build_attention_tiles(see, 400, 4, 0);
+    for (const int wanted : {1, 5, 1000})
+        for (const int most_parts : {0, 2, 5, 100}) expect_pairs_match(tiles, wanted, most_parts);
+    const KeyPairs pairs = build_key_pairs(tiles, 10, 100);  // 100, 68, 36 and 4 visits: at most 20 a piece
+    ASSERT_EQ(pairs.joins.size(), 3u);
+    EXPECT_EQ(pairs.parts, 5 + 4 + 2);
+    for (const auto& piece : pairs.pieces) {
+        EXPECT_LE(piece.end_visit - piece.first_visit, 20);
     }
 }
 
