@@ -133,6 +133,9 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         probabilities(visits[0]);
         as_operand(p, s);
     }
+    // The warpgroups take turns: the second issues the products of a visit when the first has its scores for it, the
+    // first those of the next visit when the second has. So one computes exponentials while the other's are multiplied.
+    if (warpgroup == 1 && n > 1) named_barrier_sync(1, THREADS);  // the first one's turn is over
     for (int visit = 0; visit < n - 1; visit++) {
         const AttentionTiles::Visit next = visits[visit + 1];
         warpgroup_fence(s);
@@ -151,11 +154,11 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         // visit - 1, whose stage the next copy overwrites.
         cp_async_wait<AHEAD - 2>();
         fence_proxy_async();
-        named_barrier_arrive(1 + warpgroup * 2 + visit % 2, THREADS);
+        named_barrier_arrive(1 + warpgroup, THREADS);
         probabilities(next);
         // Likewise the other one's. Sums of exponentials are never negative, but the compiler does not know that: for
         // the barrier's number it has to compute them before the waits, where otherwise it would do so after them.
-        named_barrier_sync(1 + (1 - warpgroup) * 2 + visit % 2 + int(l[0] + l[1] < 0), THREADS);
+        named_barrier_sync(2 - warpgroup + 2 * int(l[0] + l[1] < 0), THREADS);
         wgmma_wait<0>();
         warpgroup_fence(o);
         warpgroup_fence(p);
@@ -167,6 +170,7 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         }
         as_operand(p, s);
     }
+    if (warpgroup == 0 && n > 1) named_barrier_arrive(1, THREADS);  // its last turn
     if (n > 0) {
         warpgroup_fence(o);
         warpgroup_fence(p);
