@@ -12,7 +12,7 @@
 
 namespace cuda {
 
-constexpr int ROWS = 16 * WGMMA_WARPS, THREADS = WGMMA_WARPS * WARP, STAGES = 5, AHEAD = STAGES - 2;
+constexpr int ROWS = 16 * WGMMA_WARPS, THREADS = WGMMA_WARPS * WARP, STAGES = 6, AHEAD = STAGES - 2;
 constexpr float LAZY = 8;  // probabilities, and their sums, are at most 2^LAZY too large for a while
 
 // ---- kernels ----
@@ -147,13 +147,14 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         wgmma_fence();
         issue_columns_product<HD, KEY_TILE>(o, p, v_tile(visit), 0);
         wgmma_commit();
+        // Before the next copy: the fence may wait for all that is under way.
+        cp_async_wait<AHEAD - 3>();  // visit + 2 has arrived
+        fence_proxy_async();
         copy(visit + AHEAD);
         wgmma_wait<1>();
         warpgroup_fence(s);
         // The other warpgroup may go on to visit + 1: this one's copies of visit + 2 have arrived, and it is done with
         // visit - 1, whose stage the next copy overwrites.
-        cp_async_wait<AHEAD - 2>();
-        fence_proxy_async();
         named_barrier_arrive(1 + warpgroup, THREADS);
         probabilities(next);
         // Likewise the other one's. Sums of exponentials are never negative, but the compiler does not know that: for
