@@ -12,7 +12,7 @@
 
 namespace cuda {
 
-constexpr int ROWS = 16 * WGMMA_WARPS, THREADS = WGMMA_WARPS * WARP, STAGES = 5, AHEAD = STAGES - 2;
+constexpr int ROWS = 16 * WGMMA_WARPS, THREADS = WGMMA_WARPS * WARP, STAGES = 6, AHEAD = STAGES - 2;
 constexpr float LAZY = 8;  // probabilities, and their sums, are at most 2^LAZY too large for a while
 
 // ---- kernels ----
@@ -133,6 +133,9 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         probabilities(visits[0]);
         as_operand(p, s);
     }
+    // The warpgroups take turns: the second issues the products of a visit when the first has its scores for it, the
+    // first those of the next visit when the second has. So one computes exponentials while the other's are multiplied.
+    if (warpgroup == 1 && n > 1) named_barrier_sync(1, THREADS);  // the first one's turn is over
     for (int visit = 0; visit < n - 1; visit++) {
         const AttentionTiles::Visit next = visits[visit + 1];
         warpgroup_fence(s);
@@ -144,18 +147,19 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         wgmma_fence();
         issue_columns_product<HD, KEY_TILE>(o, p, v_tile(visit), 0);
         wgmma_commit();
+        // Before the next copy: the fence may wait for all that is under way.
+        cp_async_wait<AHEAD - 3>();  // visit + 2 has arrived
+        fence_proxy_async();
         copy(visit + AHEAD);
         wgmma_wait<1>();
         warpgroup_fence(s);
         // The other warpgroup may go on to visit + 1: this one's copies of visit + 2 have arrived, and it is done with
         // visit - 1, whose stage the next copy overwrites.
-        cp_async_wait<AHEAD - 2>();
-        fence_proxy_async();
-        named_barrier_arrive(1 + warpgroup * 2 + visit % 2, THREADS);
+        named_barrier_arrive(1 + warpgroup, THREADS);
         probabilities(next);
         // Likewise the other one's. Sums of exponentials are never negative, but the compiler does not know that: for
         // the barrier's number it has to compute them before the waits, where otherwise it would do so after them.
-        named_barrier_sync(1 + (1 - warpgroup) * 2 + visit % 2 + int(l[0] + l[1] < 0), THREADS);
+        named_barrier_sync(2 - warpgroup + 2 * int(l[0] + l[1] < 0), THREADS);
         wgmma_wait<0>();
         warpgroup_fence(o);
         warpgroup_fence(p);
@@ -167,6 +171,7 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         }
         as_operand(p, s);
     }
+    if (warpgroup == 0 && n > 1) named_barrier_arrive(1, THREADS);  // its last turn
     if (n > 0) {
         warpgroup_fence(o);
         warpgroup_fence(p);
