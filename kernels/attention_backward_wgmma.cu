@@ -31,6 +31,10 @@ static_assert(QUERY_ROWS == 16 * WGMMA_WARPS);
 __device__ inline int stage_after(int stage) { return stage + 1 < STAGES ? stage + 1 : 0; }
 __device__ inline int stage_before(int stage) { return stage > 0 ? stage - 1 : STAGES - 1; }
 
+// blockIdx.x in a way that the compiler cannot know: what a kernel's end needs is made again from it. Kept, it would take
+// registers from the products.
+__device__ inline int block_again() { return __shfl_sync(FULL_WARP, int(blockIdx.x), 0); }
+
 // Issues d (64, 8 NT) = A B^T over HD: A the rows from a_row0 on of a tile, B all rows of a tile.
 template <int HD, int A_ROWS, int NT>
 __device__ inline void issue_tiles_product(float (&d)[NT][4], const bf16* a_tile, int a_row0,
@@ -70,7 +74,7 @@ struct PackedRows {
     __device__ void copy(bf16* tile, DeviceRows<const bf16> src, int begin, int rows, int kv_head) const {
         constexpr int CHUNKS = HD / 8, AT_ONCE = THREADS / CHUNKS;
         const int row0 = int(threadIdx.x) / CHUNKS, col = int(threadIdx.x) % CHUNKS * 8;
-        const bf16* first = src[begin] + kv_head * group * HD + col;
+        const bf16* first = src[begin] + unsigned(kv_head * group * HD + col);
         const int token_step = int(src.stride) - group * HD;
 #pragma unroll
         for (int i = 0; i < VISIT_ROWS / AT_ONCE; i++) {
@@ -89,7 +93,8 @@ struct alignas(16) VisitRows {
     float lse[VISIT_ROWS];  // times log2(e); rows that are not there: infinity
     float D[VISIT_ROWS];
     uint32_t seen[GROUPS][2][VISIT_ROWS];  // of a warpgroup's 64 slots the first 32 and the others
-    int full;                              // all of them: `seen` is not written
+    KeyPairs::Visit visit;                 // if full, `seen` is not written
+    KeyPairs::Visit next;                  // the one after it, or anything
 };
 
 template <int HD>
@@ -105,8 +110,8 @@ __global__ void __launch_bounds__(THREADS, 1)
          *dout_smem = q_smem + STAGES * TILE;
     VisitRows* rows_smem = reinterpret_cast<VisitRows*>(dout_smem + STAGES * TILE);
     const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
-    const auto own_piece = [&]() { return pairs.pieces[int(blockIdx.x) / arg.in.kv_heads]; };
-    const KeyPairs::Piece piece = own_piece();
+    const auto piece_of = [&](int block) { return pairs.pieces[block / arg.in.kv_heads]; };
+    const KeyPairs::Piece piece = piece_of(int(blockIdx.x));
     const KeyPairs::Visit* visits = pairs.visits;
     const int thread = int(threadIdx.x), wg = __shfl_sync(FULL_WARP, thread / WARPGROUP_THREADS, 0),
               warp = thread / WARP % 4, lane = thread % WARP, slot0 = piece.pair * PAIR_SLOTS + wg * KEY_TILE;
@@ -118,12 +123,12 @@ __global__ void __launch_bounds__(THREADS, 1)
         packed.copy<HD>(dout_smem + stage * TILE, arg.dout, visit.begin, n, kv_head);
         cp_async_commit();
     };
-    const auto write_rows = [&](const KeyPairs::Visit& visit, int stage) {
+    const auto write_rows = [&](const KeyPairs::Visit& visit, const KeyPairs::Visit& next, int stage) {
         const int n = (visit.end - visit.begin) * packed.group, row = thread % VISIT_ROWS;
         VisitRows& to = rows_smem[stage];
         const int token = packed.token(row), t = visit.begin + token,
                   head = kv_head * packed.group + row - token * packed.group;
-        if (thread == 0) to.full = visit.full;
+        if (thread == 0) to.visit = visit, to.next = next;
         if (thread % WARPGROUP_THREADS < VISIT_ROWS) {
             if (visit.full) return;
             const uint64_t seen = row < n ? visible_slots(arg.in.see[t], slot0) : 0;
@@ -174,15 +179,15 @@ __global__ void __launch_bounds__(THREADS, 1)
                                                       arg.in.n_slots, kv_head, thread);
         copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(v_smem, arg.in.v, piece.pair * PAIR_SLOTS,
                                                       arg.in.n_slots, kv_head, thread);
-        copy_stage(visits[piece.first_visit], 0);
-        write_rows(visits[piece.first_visit], 0);
         const int last = piece.end_visit - 1;
-        KeyPairs::Visit next = visits[min(piece.first_visit + 1, last)];
+        copy_stage(visits[piece.first_visit], 0);
+        write_rows(visits[piece.first_visit], visits[min(piece.first_visit + 1, last)], 0);
         const auto take = [&](int visit, int stage, auto is_first) {
             cp_async_wait<0>();
             fence_proxy_async();
             __syncthreads();  // this stage is there, the one to be overwritten has been read
             issue_scores(stage);
+            const KeyPairs::Visit next = rows_smem[stage].next;
             if (visit < last) copy_stage(next, stage_after(stage));
             warpgroup_forget(ds);
             wgmma_fence();
@@ -193,13 +198,12 @@ __global__ void __launch_bounds__(THREADS, 1)
             }
             issue_tiles_product<HD, PAIR_SLOTS>(ds, v_smem, wg * KEY_TILE, dout_smem + stage * TILE);
             wgmma_commit();
-            if (visit < last) write_rows(next, stage_after(stage));
-            next = visits[min(visit + 2, last)];
+            if (visit < last) write_rows(next, visits[min(visit + 2, last)], stage_after(stage));
 
             const VisitRows& rows = rows_smem[stage];
             wgmma_wait<1>();  // for the scores
             warpgroup_fence(p);
-            if (rows.full)
+            if (rows.visit.full)
                 probabilities(rows, true);
             else
                 probabilities(rows, false);
@@ -242,7 +246,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         warpgroup_fence(dv);
         warpgroup_fence(dk);
     }
-    const KeyPairs::Piece mine = own_piece();  // again: kept, it would take registers from the products
+    const KeyPairs::Piece mine = piece_of(block_again());
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = wg * KEY_TILE + warp * 16 + lane / 4 + half * 8, slot = mine.pair * PAIR_SLOTS + row;
@@ -291,10 +295,10 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dq_wgmma_kernel(Backward
          *v_smem = k_smem + STAGES * TILE;
     AttentionSpans* see_smem = reinterpret_cast<AttentionSpans*>(v_smem + STAGES * TILE);  // by token
     const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
-    const auto query_tile = [&]() {
-        return arg.in.tiles.query_tiles[arg.in.tiles.pieces[int(blockIdx.x) / arg.in.kv_heads].query_tile];
+    const auto tile_of = [&](int block) {
+        return arg.in.tiles.query_tiles[arg.in.tiles.pieces[block / arg.in.kv_heads].query_tile];
     };
-    const AttentionTiles::QueryTile tile = query_tile();
+    const AttentionTiles::QueryTile tile = tile_of(int(blockIdx.x));
     const AttentionTiles::Visit* visits = arg.in.tiles.keys;
     const int thread = int(threadIdx.x), warp = thread / WARP, lane = thread % WARP;
 
@@ -408,12 +412,12 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dq_wgmma_kernel(Backward
         wgmma_wait<0>();
         warpgroup_fence(dq);
     }
-    const AttentionTiles::QueryTile mine =
-        query_tile();  // again: kept, it would take registers from the products
+    const int block = block_again();
+    const AttentionTiles::QueryTile mine = tile_of(block);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = row0 + half * 8, token = packed.token(row),
-                  head = kv_head * packed.group + row - token * packed.group;
+                  head = block % arg.in.kv_heads * packed.group + row - token * packed.group;
         if (mine.begin + token < mine.end)
             store_gradients(arg.dq[mine.begin + token] + head * HD, dq, half, arg.in.scale);
     }
