@@ -15,7 +15,9 @@ TEST_P(CudaAttentionPieces, AreJoinedHoweverManyThereAre) {
     const AttentionShape shape{c.tokens, 45 * KEY_TILE + 5, 4, 2, c.HD, 1};
     const auto [T, S, NH, NKV, HD, block] = shape;
     std::vector<AttentionSpans> see;
-    for (int t = 0; t < T; t++) see.push_back({{3, 0, 0}, {S - T + t + 1, 0, 0}});
+    see.push_back({});  // nothing: its part of every piece is empty, and the tokens behind it share its tile
+    for (int t = 1; t < T; t++) see.push_back({{3, 0, 0}, {S - T + t + 1, 0, 0}});
+    see.back().begin[0] = S - 100;  // the last pieces alone
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
     const auto random = [&](int rows, int cols, uint32_t seed, double scale) {
         return DeviceMatrix(*ops, rows, cols, DType::BF16, random_floats(size_t(rows * cols), seed, scale));
