@@ -122,6 +122,7 @@ __global__ void __launch_bounds__(MOST_WARPS* WARP) reveal_blocks_kernel(RevealA
         }
     }
     if (lane == 0) stopped[warp] = stop;
+    __syncwarp();  // a barrier of the block is for whole warps
     __syncthreads();  // every warp's verdict is written before thread 0 reads them, and the old status read before it writes
     if (threadIdx.x == 0) {
         for (int w = 0; w < warps; w++) stop |= stopped[w];

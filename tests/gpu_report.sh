@@ -65,7 +65,8 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanit
         memcheck | racecheck | synccheck)
             if [ "$sanitizer" ]; then
                 section "compute-sanitizer $part"
-                step "$sanitizer" --tool "$part" --error-exitcode 9 $RUN_GPU_TESTS --gtest_filter='-*CudaGolden.Generates*'
+                LOOPS_ON_HOST=1 step "$sanitizer" --tool "$part" --error-exitcode 9 $RUN_GPU_TESTS \
+                    --gtest_filter='-*CudaGolden.Generates*:LoopGraphTest.*:CudaReveal.ARecording*'
             else
                 section "compute-sanitizer is not installed: $part was not run"
             fi
