@@ -157,8 +157,9 @@ void bench_rows(Bench& b, const Body& m, int T) {
     const double heads = 2.0 * T * m.NH * m.HD;
     b.bytes("head norm + rope forward", shape, 2 * heads,
             [&] { ops.head_norm_rope_forward(q_out, q_rstd, q, norm, pos, rope, m.NH, 1e-6f); });
+    const Tensor dq = b.random(T, m.NH * m.HD);
     b.bytes("head norm + rope backward", shape, 3 * heads,
-            [&] { ops.head_norm_rope_backward(q_out, dnorm, q, q_rstd, q, norm, pos, rope, m.NH); });
+            [&] { ops.head_norm_rope_backward(q_out, dnorm, dq, q_rstd, q, norm, pos, rope, m.NH); });
     const int CK = m.NKV * m.HD;
     const Tensor qkv = b.random(T, m.NH * m.HD + 2 * CK), k_out = b.fresh(T, CK, DType::BF16),
                  v_out = b.fresh(T, CK, DType::BF16), k_rstd = b.fresh(T, m.NKV);
