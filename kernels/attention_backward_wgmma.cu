@@ -9,11 +9,12 @@
 // dk once, at the end. Two warpgroups have 64 rows of the block's tile each and share what is gone over, which comes
 // through three stages of shared memory by cp.async.
 //
-// A turn takes one visit. Its scores are issued first, behind them the product that the visit before still owes to dk or
-// dq, and dout . v: the exponentials are computed under these. In dk, dv the product of dv follows, under which ds is
-// computed. P and dS go from accumulators to the A operand of the next product in registers. At a turn's end all products
-// are waited for: where accumulators or operands cross it, ptxas tells their registers apart no more and serializes (it
-// says so). A turn has one barrier, between
+// A turn takes one visit. In dk, dv a warpgroup of whose slots the visit's rows see none passes by: it copies its share
+// and finishes what it owes. Otherwise the visit's scores are issued first, behind them the product that the visit before
+// still owes to dk or dq, and dout . v: the exponentials are computed under these. In dk, dv the product of dv follows,
+// under which ds is computed. P and dS go from accumulators to the A operand of the next product in registers. At a turn's
+// end all products are waited for: where accumulators or operands cross it, ptxas tells their registers apart no more and
+// serializes (it says so). A turn has one barrier, between
 //   the products that read the stage of two visits before (waited for)   and the copies that overwrite it,
 //   the copies of this visit's stage (waited for)                        and the products that read it.
 #include "kernels/attention_wgmma.cuh"
@@ -92,9 +93,9 @@ struct PackedRows {
 struct alignas(16) VisitRows {
     float lse[VISIT_ROWS];  // times log2(e); rows that are not there: infinity
     float D[VISIT_ROWS];
-    uint32_t seen[GROUPS][2][VISIT_ROWS];  // of a warpgroup's 64 slots the first 32 and the others
-    KeyPairs::Visit visit;                 // if full, `seen` is not written
-    KeyPairs::Visit next;                  // the one after it, or anything
+    // Of a warpgroup's 64 slots the first 32 and the others. Written where it needs a mask: visit.seen, and not full.
+    uint32_t seen[GROUPS][2][VISIT_ROWS];
+    KeyPairs::Visit visit;  // comes a turn before all else
 };
 
 template <int HD>
@@ -117,20 +118,24 @@ __global__ void __launch_bounds__(THREADS, 1)
               warp = thread / WARP % 4, lane = thread % WARP, slot0 = piece.pair * PAIR_SLOTS + wg * KEY_TILE;
     const PackedRows packed(arg.in.group);
 
-    const auto copy_stage = [&](const KeyPairs::Visit& visit, int stage) {
+    // Whether the visit's rows see any of the warpgroup's slots, and whether they see them all.
+    const auto concerns = [&](const KeyPairs::Visit& visit) { return visit.seen >> wg & 1; };
+    const auto full_of = [&](const KeyPairs::Visit& visit) { return visit.full >> wg & 1; };
+    const auto copy_stage = [&](int stage) {
+        const KeyPairs::Visit& visit = rows_smem[stage].visit;
         const int n = (visit.end - visit.begin) * packed.group;
         packed.copy<HD>(q_smem + stage * TILE, arg.in.q, visit.begin, n, kv_head);
         packed.copy<HD>(dout_smem + stage * TILE, arg.dout, visit.begin, n, kv_head);
         cp_async_commit();
     };
-    const auto write_rows = [&](const KeyPairs::Visit& visit, const KeyPairs::Visit& next, int stage) {
-        const int n = (visit.end - visit.begin) * packed.group, row = thread % VISIT_ROWS;
+    const auto write_rows = [&](int stage) {
         VisitRows& to = rows_smem[stage];
+        const KeyPairs::Visit& visit = to.visit;
+        const int n = (visit.end - visit.begin) * packed.group, row = thread % VISIT_ROWS;
         const int token = packed.token(row), t = visit.begin + token,
                   head = kv_head * packed.group + row - token * packed.group;
-        if (thread == 0) to.visit = visit, to.next = next;
         if (thread % WARPGROUP_THREADS < VISIT_ROWS) {
-            if (visit.full) return;
+            if (full_of(visit) || !concerns(visit)) return;
             const uint64_t seen = row < n ? visible_slots(arg.in.see[t], slot0) : 0;
             to.seen[wg][0][row] = uint32_t(seen), to.seen[wg][1][row] = uint32_t(seen >> 32);
         } else if (wg == 0) {
@@ -175,35 +180,55 @@ __global__ void __launch_bounds__(THREADS, 1)
             }
         };
 
+        const int last = piece.end_visit - 1;
+        int visit = piece.first_visit, stage = 0;
         copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(k_smem, arg.in.k, piece.pair * PAIR_SLOTS,
                                                       arg.in.n_slots, kv_head, thread);
         copy_slots_for_wgmma<HD, PAIR_SLOTS, THREADS>(v_smem, arg.in.v, piece.pair * PAIR_SLOTS,
                                                       arg.in.n_slots, kv_head, thread);
-        const int last = piece.end_visit - 1;
-        copy_stage(visits[piece.first_visit], 0);
-        write_rows(visits[piece.first_visit], visits[min(piece.first_visit + 1, last)], 0);
-        const auto take = [&](int visit, int stage, auto is_first) {
+        if (thread < 2) rows_smem[thread].visit = visits[min(visit + thread, last)];
+        __syncthreads();  // the first visits are there
+        copy_stage(0);
+        write_rows(0);
+        // owed: the visit before concerned the warpgroup, and its product of dk is still to be issued
+        bool concerned = concerns(rows_smem[0].visit), owed = false;
+        const auto arrive = [&] {
             cp_async_wait<0>();
             fence_proxy_async();
             __syncthreads();  // this stage is there, the one to be overwritten has been read
+        };
+        const auto copy_next = [&] {
+            if (thread == 0)
+                cp_async_16(&rows_smem[stage_before(stage)].visit, visits + min(visit + 2, last), true);
+            copy_stage(stage_after(stage));
+        };
+        const auto issue_owed_dk = [&](int stage) {
+            warpgroup_fence(ds_regs);
+            warpgroup_fence(dk);
+            wgmma_fence();
+            issue_columns_product<HD, VISIT_ROWS>(dk, ds_regs, q_smem + stage * TILE, 0);
+        };
+        const auto finish_dk = [&](int stage) {
+            issue_owed_dk(stage);
+            wgmma_commit();
+            wgmma_wait<0>();
+            warpgroup_fence(dk);
+        };
+        const auto take = [&] {
+            arrive();
             issue_scores(stage);
-            const KeyPairs::Visit next = rows_smem[stage].next;
-            if (visit < last) copy_stage(next, stage_after(stage));
+            if (visit < last) copy_next();
+            if (owed) issue_owed_dk(stage_before(stage));
             warpgroup_forget(ds);
             wgmma_fence();
-            if constexpr (!is_first) {
-                warpgroup_fence(ds_regs);
-                warpgroup_fence(dk);
-                issue_columns_product<HD, VISIT_ROWS>(dk, ds_regs, q_smem + stage_before(stage) * TILE, 0);
-            }
             issue_tiles_product<HD, PAIR_SLOTS>(ds, v_smem, wg * KEY_TILE, dout_smem + stage * TILE);
             wgmma_commit();
-            if (visit < last) write_rows(next, visits[min(visit + 2, last)], stage_after(stage));
+            if (visit < last) write_rows(stage_after(stage));
 
             const VisitRows& rows = rows_smem[stage];
             wgmma_wait<1>();  // for the scores
             warpgroup_fence(p);
-            if (rows.visit.full)
+            if (full_of(rows.visit))
                 probabilities(rows, true);
             else
                 probabilities(rows, false);
@@ -231,20 +256,26 @@ __global__ void __launch_bounds__(THREADS, 1)
             wgmma_wait<0>();  // for the product that read p_regs
             warpgroup_fence(dv);
         };
-        take(piece.first_visit, 0, std::true_type());
-        int stage = 0;
-        for (int visit = piece.first_visit + 1; visit <= last; visit++) {
+        const auto pass_by = [&] {  // no row sees any of the warpgroup's slots
+            arrive();
+            if (visit < last) {
+                copy_next();
+                write_rows(stage_after(stage));
+            }
+            if (owed) finish_dk(stage_before(stage));
+        };
+        while (visit <= last) {
+            if (concerned)
+                take();
+            else
+                pass_by();
+            owed = concerned;
             stage = stage_after(stage);
-            take(visit, stage, std::false_type());
+            concerned = concerns(rows_smem[stage].visit);
+            visit++;
         }
-        warpgroup_fence(ds_regs);
-        warpgroup_fence(dk);
-        wgmma_fence();
-        issue_columns_product<HD, VISIT_ROWS>(dk, ds_regs, q_smem + stage * TILE, 0);
-        wgmma_commit();
-        wgmma_wait<0>();
+        if (owed) finish_dk(stage_before(stage));
         warpgroup_fence(dv);
-        warpgroup_fence(dk);
     }
     const KeyPairs::Piece mine = piece_of(block_again());
 #pragma unroll

@@ -116,14 +116,14 @@ static void add_visits(std::vector<KeyPairs::Visit>& visits, const AttentionTile
         end[i] = tiles.first_query[size_t(std::min(key + 1, tiles.n_key_tiles()))];
     }
     while (at[0] < end[0] || at[1] < end[1]) {
-        int query = INT_MAX, full = 0;
+        int query = INT_MAX, seen = 0, full = 0;
         for (int i = 0; i < 2; i++)
             if (at[i] < end[i]) query = std::min(query, tiles.queries[size_t(at[i])].tile);
         for (int i = 0; i < 2; i++)
             if (at[i] < end[i] && tiles.queries[size_t(at[i])].tile == query)
-                full += tiles.queries[size_t(at[i]++)].full;
+                seen |= 1 << i, full |= tiles.queries[size_t(at[i]++)].full << i;
         const AttentionTiles::QueryTile& tile = tiles.query_tiles[size_t(query)];
-        visits.push_back({tile.begin, tile.end, full == 2});
+        visits.push_back({tile.begin, tile.end, seen, full});
     }
 }
 

@@ -51,9 +51,10 @@ AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_
 // Key tiles 2 i and 2 i + 1 together, and the query tiles that visit either: for a backward kernel whose blocks take as
 // many slots.
 struct KeyPairs {
-    struct Visit {
+    struct alignas(16) Visit {
         int begin, end;  // the query tile's tokens
-        int full;        // every one of them sees every slot of both key tiles
+        int seen;        // bit i: any of them sees a slot of key tile 2 pair + i
+        int full;        // bit i: every one of them sees every slot of it
     };
     struct alignas(16) Piece {  // of a pair's visits, the work of one block
         int pair, first_visit, end_visit;

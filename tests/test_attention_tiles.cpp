@@ -31,10 +31,12 @@ void expect_pairs_match(const AttentionTiles& tiles, int wanted, int most_parts)
     int next = 0, part = 0;
     size_t join = 0;
     for (int pair = 0; pair < n_pairs; pair++) {
-        std::map<int, int> full_tiles;  // of the query tiles that visit either
+        std::map<int, std::pair<int, int>> halves;  // of the query tiles that visit either: seen, full
         for (int key = 2 * pair; key < std::min(2 * pair + 2, tiles.n_key_tiles()); key++)
-            for (int v = tiles.first_query[size_t(key)]; v < tiles.first_query[size_t(key) + 1]; v++)
-                full_tiles[tiles.queries[size_t(v)].tile] += tiles.queries[size_t(v)].full;
+            for (int v = tiles.first_query[size_t(key)]; v < tiles.first_query[size_t(key) + 1]; v++) {
+                auto& [seen, full] = halves[tiles.queries[size_t(v)].tile];
+                seen += key % 2 + 1, full += tiles.queries[size_t(v)].full * (key % 2 + 1);
+            }
         const auto& own = pieces[size_t(pair)];
         ASSERT_FALSE(own.empty());
         if (own.size() > 1) {
@@ -43,19 +45,20 @@ void expect_pairs_match(const AttentionTiles& tiles, int wanted, int most_parts)
             EXPECT_EQ(pairs.joins[join].first_part, part);
             EXPECT_EQ(pairs.joins[join++].end_part, part + int(own.size()));
         }
-        auto expected = full_tiles.begin();
+        auto expected = halves.begin();
         for (const auto& [first, piece] : own) {
             EXPECT_EQ(piece.part, own.size() > 1 ? part++ : -1);
             ASSERT_EQ(first, next);
             for (; next < piece.end_visit; next++, expected++) {
-                ASSERT_NE(expected, full_tiles.end());
+                ASSERT_NE(expected, halves.end());
                 const KeyPairs::Visit& visit = pairs.visits[size_t(next)];
                 EXPECT_EQ(visit.begin, tiles.query_tiles[size_t(expected->first)].begin);
                 EXPECT_EQ(visit.end, tiles.query_tiles[size_t(expected->first)].end);
-                EXPECT_EQ(visit.full, expected->second == 2);
+                EXPECT_EQ(visit.seen, expected->second.first);
+                EXPECT_EQ(visit.full, expected->second.second);
             }
         }
-        EXPECT_EQ(expected, full_tiles.end());
+        EXPECT_EQ(expected, halves.end());
     }
     EXPECT_EQ(join, pairs.joins.size());
     EXPECT_EQ(part, pairs.parts);

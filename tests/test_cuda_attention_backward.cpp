@@ -33,3 +33,21 @@ INSTANTIATE_TEST_SUITE_P(
                     CudaAttentionCase{
                         "head_128_at_odd_addresses", DType::BF16, {64, 70, 2, 1, 128, 3}, 0, 2}),
     case_name);
+
+// Pairs of key tiles of which a query tile sees one, first or last, several times in a row, or alternately; and tiles that
+// nobody sees.
+TEST(CudaAttentionBackward, TakesHalvesOfPairs) {
+    const int tiles_seen[][2] = {{1, 3}, {0, 0}, {0, 1}, {1, 1}, {1, 1}, {4, 4}, {0, 5}, {1, 2}, {0, 0}};
+    for (const AttentionShape& shape : {AttentionShape{9 * 64, 7 * 64 - 3, 1, 1, 64, 64},
+                                        AttentionShape{9 * 16, 7 * 64 - 3, 4, 1, 128, 16}}) {
+        std::vector<AttentionSpans> see;
+        for (int t = 0; t < shape.T; t++) {
+            const auto [a, b] = tiles_seen[t / shape.block];
+            const int skipped = t / shape.block % 3 * 9;  // none: the key tile is seen whole
+            AttentionSpans spans{{64 * a + skipped, 0, 0}, {64 * (a + 1), 0, 0}};
+            if (b > a) spans.begin[1] = 64 * b, spans.end[1] = 64 * (b + 1) - t / shape.block % 2 * 5;
+            see.push_back(spans);
+        }
+        check_cuda_attention({"halves", DType::BF16, shape, 0}, see, true);
+    }
+}
