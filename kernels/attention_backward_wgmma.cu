@@ -195,7 +195,9 @@ __global__ void __launch_bounds__(THREADS, 1)
         const auto arrive = [&] {
             cp_async_wait<0>();
             fence_proxy_async();
-            __syncthreads();  // this stage is there, the one to be overwritten has been read
+            // This stage is there, the one to be overwritten has been read. Warpgroups that pass a visit by arrive from
+            // another place in the code: a barrier by name.
+            named_barrier_sync(1, THREADS);
         };
         const auto copy_next = [&] {
             if (thread == 0)
