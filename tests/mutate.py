@@ -24,12 +24,16 @@ FILTERS = {
     "device": "*CudaOps*:*CudaHead*:*CudaSampling*:*CudaSumOfSquares*", "stochastic_rounding": "*CudaAdamW*:*CudaOps*AdamW*",
     "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaMatmul*:*CudaHead*",
     "reveal_block": "CudaReveal*", "column_sums": "*CudaColumnSums*", "value_head": "*CudaColumnSums*",
-    "sum_of_squares": "*CudaSumOfSquares*", "pair_loss": "*CudaPairLoss*",
+    "sum_of_squares": "*CudaSumOfSquares*", "pair_loss": "*CudaPairLoss*", "logit_chunk": "*CudaHead*:*CudaSampling*",
+    "part_sums": "*CudaColumnSums*:*CudaOps*", "rope": "*CudaRope*:*Qkv*",
 }
-DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*"
+DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*:*CudaNorms*:*CudaRmsnorm*"
 # Headers with device code, and the .cu files that are compiled with a broken one.
 HEADERS = {
-    "kernels/attention_tile.cuh": ["attention", "attention_backward"],
+    "kernels/attention_tile.cuh": ["attention", "attention_backward", "attention_wgmma", "attention_backward_wgmma"],
+    "kernels/attention_wgmma.cuh": ["attention_wgmma", "attention_backward_wgmma"],
+    "kernels/logit_chunk.cuh": ["lm_head", "sampling"], "kernels/sampling_filter.cuh": ["sampling"],
+    "kernels/part_sums.cuh": ["column_sums", "rows"],
     "kernels/device/device.h": ["rmsnorm", "lm_head", "sampling", "sum_of_squares"],
     "kernels/pair_loss.h": ["pair_loss"],
     "kernels/stochastic_rounding.h": ["adamw"],
@@ -39,6 +43,9 @@ OPERATORS = [  # name, pattern, replacement; on a line of device code
     ("barrier removed", r"__syncthreads\(\);", ";"),
     ("warp barrier removed", r"__syncwarp\(\);", ";"),
     ("copy not waited for", r"cp_async_wait<(\d)>\(\);", lambda m: f"cp_async_wait<{int(m[1]) + 1}>();"),
+    ("product not waited for", r"wgmma_wait<(\d)>\(\);", lambda m: f"wgmma_wait<{int(m[1]) + 1}>();"),
+    ("fence removed", r"(fence_proxy_async|wgmma_fence)\(\);", ";"),
+    ("named barrier removed", r"named_barrier_(sync|arrive)\(.*\);", ";"),
     ("< to <=", r" < ", " <= "),
     ("<= to <", r" <= ", " < "),
     ("> to >=", r" > ", " >= "),
