@@ -102,7 +102,7 @@ std::span<const AttentionSpans> IndexMirrors::spans_of(const Mirror& mirror) {
 DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int tokens, int warps, int split) {
     CHECK(see.cols == SPAN_INTS, "spans of %lld numbers", (long long)see.cols);
     Mirror& mirror = mirror_of(see);
-    Tiles& tiles = mirror.tiles[{n_slots, tokens, split}];
+    Tiles& tiles = mirror.tiles[{n_slots, tokens, warps, split}];
     if (tiles.valid) return tiles.device;
     AttentionTiles host = build_attention_tiles(spans_of(mirror), n_slots, tokens, split);
     if (split) {

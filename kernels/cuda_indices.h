@@ -57,7 +57,7 @@ class IndexMirrors {
     struct Mirror {
         std::vector<int> values;
         Groups groups;
-        std::map<std::tuple<int, int, int>, Tiles> tiles;       // by slots, tokens, split
+        std::map<std::tuple<int, int, int, int>, Tiles> tiles;  // by slots, tokens, warps, split
         std::map<std::tuple<int, int, int, int>, Pairs> pairs;  // by slots, tokens, wanted, most_parts
     };
     Mirror& mirror_of(const Tensor& t);

@@ -157,7 +157,7 @@ struct DeviceTiles {
     const AttentionTiles::Join* joins;
     int n_query_tiles, n_key_tiles, n_pieces, n_joins, parts;
     int n_visits;  // of key tiles by query tiles, rounded up
-    int warps;     // of 16 rows each in a query tile: 4, 2 or 1
+    int warps;     // of 16 rows each in a query tile: 8 (wgmma), 4, 2 or 1
     bool operator==(const DeviceTiles&) const = default;
 };
 // The pairs of attention_tiles.h, on the device.

@@ -16,7 +16,7 @@ namespace {
 constexpr int BLOCKS_PER_PROCESSOR = 2;
 // Pieces of the work on keys and values that a multiprocessor should have in the backward pass, if all were as long as the longest.
 constexpr int PAIRS_PER_PROCESSOR = 2;
-// Key tiles per piece of a decoding tile: a block has two on their way at the same time, and none works on more than 4096 keys.
+// Key tiles per piece of a decoding tile: a block has two on their way at the same time, and no piece is of more than 4096 keys.
 constexpr int LEAST_SPLIT = 2, MOST_SPLIT = 64;
 constexpr int MOST_GRAPHS = 64;  // that are kept
 
@@ -241,7 +241,8 @@ class CudaOps : public Ops {
             graphs_work_ = r->graph.record(stream_, running.as<int>(), step);
             if (!graphs_work_) {
                 log_info(
-                    "%s repeats no recordings (that takes CUDA 12.4 and a driver as new): every step is "
+                    "%s repeats no recordings (that takes CUDA 12.4 and a driver as new, and no "
+                    "LOOPS_ON_HOST): every step is "
                     "started by the host",
                     name_.c_str());
                 return Ops::repeat_while(running, key, step);
@@ -267,15 +268,15 @@ class CudaOps : public Ops {
     }
 
   private:
-    // Whether the average tile has half of its rows.
+    // Whether the average tile has more than half of its rows.
     static bool fill_half(const cuda::Attention& a, const cuda::DeviceTiles& tiles) {
-        return 2 * a.q.rows * a.group() >= int64_t(tiles.n_query_tiles) * 16 * tiles.warps;
+        return 2 * a.q.rows * a.group() > int64_t(tiles.n_query_tiles) * 16 * tiles.warps;
     }
     // Whether the query rows of a key/value head fill one of the tiles.
     static bool backward_on_wgmma(const cuda::Attention& a) {
         return cuda::attention_on_wgmma(a) && a.q.rows * a.group() >= 16 * cuda::WGMMA_WARPS;
     }
-    // Where the device has wgmma, tiles of WGMMA_WARPS, if half of their rows are filled and there are enough for
+    // Where the device has wgmma, tiles of WGMMA_WARPS, if more than half of their rows are filled and there are enough for
     // half of the multiprocessors. Otherwise tiles of 64 rows, 4 warps; where the average one has no more than 32 or 16 (decoding),
     // of that many. Their keys are split into as many pieces as give every multiprocessor work, fewer where the partial results
     // would not fit in half of the workspace.

@@ -3,7 +3,7 @@
 //
 // A row is cut into chunks of CHUNK ids from its beginning, whatever else is in the tile. A warp takes a chunk: all of it is
 // requested at once, and nothing is read a second time. A few rows are so many warps as keep a device busy, and since the chunks
-// of a row are joined in an order of their own, its bits do not depend on the number of rows.
+// of a row are joined in an order of their own, its bits do not depend on the number of rows in a tile.
 #pragma once
 #include "kernels/device/device.h"
 #include "kernels/device/ptx.h"

@@ -38,11 +38,15 @@ inline void expect_lse(const DeviceMatrix& lse, const std::vector<double>& exact
 // Ops::attention_forward, or another way to it.
 using CudaAttentionForward = std::function<void(Ops&, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
                                                 Tensor see, int heads, int kv_heads)>;
+// Ops::attention_backward, or another way to it.
+using CudaAttentionBackwardPass =
+    std::function<void(Ops&, Tensor dq, Tensor dk, Tensor dv, Tensor scratch, Tensor dout, Tensor out,
+                       Tensor lse, Tensor q, Tensor k, Tensor v, Tensor see, int heads, int kv_heads)>;
 
 // Twice, for the same bits every time.
 inline void check_cuda_attention(const CudaAttentionCase& c, const std::vector<AttentionSpans>& see,
-                                 bool backward,
-                                 const CudaAttentionForward& forward = &Ops::attention_forward) {
+                                 bool backward, const CudaAttentionForward& forward = &Ops::attention_forward,
+                                 const CudaAttentionBackwardPass& backward_pass = &Ops::attention_backward) {
     const auto [T, S, NH, NKV, HD, block] = c.shape;
     const int CQ = NH * HD, CK = NKV * HD;
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
@@ -70,7 +74,7 @@ inline void check_cuda_attention(const CudaAttentionCase& c, const std::vector<A
         expect_lse(lse, want.exact(ATT_LSE));
         std::vector<double> all = out.read();
         if (backward) {
-            ops->attention_backward(dq, dk, dv, sums, d, out, lse, q, k, v, device_see, NH, NKV);
+            backward_pass(*ops, dq, dk, dv, sums, d, out, lse, q, k, v, device_see, NH, NKV);
             want.check(dq, ATT_DQ, "dq");
             want.check(dk, ATT_DK, "dk");
             want.check(dv, ATT_DV, "dv");
@@ -82,6 +86,8 @@ inline void check_cuda_attention(const CudaAttentionCase& c, const std::vector<A
     }
 }
 inline void check_cuda_attention(const CudaAttentionCase& c, bool backward,
-                                 const CudaAttentionForward& forward = &Ops::attention_forward) {
-    check_cuda_attention(c, random_spans(c.shape, uint64_t(c.shape.T * 31 + c.shape.S)), backward, forward);
+                                 const CudaAttentionForward& forward = &Ops::attention_forward,
+                                 const CudaAttentionBackwardPass& backward_pass = &Ops::attention_backward) {
+    check_cuda_attention(c, random_spans(c.shape, uint64_t(c.shape.T * 31 + c.shape.S)), backward, forward,
+                         backward_pass);
 }
