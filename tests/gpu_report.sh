@@ -4,24 +4,47 @@
 #   FOLDER  of run_gpu_tests, bench_cuda and bench_model (build); REPORT: gpu-report.txt
 #   PART    tests golden bench models memcheck racecheck synccheck; all of them, in this order, where none is named
 # Needs nothing but a driver (the programs link GoogleTest and the CUDA runtime statically) and cuBLASLt's library; compute-sanitizer is
-# used where it is, the golden files where they are: ../shared/fixtures or FOLDER/fixtures. A step that takes longer than LIMIT seconds
-# (3600) is stopped, and has failed.
+# used where it is, the golden files where they are: ../shared/fixtures or FOLDER/fixtures. Tests run in SHARDS processes at once (as
+# many as there are cores, at most 14). A step that takes longer than LIMIT seconds (3600) is stopped, and has failed.
 cd "$(dirname "$0")/.." || exit 1
 folder=${1:-build}
 report=${2:-gpu-report.txt}
 parts=${*:3}
 parts=${parts:-tests golden bench models memcheck racecheck synccheck}
 failed=()
-RUN_GPU_TESTS="$folder/run_gpu_tests --gtest_brief=1"
+SHARDS=${SHARDS:-$(n=$(nproc); echo $((n < 14 ? n : 14)))}
 
 section() { echo; echo "==== $*"; }
 step() {  # runs a command, with its time and its verdict
     local start=$SECONDS
     echo "\$ $*"
-    timeout -k 10 "${LIMIT:-3600}" "$@"
+    "$@"
     local code=$?
     echo "-- exit $code after $((SECONDS - start)) s"
     [ $code = 0 ] || failed+=("$part")
+}
+limited() { timeout -k 10 "${LIMIT:-3600}" "$@"; }
+tests() {  # FILTER [COMMAND...]: the tests of the filter, in shards, under the command; what went wrong, and how many passed
+    local filter=$1 i jobs=() code=0
+    local logs
+    logs=$(mktemp -d)
+    for ((i = 0; i < SHARDS; i++)); do
+        GTEST_TOTAL_SHARDS=$SHARDS GTEST_SHARD_INDEX=$i limited "${@:2}" "$folder/run_gpu_tests" --gtest_filter="$filter" >"$logs/$i" 2>&1 &
+        jobs+=($!)
+    done
+    for ((i = 0; i < SHARDS; i++)); do
+        wait "${jobs[i]}"
+        local shard=$?
+        [ $shard = 0 ] && continue
+        code=$shard
+        echo "shard $i of $SHARDS: exit $shard, the end of what it said:"
+        grep -vE '^\[ +(RUN|OK|SKIPPED) |^\[-+\]|^$' "$logs/$i" | tail -40
+        [ $shard = 124 ] && echo "it was stopped in: $(grep RUN "$logs/$i" | tail -1)"
+    done
+    grep -h "repeats no recordings" "$logs"/* | sort -u
+    echo "$(cat "$logs"/* | grep -cE '^\[ +OK ') passed, $(cat "$logs"/* | grep -cE '^\[  FAILED  \].* \([0-9]+ ms\)') failed, $(cat "$logs"/* | grep -cE '^\[  SKIPPED \].* \([0-9]+ ms\)') skipped"
+    rm -rf "$logs"
+    return $code
 }
 
 # cuBLASLt of the toolkit the programs were linked with; elsewhere, wherever this machine has one of the same major version.
@@ -44,29 +67,29 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanit
         case $part in
         tests)
             section "tests of the kernels, of the network, and of generation without the host in a block's steps"
-            step $RUN_GPU_TESTS --gtest_filter='-*CudaGolden*'
+            step tests '-*CudaGolden*'
             ;;
         golden)
             if [ "$FIXTURES" ]; then
                 section "golden files in fp32 and bf16; rollout log-prob = training log-prob"
-                step $RUN_GPU_TESTS --gtest_filter='*CudaGolden*'
+                step tests '*CudaGolden*'
             else
                 section "neither ../shared/fixtures nor $folder/fixtures is here: the golden files were not compared"
             fi
             ;;
         bench)
             section "bench of single operations"
-            step "$folder/bench_cuda"
+            step limited "$folder/bench_cuda"
             ;;
         models)
             section "bench of updates and rollouts"
-            step "$folder/bench_model" --device cuda
+            step limited "$folder/bench_model" --device cuda
             ;;
         memcheck | racecheck | synccheck)
             if [ "$sanitizer" ]; then
-                section "compute-sanitizer $part"
-                LOOPS_ON_HOST=1 step "$sanitizer" --tool "$part" --error-exitcode 9 $RUN_GPU_TESTS \
-                    --gtest_filter='-*CudaGolden.Generates*:LoopGraphTest.*:CudaReveal.ARecording*'
+                section "compute-sanitizer $part, of our kernels"  # cuBLASLt's are not ours to mend
+                LOOPS_ON_HOST=1 step tests '-*CudaGolden.Generates*:LoopGraphTest.*:CudaReveal.ARecording*' \
+                    "$sanitizer" --tool "$part" --kernel-name kns=4cuda --error-exitcode 9
             else
                 section "compute-sanitizer is not installed: $part was not run"
             fi
