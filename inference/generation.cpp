@@ -1,6 +1,7 @@
 #include "inference/generation.h"
 
 #include <algorithm>
+#include <cmath>
 
 static bool contains(std::span<const int> ids, int id) {
     return std::find(ids.begin(), ids.end(), id) != ids.end();
@@ -141,6 +142,11 @@ void Generation::reveal(std::span<const RevealTarget> targets, int steps) {
         block_step_++;
         for (size_t i = 0; i < targets.size(); i++) {
             if (targets[i].step != s) continue;
+            if (!std::isfinite(targets[i].logprob))
+                fail(Exit::Runtime,
+                     "the network's output is not finite (sequence %u, position %d): weights are not finite "
+                     "(`convert check` names them), or activations grow beyond their type",
+                     request_.sequence, masked_[i]);
             const size_t position = size_t(masked_[i]);
             token_[position] = targets[i].token;
             logprob_[position] = targets[i].logprob;

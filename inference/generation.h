@@ -66,7 +66,7 @@ class Generation {
     std::span<const int> stop_ids() const;  // where generation ends at one
 
     // `steps` reveal steps: targets[i] belongs to masked()[i]. Moves on to the next block when none is masked
-    // any more.
+    // any more. A log-probability that is not finite is an error (Exit::Runtime).
     void reveal(std::span<const RevealTarget> targets, int steps);
     bool finished() const { return finish_reason_ != nullptr; }
 

@@ -2,6 +2,7 @@
 #include "tests/cuda_testing.h"
 // after the references' scalar
 #include "inference/engine.h"
+#include "tests/fault_of.h"
 #include "tests/random_model.h"
 #include "tests/same_trajectory.h"
 
@@ -119,6 +120,24 @@ INSTANTIATE_TEST_SUITE_P(Models, CudaEngine,
                          testing::Values("Blocks", "Canvas", "ShiftedCanvas", "CachedCanvas",
                                          "ShiftedCachedCanvas", "Autoregressive"),
                          [](const auto& info) { return std::string(info.param); });
+
+// On the device too, with the host in every step and without.
+TEST_P(CudaEngine, OutputThatIsNotFiniteIsAnError) {
+    Pair pair(config_named(GetParam()));
+    const std::vector<float> nan(size_t(pair.model.config.C), NAN);
+    pair.ops->upload(pair.weights.final_norm, nan.data());
+    const std::vector<Request> requests = requests_for(pair.model.config);
+    const auto fault = [&](std::span<const Request> some, const Callbacks& callbacks) {
+        return fault_of(Exit::Runtime, [&] { pair.device->generate(some, callbacks); });
+    };
+    for (size_t i = 0; i < requests.size(); i++) {
+        Callbacks callbacks;
+        callbacks.every_step = i % 2 == 1;
+        EXPECT_NE(fault(std::span(requests).subspan(i, 1), callbacks).find("not finite"), std::string::npos)
+            << "request " << i;
+    }
+    EXPECT_NE(fault(requests, {}).find("not finite"), std::string::npos);
+}
 
 TEST(CudaEngine, TheHostIsAskedOncePerBlock) {
     Pair pair(random_model_config());
