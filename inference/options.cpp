@@ -35,58 +35,44 @@ constexpr Named<Cache> CACHES[] = {{"auto", Cache::Auto},
                                    {"dual", Cache::Dual},
                                    {"none", Cache::None}};
 
-// Sampling, remasking and cache as the published engines have them; see apply_preset.
+// What is not named here is as GenerateOptions has it; see apply_preset.
 struct Preset {
     const char* name;
-    Remasking remasking = Remasking::LowConfidenceDynamic;
-    double threshold = 0.9;
-    float temperature = 1;
-    int top_k = 0;
-    float top_p = 1;
-    Confidence confidence = Confidence::Tempered;
-    Draw draw = Draw::Inverse;
-    Fallback fallback = Fallback::Top;
-    bool threshold_inclusive = false;
-    RevealSchedule schedule = RevealSchedule::Even;
-    bool whole_canvas = false;
-    Cache cache = Cache::Auto;
+    GenerateOptions options;
 };
-constexpr Preset PRESETS[] = {
+const Preset PRESETS[] = {
     // SDAR's generate.py (its overwriting of revealed tokens excepted)
-    {.name = "sdar", .threshold = 0.85, .confidence = Confidence::Filtered},
+    {"sdar", {.threshold = 0.85, .temperature = 1, .confidence = Confidence::Filtered}},
     // SDAR's published evaluation: a greedy token with its probability at temperature 1
-    {.name = "sdar-eval", .threshold = 0.95, .top_k = 1},
+    {"sdar-eval", {.threshold = 0.95, .temperature = 1, .top_k = 1}},
     // JetEngine as SDAR's README runs it
-    {.name = "jetengine", .fallback = Fallback::Leftmost},
+    {"jetengine", {.temperature = 1, .fallback = Fallback::Leftmost}},
     // lmdeploy as SDAR's README runs it: greedy
-    {.name = "lmdeploy",
-     .top_k = 1,
-     .fallback = Fallback::One,
-     .threshold_inclusive = true,
-     .schedule = RevealSchedule::Floor},
+    {"lmdeploy",
+     {.schedule = RevealSchedule::Floor,
+      .temperature = 1,
+      .top_k = 1,
+      .fallback = Fallback::One,
+      .threshold_inclusive = true}},
     // the rollouts of dLLM-RL (its copy of JetEngine)
-    {.name = "dllm-rl", .confidence = Confidence::Filtered},
+    {"dllm-rl", {.temperature = 1, .confidence = Confidence::Filtered}},
     // Fast-dLLM on LLaDA: threshold decoding and the dual cache (on Dream it reveals a block's first token unconditionally)
-    {.name = "fast-dllm",
-     .temperature = 0,
-     .confidence = Confidence::Plain,
-     .fallback = Fallback::One,
-     .threshold_inclusive = true,
-     .cache = Cache::Dual},
+    {"fast-dllm",
+     {.confidence = Confidence::Plain,
+      .cache = Cache::Dual,
+      .fallback = Fallback::One,
+      .threshold_inclusive = true}},
     // LLaDA's generate.py
-    {.name = "llada",
-     .remasking = Remasking::LowConfidenceStatic,
-     .temperature = 0,
-     .confidence = Confidence::Plain,
-     .draw = Draw::Gumbel},
+    {"llada",
+     {.remasking = Remasking::LowConfidenceStatic, .confidence = Confidence::Plain, .draw = Draw::Gumbel}},
     // Dream's diffusion_generate as its README runs it (DiffuCoder's is the same at temperature 0.3)
-    {.name = "dream",
-     .remasking = Remasking::Entropy,
-     .temperature = 0.2f,
-     .top_p = 0.95f,
-     .confidence = Confidence::Filtered,
-     .schedule = RevealSchedule::Timesteps,
-     .whole_canvas = true},
+    {"dream",
+     {.block = WHOLE_CANVAS,
+      .remasking = Remasking::Entropy,
+      .schedule = RevealSchedule::Timesteps,
+      .temperature = 0.2f,
+      .top_p = 0.95f,
+      .confidence = Confidence::Filtered}},
 };
 
 template <class T, size_t N>
@@ -141,25 +127,14 @@ void apply_preset(GenerateOptions& options, const std::string& name) {
     std::string known;
     for (const Preset& preset : PRESETS) {
         if (name == preset.name) {
-            const GenerateOptions defaults;
-            options.remasking = preset.remasking;
-            options.threshold = preset.threshold;
-            options.eb_threshold = defaults.eb_threshold;
-            options.factor = defaults.factor;
-            options.order_temperature = defaults.order_temperature;
-            options.schedule = preset.schedule;
-            options.eps = defaults.eps;
-            options.temperature = preset.temperature;
-            options.top_k = preset.top_k;
-            options.top_p = preset.top_p;
-            options.confidence = preset.confidence;
-            options.draw = preset.draw;
-            options.cfg_scale = defaults.cfg_scale;
-            options.fallback = preset.fallback;
-            options.threshold_inclusive = preset.threshold_inclusive;
-            options.cache = preset.cache;
-            options.further_horizon = defaults.further_horizon;
-            if (preset.whole_canvas) options.block = WHOLE_CANVAS;
+            GenerateOptions o = preset.options;
+            o.gen_length = options.gen_length;
+            if (o.block != WHOLE_CANVAS) o.block = options.block;
+            o.steps = options.steps;
+            o.stop_ids = options.stop_ids;
+            o.seed = options.seed;
+            o.infill = options.infill;
+            options = o;
             return;
         }
         known += (known.empty() ? "" : ", ") + std::string(preset.name);

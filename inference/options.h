@@ -38,7 +38,7 @@ struct GenerateOptions {
     Confidence confidence = Confidence::Tempered;
     Draw draw = Draw::Inverse;
     float cfg_scale = 0;  // logits + cfg_scale * (logits - those without the prompt); 0: no guidance
-    std::vector<int> stop_ids;
+    std::vector<int> stop_ids = {};
     uint64_t seed = 0;
     bool infill =
         false;  // the prompt's mask ids are gaps to fill in, nothing is appended (full-attention models)
