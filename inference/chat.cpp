@@ -1,19 +1,14 @@
 #include "inference/chat.h"
 
-#include <algorithm>
-#include <charconv>
-#include <cstring>
-
 #include "inference/infer_output.h"
 #include "utils/files.h"
 #include "utils/log.h"
+#include "utils/option_entry.h"
 #include "utils/timer.h"
+#include "utils/words.h"
 
-static const char* HELP =
-    R"(  /set NAME VALUE   temperature, top_k, top_p, gen_length, block, steps, remasking, threshold,
-                    eb_threshold, factor, order_temperature, reveal_schedule, eps, confidence, draw,
-                    cfg_scale, cache, further_horizon, seed, thinking (on, off)
-  /show             these settings
+static const char* COMMANDS =
+    R"(  /show             these settings
   /system TEXT      the system message; without TEXT there is none
   /clear            begin a new conversation
   /undo             take the last message and its answer back
@@ -27,10 +22,23 @@ Chat::Chat(Engine& engine, const TextModel& text, const ModelConfig& config, con
     : engine_(engine),
       text_(text),
       config_(config),
+      decoding_(options),
       options_(options),
       system_(std::move(system)),
       thinking_(thinking),
-      out_(out) {}
+      settings_("chat", "Settings."),
+      out_(out) {
+    decoding_.declare(settings_);
+    settings_.add("--seed N", &decoding_.options.seed, "of every random number");
+    settings_.add_choice("--thinking SWITCH", &thinking_, {{"on", true}, {"off", false}}, "think first");
+}
+
+std::string Chat::help() const {
+    std::string names;
+    for (const OptionEntry* setting : settings_.entries())
+        names += (names.empty() ? "" : ", ") + underscores(setting->name);
+    return "  /set NAME VALUE   " + wrap(names, 20, 100) + "\n" + COMMANDS;
+}
 
 bool Chat::take(const std::string& line) {
     try {
@@ -42,7 +50,7 @@ bool Chat::take(const std::string& line) {
             say(line);
         }
     } catch (const Error& e) {
-        log_error("%s", e.what());
+        for (const std::string& fault : split(e.what(), '\n')) log_error("%s", fault.c_str());
     }
     return !over_;
 }
@@ -51,11 +59,11 @@ void Chat::command(const std::string& name, const std::string& rest) {
     if (name == "bye" || name == "exit" || name == "quit") {
         over_ = true;
     } else if (name == "?" || name == "help") {
-        log_info("%s", HELP);
+        log_info("%s", help().c_str());
     } else if (name == "set") {
-        const size_t space = rest.find(' ');
-        if (space == std::string::npos) fail(Exit::Usage, "/set NAME VALUE; /show lists them");
-        set(rest.substr(0, space), rest.substr(rest.find_first_not_of(' ', space)));
+        const size_t space = rest.find(' '), value = rest.find_first_not_of(' ', space);
+        if (value == std::string::npos) fail(Exit::Usage, "/set NAME VALUE; /show lists them");
+        set(rest.substr(0, space), rest.substr(value));
     } else if (name == "show" || name == "params") {
         show();
     } else if (name == "system") {
@@ -74,78 +82,29 @@ void Chat::command(const std::string& name, const std::string& rest) {
     }
 }
 
-template <class T>
-static T number(const std::string& name, const std::string& text) {
-    T value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size())
-        fail(Exit::Usage, "/set %s: '%s' is not a number of its kind", name.c_str(), text.c_str());
-    return value;
-}
-
 void Chat::set(const std::string& name, const std::string& value) {
-    GenerateOptions o = options_;
-    if (name == "temperature" || name == "temp")
-        o.temperature = number<float>(name, value);
-    else if (name == "top_k")
-        o.top_k = number<int>(name, value);
-    else if (name == "top_p")
-        o.top_p = number<float>(name, value);
-    else if (name == "gen_length")
-        o.gen_length = number<int>(name, value);
-    else if (name == "block")
-        o.block = number<int>(name, value);
-    else if (name == "steps")
-        o.steps = number<int>(name, value);
-    else if (name == "threshold")
-        o.threshold = number<double>(name, value);
-    else if (name == "eb_threshold")
-        o.eb_threshold = number<double>(name, value);
-    else if (name == "factor")
-        o.factor = number<double>(name, value);
-    else if (name == "remasking")
-        o.remasking = parse_remasking(value);
-    else if (name == "order_temperature")
-        o.order_temperature = number<float>(name, value);
-    else if (name == "reveal_schedule")
-        o.schedule = parse_schedule(value);
-    else if (name == "eps")
-        o.eps = number<float>(name, value);
-    else if (name == "confidence")
-        o.confidence = parse_confidence(value);
-    else if (name == "cache")
-        o.cache = parse_cache(value);
-    else if (name == "further_horizon")
-        o.further_horizon = number<int>(name, value);
-    else if (name == "draw")
-        o.draw = parse_draw(value);
-    else if (name == "cfg_scale")
-        o.cfg_scale = number<float>(name, value);
-    else if (name == "seed")
-        o.seed = number<uint64_t>(name, value);
-    else if (name == "thinking" && (value == "on" || value == "off"))
-        thinking_ = value == "on";
-    else
-        fail(Exit::Usage, "/set %s %s: there is no such setting; /show lists them", name.c_str(),
-             value.c_str());
-    const std::vector<std::string> found = faults(o, config_);
-    if (!found.empty()) fail(Exit::Usage, "%s", found[0].c_str());
-    options_ = o;
+    OptionEntry* setting = settings_.find(name);
+    if (!setting) fail(Exit::Usage, "/set %s: there is no such setting; /show lists them", name.c_str());
+    const DecodingFlags before = decoding_;
+    const std::string expected = setting->assign(setting->words({value}));
+    if (!expected.empty())
+        fail(Exit::Usage, "/set %s %s: expected %s", name.c_str(), value.c_str(), expected.c_str());
+    if (setting->name == "stop-ids") decoding_.ignore_eos = false;
+    try {
+        options_ = decoding_.resolve(config_, text_.eos_ids, decoding_.options.seed);
+    } catch (...) {
+        decoding_ = before;
+        throw;
+    }
 }
 
 void Chat::show() const {
-    const GenerateOptions& o = options_;
-    log_info("temperature %g, top_k %d, top_p %g, seed %llu", double(o.temperature), o.top_k, double(o.top_p),
-             (unsigned long long)o.seed);
-    log_info(
-        "gen_length %d, block %d, steps %d, remasking %s, threshold %g, eb_threshold %g, factor %g, "
-        "confidence %s",
-        o.gen_length, o.block_length(), o.steps_per_block(), name_of(o.remasking), o.threshold,
-        o.eb_threshold, o.factor, name_of(o.confidence));
-    log_info("reveal_schedule %s, eps %g, order_temperature %g, draw %s, cfg_scale %g", name_of(o.schedule),
-             double(o.eps), double(o.order_temperature), name_of(o.draw), double(o.cfg_scale));
-    log_info("cache %s, further_horizon %d", name_of(o.cache), o.further_horizon);
-    log_info("thinking %s, system: %s", thinking_ ? "on" : "off", system_.empty() ? "none" : system_.c_str());
+    std::string all;
+    for (const OptionEntry* setting : settings_.entries())
+        if (const std::string value = setting->value_text(false); !value.empty())
+            all += (all.empty() ? "" : " ") + underscores(setting->name) + "=" + value;
+    log_info("%s", wrap(all, 0, 100).c_str());
+    log_info("system: %s", system_.empty() ? "none" : system_.c_str());
 }
 
 // A raw model knows no turns: every message stands for itself.

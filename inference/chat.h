@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <functional>
 
+#include "inference/decoding_flags.h"
 #include "inference/engine.h"
 #include "inference/text_model.h"
 
@@ -21,6 +22,7 @@ class Chat {
     const GenerateOptions& options() const { return options_; }
 
   private:
+    std::string help() const;
     void command(const std::string& name, const std::string& rest);
     void set(const std::string& name, const std::string& value);
     void show() const;
@@ -35,9 +37,11 @@ class Chat {
     Engine& engine_;
     const TextModel& text_;
     const ModelConfig& config_;
-    GenerateOptions options_;
+    DecodingFlags decoding_;
+    GenerateOptions options_;  // what decoding_ means for the model
     std::string system_;
     bool thinking_;
+    Options settings_;  // of /set: decoding_, its seed, thinking_
     FILE* out_;
     std::vector<Message> messages_;  // without the system message
     uint32_t answers_ = 0;           // so far: the next one's random stream

@@ -1,35 +1,34 @@
-// decoding_flags.h -- the command-line options of GenerateOptions, for every program that generates.
+// decoding_flags.h -- the options of GenerateOptions with their names, ranges and words: on the command line of every
+// program that generates, in a line of `infer --input`, and as settings of a chat.
 #pragma once
 #include "inference/options.h"
 #include "utils/cli.h"
 
 struct DecodingFlags {
     GenerateOptions options;  // block 0 until resolve(): the model's own
-    std::string preset;
+    std::string preset;       // whose values `options` has where no option beside it says otherwise
     std::vector<int> stop_ids;
     bool ignore_eos = false;
 
     DecodingFlags() { options.block = 0; }
-    // Adds --preset, --gen-length, --block, --steps, --remasking, --threshold, --eb-threshold, --factor,
-    // --order-temperature, --reveal-schedule, --eps, --confidence, --draw, --cfg-scale, --temperature, --top-k,
-    // --top-p, --cache, --further-horizon, --stop-ids, --ignore-eos. `this` must outlive `flags`.
+    // What resolves to these again.
+    explicit DecodingFlags(const GenerateOptions& resolved)
+        : options(resolved), stop_ids(resolved.stop_ids), ignore_eos(stop_ids.empty()) {}
+    // Adds the section SECTION, --preset, which sets others, first. `this` must outlive `flags`.
     void declare(Options& flags);
-    // These names, but for --block, which also says how a text that is only scored is attended to.
-    static std::vector<std::string> names();
-
-    // The options with the preset's values where no flag was given.
-    GenerateOptions with_preset(const Options& flags) const;
+    static constexpr const char* SECTION = "Decoding";
     // Every response to a prompt would be the same.
     bool is_greedy(const Options& flags) const;
+    // Adds a fault for every option of decoding on the command line, of a run that generates nothing. But for --block,
+    // which also says how a text that is only scored is attended to.
+    static void refuse_all(const Options& flags, const std::string& why, Faults& faults);
     // Adds a fault for everything on the command line that has no effect beside the rest; two_rules: of static and
     // dynamic decoding both.
     void refuse_idle(const Options& flags, bool two_rules, Faults& faults) const;
     // The part of it that holds even where responses are evaluated by both rules and at another temperature besides.
     void refuse_idle_rule(const Options& flags, bool two_rules, Faults& faults) const;
 
-    // What the flags mean for a model: the preset's values where no flag was given, its block length, and its
-    // stop ids (`eos_ids`, sorted out by the caller) where --stop-ids names none. Throws Error(Usage) with
-    // all faults.
-    GenerateOptions resolve(const Options& flags, const ModelConfig& config, const std::vector<int>& eos_ids,
-                            uint64_t seed) const;
+    // What the options mean for a model: its block length where they have none, and its stop ids (`eos_ids`, sorted
+    // out by the caller) where --stop-ids names none. Throws Error(Usage) with all faults.
+    GenerateOptions resolve(const ModelConfig& config, const std::vector<int>& eos_ids, uint64_t seed) const;
 };

@@ -91,7 +91,7 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
     const bool has_text = faults.attempt(
         [&] { p.text = load_text_model(o.text.tokenizer, o.text.chat_template, p.path, config); });
     const bool has_options =
-        faults.attempt([&] { p.options = o.decoding.resolve(flags, config, p.text.eos_ids, common.seed); });
+        faults.attempt([&] { p.options = o.decoding.resolve(config, p.text.eos_ids, common.seed); });
     if (has_text && o.chat) faults.attempt([&] { check_has_tokenizer(p.text); });
     // A file that is missing was named above.
     const bool has_file = (o.file.empty() || file_exists(o.file)) &&
@@ -99,7 +99,7 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
     if (!has_text || o.chat || !has_file) return;
     faults.attempt([&] {
         if (!has_options && !o.input.empty()) return;  // lines change single options
-        p.prompts = read_prompts({o, flags, p.options, config, p.text, p.path});
+        p.prompts = read_prompts({o, p.options, config, p.text, p.path});
         if (!o.logits.empty()) return check_logits(p.prompts[0].ids, config);
         if (!has_options) return;
         for (const Prompt& prompt : p.prompts)

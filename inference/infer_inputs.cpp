@@ -26,12 +26,11 @@ Prompt from_text(const Asking& asking, const std::string& words, const std::stri
     return {Json(), std::move(ids), words, where, std::move(decoding)};
 }
 
-Prompt from_line(const Asking& asking, const Json& line, const std::string& where) {
+Prompt from_line(const Asking& asking, LineOptions& options, const Json& line, const std::string& where) {
     if (!line.is_object()) fail(Exit::BadFile, "%s: not a JSON object", where.c_str());
     if (has(line, "prompt") + has(line, "messages") + has(line, "prompt_ids") != 1)
         fail(Exit::BadFile, "%s: give one of 'prompt', 'messages' and 'prompt_ids'", where.c_str());
-    const Decoding decoding = read_line_options(line, where, {asking.options, asking.o.num_samples},
-                                                asking.config, asking.text.eos_ids, asking.flags);
+    const Decoding decoding = options.read(line, where);
     Prompt out;
     out.where = where;
     out.decoding = decoding;
@@ -51,9 +50,11 @@ Prompt from_line(const Asking& asking, const Json& line, const std::string& wher
 
 std::vector<Prompt> from_jsonl(const Asking& asking) {
     std::vector<Prompt> out;
+    const Decoding base{asking.options, asking.o.num_samples};
+    LineOptions options(base, asking.config, asking.text.eos_ids);
     const std::string path = asking.o.input == "-" ? "/dev/stdin" : asking.o.input;
     read_jsonl(path, [&](const Json& line, const std::string& where) {
-        out.push_back(from_line(asking, line, where));
+        out.push_back(from_line(asking, options, line, where));
     });
     if (out.empty()) fail(Exit::BadFile, "%s: holds no lines", asking.o.input.c_str());
     return out;

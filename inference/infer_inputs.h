@@ -16,7 +16,6 @@ struct Prompt {
 // Who is asked, and how where a line does not say.
 struct Asking {
     const InferOptions& o;
-    const Options& flags;  // that o was read from
     const GenerateOptions& options;
     const ModelConfig& config;
     const TextModel& text;

@@ -61,8 +61,8 @@ void InferOptions::declare(Options& flags, const Common& common) {
         if (!logits.empty()) nothing = "--logits generates nothing; leave one of them out";
         if (!encode.empty()) nothing = "--encode generates nothing; leave one of them out";
         if (nothing) {
-            idle({"--infill", "--trace-html", "--visual", "--num-samples"}, nothing);
-            idle(DecodingFlags::names(), nothing);
+            idle({"--infill", "--trace-html", "--visual"}, nothing);
+            DecodingFlags::refuse_all(flags, nothing, faults);
         }
         if (!encode.empty()) idle({"--block", "--logits", "--system", "--dry-run"}, nothing);
         if (!logits.empty() && (chat || !input.empty()))

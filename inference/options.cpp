@@ -83,16 +83,6 @@ Names<T> names(const Named<T> (&table)[N]) {
 }
 
 template <class T, size_t N>
-T parse(const Named<T> (&table)[N], const char* option, const std::string& name) {
-    std::string known;
-    for (const auto& entry : table) {
-        if (name == entry.name) return entry.value;
-        known += (known.empty() ? "" : ", ") + std::string(entry.name);
-    }
-    fail(Exit::Usage, "%s: '%s' is not known; known are %s", option, name.c_str(), known.c_str());
-}
-
-template <class T, size_t N>
 const char* name_in(const Named<T> (&table)[N], T value) {
     for (const auto& entry : table)
         if (value == entry.value) return entry.name;
@@ -106,11 +96,6 @@ Names<Confidence> confidence_names() { return names(CONFIDENCES); }
 Names<RevealSchedule> schedule_names() { return names(SCHEDULES); }
 Names<Draw> draw_names() { return names(DRAWS); }
 Names<Cache> cache_names() { return names(CACHES); }
-Remasking parse_remasking(const std::string& name) { return parse(REMASKINGS, "--remasking", name); }
-Confidence parse_confidence(const std::string& name) { return parse(CONFIDENCES, "--confidence", name); }
-Cache parse_cache(const std::string& name) { return parse(CACHES, "--cache", name); }
-RevealSchedule parse_schedule(const std::string& name) { return parse(SCHEDULES, "--reveal-schedule", name); }
-Draw parse_draw(const std::string& name) { return parse(DRAWS, "--draw", name); }
 const char* name_of(Remasking remasking) { return name_in(REMASKINGS, remasking); }
 const char* name_of(Confidence confidence) { return name_in(CONFIDENCES, confidence); }
 const char* name_of(RevealSchedule schedule) { return name_in(SCHEDULES, schedule); }

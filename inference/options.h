@@ -17,8 +17,6 @@
 //   Dual     the block; keys before and after it stay
 // where the model's outputs are shifted, the row before the block, which predicts its first token, is one of these.
 enum class Cache { Auto, Exact, Prefix, Dual, None };
-// The most that flags and lines of --input take.
-constexpr double MOST_TEMPERATURE = 1e6, MOST_NATS = 1e9, MOST_FACTOR = 1e9, MOST_GUIDANCE = 1e3;
 constexpr int WHOLE_CANVAS = 1 << 16;  // a block length: all masks of a full-attention canvas are one block
 
 struct GenerateOptions {
@@ -75,12 +73,6 @@ Names<Confidence> confidence_names();
 Names<RevealSchedule> schedule_names();
 Names<Draw> draw_names();
 Names<Cache> cache_names();
-// Throw Error(Usage) that lists what is known.
-Remasking parse_remasking(const std::string& name);
-Confidence parse_confidence(const std::string& name);
-RevealSchedule parse_schedule(const std::string& name);
-Draw parse_draw(const std::string& name);
-Cache parse_cache(const std::string& name);
 const char* name_of(Remasking remasking);
 const char* name_of(Confidence confidence);
 const char* name_of(RevealSchedule schedule);

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "inference/decoding_flags.h"
 #include "inference/engine.h"
 #include "inference/logits.h"
 #include "tests/temporary_folder.h"
@@ -23,39 +24,12 @@ struct GoldenCase {
 };
 
 inline Request request_of(const Json& line, const ModelConfig& config) {
-    Request r;
-    GenerateOptions& o = r.options;
-    r.prompt_ids = line["prompt_ids"].get<std::vector<int>>();
-    o.block = config.B;
-    o.stop_ids = config.eos_ids;
-    const auto args = line["args"].get<std::vector<std::string>>();
-    for (size_t i = 0; i < args.size(); i++) {
-        if (args[i] == "--ignore-eos") {
-            o.stop_ids.clear();
-            continue;
-        }
-        const std::string &name = args[i], &value = args.at(i + 1);
-        i++;
-        if (name == "--gen-length")
-            o.gen_length = std::stoi(value);
-        else if (name == "--block")
-            o.block = std::stoi(value);
-        else if (name == "--steps")
-            o.steps = std::stoi(value);
-        else if (name == "--remasking")
-            o.remasking = parse_remasking(value);
-        else if (name == "--threshold")
-            o.threshold = std::stod(value);
-        else if (name == "--eb-threshold")
-            o.eb_threshold = std::stod(value);
-        else if (name == "--temperature")
-            o.temperature = std::stof(value);
-        else if (name == "--stop-ids")
-            o.stop_ids = Json::parse("[" + value + "]").get<std::vector<int>>();
-        else
-            ADD_FAILURE() << "unknown argument " << name;
-    }
-    return r;
+    DecodingFlags decoding;
+    Options flags("golden", "A case.");
+    decoding.declare(flags);
+    EXPECT_TRUE(flags.parse(line["args"].get<std::vector<std::string>>()));
+    return {.prompt_ids = line["prompt_ids"].get<std::vector<int>>(),
+            .options = decoding.resolve(config, config.eos_ids, 0)};
 }
 
 // The first n_cases in one call: prompts that share their blocks, every rule, limit and stop beside each other.

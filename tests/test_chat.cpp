@@ -63,7 +63,8 @@ TEST(Chat, SettingsAreChecked) {
     EXPECT_EQ(t.chat.options().temperature, 0.25f);
     t.chat.take("/set temperature -1");
     t.chat.take("/set temperature much");
-    t.chat.take("/set");
+    for (const char* unfinished : {"/set", "/set ", "/set temperature", "/set temperature "})
+        EXPECT_TRUE(t.chat.take(unfinished));
     t.chat.take("/nonsense");
     EXPECT_EQ(t.chat.options().temperature, 0.25f);
     t.chat.take("/set remasking sequential");
@@ -71,6 +72,39 @@ TEST(Chat, SettingsAreChecked) {
     t.chat.take("/set steps 9");  // more than the block has
     EXPECT_EQ(t.chat.options().steps, 0);
     EXPECT_TRUE(t.chat.messages().empty());
+}
+
+// The names, ranges and words of the command line.
+TEST(Chat, SettingsAreTheOptionsOfTheCommandLine) {
+    TestChat t;
+    const GenerateOptions& o = t.chat.options();
+    const auto set = [&](const std::string& what) { t.chat.take("/set " + what); };
+    set("top-k 5"), set("max_tokens 7"), set("alg maskgit_plus"), set("denoising-steps 2"), set("seed 9");
+    EXPECT_EQ(o.top_k, 5);
+    EXPECT_EQ(o.gen_length, 7);
+    EXPECT_EQ(o.remasking, Remasking::LowConfidenceStatic);
+    EXPECT_EQ(o.steps, 2);
+    EXPECT_EQ(o.seed, 9u);
+    set("gen_length 2147483647"), set("further_horizon 2147483647"), set("order_temperature 1e30");
+    set("temperature 1e30"), set("block 70000"), set("cache most"), set("stop_ids 1,9999"), set("device cpu");
+    EXPECT_EQ(o.gen_length, 7);
+    EXPECT_EQ(o.further_horizon, -1);
+    EXPECT_EQ(o.order_temperature, 0);
+    EXPECT_EQ(o.temperature, 1);
+    EXPECT_EQ(o.block, 4);
+    EXPECT_EQ(o.stop_ids, std::vector<int>{BYTE_IM_END});
+    set("steps 0"), set("block 8"), set("block 0");
+    EXPECT_EQ(o.block, t.e.model.config.B) << "the model's own, as everywhere";
+    set("preset sdar-eval"), set("threshold 0.5");
+    EXPECT_EQ(o.top_k, 1);
+    EXPECT_EQ(o.threshold, 0.5);
+    EXPECT_EQ(o.gen_length, 7);
+    set("stop_ids 1,2");
+    EXPECT_EQ(o.stop_ids, (std::vector<int>{1, 2}));
+    set("ignore_eos true");
+    EXPECT_TRUE(o.stop_ids.empty());
+    set("stop_ids 3");
+    EXPECT_EQ(o.stop_ids, std::vector<int>{3}) << "what is said last";
 }
 
 TEST(Chat, WhatDoesNotFitTheCacheIsNotSaid) {

@@ -2,6 +2,7 @@
 
 #include "inference/decoding_flags.h"
 #include "tests/temporary_folder.h"
+#include "utils/files.h"
 
 namespace {
 
@@ -15,7 +16,7 @@ struct Program {
         flags.add_common(common);
         flags.parse(arguments);
     }
-    GenerateOptions options() const { return decoding.with_preset(flags); }
+    GenerateOptions options() const { return decoding.options; }
 };
 
 }  // namespace
@@ -43,6 +44,23 @@ TEST(DecodingFlags, AWrittenConfigurationMeansTheSame) {
         EXPECT_EQ(a.confidence, b.confidence) << name;
         EXPECT_EQ(a.draw, b.draw) << name;
     }
+}
+
+// Whatever comes first, and in the file or beside it: an option beats the preset, and the command line's preset the file's.
+TEST(DecodingFlags, APresetIsSetBeforeWhatIsGivenBesideIt) {
+    const std::string path = temporary("preset.toml");
+    const auto options = [&](const std::string& file, std::vector<std::string> arguments) {
+        write_file_atomic(path, file);
+        arguments.insert(arguments.end(), {"--config", path});
+        return Program(arguments).options();
+    };
+    EXPECT_EQ(options("", {"--top-k", "7", "--preset", "sdar-eval"}).top_k, 7);
+    EXPECT_EQ(options("top_k = 7\n", {"--preset", "sdar-eval"}).top_k, 7);
+    EXPECT_EQ(options("top_k = 7\npreset = 'sdar-eval'\n", {}).top_k, 7);
+    EXPECT_EQ(options("top_k = 7\npreset = 'sdar-eval'\n", {"--top-k", "9"}).top_k, 9);
+    const GenerateOptions o = options("preset = 'dream'\n", {"--preset", "sdar-eval"});
+    EXPECT_EQ(o.block, 0);
+    EXPECT_EQ(o.threshold, 0.95);
 }
 
 TEST(DecodingFlags, ARandomOrderIsNotGreedy) {

@@ -217,6 +217,9 @@ TEST_F(EvalProgram, ARunsFolderIsItsNewestCheckpointOnItsTask) {
     EXPECT_NE(said.find("as the run: --task arithmetic:digits=2,working=totals --gen-length 20 --block 8\n"),
               std::string::npos)
         << said;
+    const std::string preset = run("--problems 2 --dry-run --preset dream --model " + run_folder).err;
+    EXPECT_NE(preset.find("--gen-length 20\n"), std::string::npos) << "its block is the preset's: " << preset;
+    EXPECT_NE(preset.find("--block 65536: the whole canvas"), std::string::npos) << preset;
     // What is typed beats the run's, and two models are a table of two.
     const Outcome two = run("--problems 2 --task arithmetic:working=totals --model " + run_folder +
                             " --model inference/default_model");

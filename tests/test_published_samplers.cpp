@@ -128,6 +128,12 @@ GenerateOptions preset(const std::string& name) {
     return o;
 }
 
+Remasking remasking(const std::string& name) {
+    for (const auto& [known, rule] : remasking_names())
+        if (known == name) return rule;
+    throw std::invalid_argument(name);
+}
+
 std::vector<int> counts(int masks, int steps, float eps = 1e-3f) {
     const RevealRule rule{.remasking = Remasking::Entropy,
                           .schedule = RevealSchedule::Timesteps,
@@ -149,7 +155,7 @@ TEST(Llada, RevealsWhatGeneratePyReveals) {
     for (const auto& [block, steps] : {std::pair{8, 8}, {8, 3}, {32, 5}, {7, 2}, {1, 1}})
         for (const bool random : {false, true}) {
             GenerateOptions o = preset("llada");
-            if (random) o.remasking = parse_remasking("random");
+            if (random) o.remasking = Remasking::Random;
             o.block = block, o.steps = steps;
             std::vector<char> masked(size_t(block), 1);
             const std::vector<int> n = get_num_transfer_tokens(block, steps);
@@ -233,7 +239,7 @@ TEST(Dream, RevealsWhatDiffusionGenerateReveals) {
                 o.gen_length = masks, o.steps = steps;
                 o.temperature = temperature;
                 o.top_p = temperature > 0 ? 0.8f : 1;
-                o.remasking = parse_remasking(alg);
+                o.remasking = remasking(alg);
                 const std::vector<float> timesteps = linspace(1, 1e-3f, steps + 1);
                 std::vector<char> masked(masks, 1);
                 for (int i = 0; i < steps; i++) {
@@ -263,7 +269,7 @@ TEST(Dream, RevealsWhatDiffusionGenerateReveals) {
 TEST(Dream, OriginRevealsEveryPositionForItself) {
     const int masks = 64, steps = 6;
     GenerateOptions o = preset("dream");
-    o.remasking = parse_remasking("origin");
+    o.remasking = Remasking::Origin;
     o.gen_length = masks, o.steps = steps;
     const std::vector<float> t = linspace(1, 1e-3f, steps + 1), none(masks, 0.0f);
     std::vector<double> revealed(steps, 0), reached(steps, 0);
@@ -299,8 +305,7 @@ TEST(Dream, AnOrderWithATemperatureIsDrawnWithoutReplacement) {
                              entropy = {0.1f, 0.6f, 0, 2.0f, 0.5f};
     const int DRAWS = 20000;
     for (const std::string alg : {"maskgit_plus", "entropy"}) {
-        const RevealRule rule{
-            .remasking = parse_remasking(alg), .block = 4, .steps = 2, .order_temperature = 0.4f};
+        const RevealRule rule{.remasking = remasking(alg), .block = 4, .steps = 2, .order_temperature = 0.4f};
         std::vector<double> p(masked.size(), 0.0);
         double sum = 0;
         for (size_t i = 0; i < p.size(); i++)
@@ -326,8 +331,8 @@ TEST(Dream, AnOrderWithATemperatureIsDrawnWithoutReplacement) {
 }
 
 TEST(GenerateOptions, PublishedNamesAndPresets) {
-    EXPECT_EQ(parse_remasking("low_confidence"), Remasking::LowConfidenceStatic);
-    EXPECT_EQ(parse_remasking("maskgit_plus"), Remasking::LowConfidenceStatic);
+    EXPECT_EQ(remasking("low_confidence"), Remasking::LowConfidenceStatic);
+    EXPECT_EQ(remasking("maskgit_plus"), Remasking::LowConfidenceStatic);
     EXPECT_STREQ(name_of(Remasking::LowConfidenceStatic), "low_confidence_static");
     EXPECT_STREQ(name_of(Remasking::Margin), "topk_margin");
     const GenerateOptions llada = preset("llada"), dream = preset("dream");

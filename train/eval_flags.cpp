@@ -89,13 +89,12 @@ void EvalFlags::refuse_idle(const Options& f, Faults& faults) const {
     if (!scored) f.refuse_typed(faults, {"--mask-sets", "--score-end"}, "is for --likelihood and --choices");
     if (!choices.empty()) f.refuse_typed(faults, {"--split"}, "--choices takes every question; leave it out");
     if (scored || !grade_only.empty()) {
-        std::vector<std::string> names = DecodingFlags::names();
-        names.insert(names.end(), {"--num-samples", "--max-active"});
-        f.refuse_typed(faults, names,
-                       std::string(!grade_only.empty() ? "--grade-only"
-                                   : likelihood        ? "--likelihood"
-                                                       : "--choices") +
-                           " generates nothing; leave it out");
+        const std::string why = std::string(!grade_only.empty() ? "--grade-only"
+                                            : likelihood        ? "--likelihood"
+                                                                : "--choices") +
+                                " generates nothing; leave it out";
+        DecodingFlags::refuse_all(f, why, faults);
+        f.refuse_typed(faults, {"--num-samples", "--max-active"}, why);
     } else {
         decoding.refuse_idle(f, !f.given("--remasking") && decoding.preset.empty(), faults);
     }
@@ -134,7 +133,7 @@ void adopt_run_options(EvalFlags& f, const Options& given) {
         text("chat-template", f.text.chat_template);
         text("tokenizer", f.text.tokenizer);
         number("gen-length", f.decoding.options.gen_length);
-        number("block", f.decoding.options.block);
+        if (f.decoding.options.block == 0) number("block", f.decoding.options.block);  // none of a preset's
         if (name == "thinking" && !given.given("--thinking")) f.text.thinking = item.value.text == "on";
     }
     if (!faults.empty()) fail(Exit::BadFile, "%s", faults[0].c_str());

@@ -69,8 +69,7 @@ EvalPlan plan_eval(const EvalFlags& flags, const Common& common, const Options& 
         std::unique_ptr<EvalSubject> subject;
         if (!faults.attempt([&] { subject = std::make_unique<EvalSubject>(model, f); })) continue;
         const bool has_options = faults.attempt([&] {
-            subject->options =
-                f.decoding.resolve(options, subject->config(), subject->text.eos_ids, common.seed);
+            subject->options = f.decoding.resolve(subject->config(), subject->text.eos_ids, common.seed);
         });
         if (has_problems && has_options && generates(f))
             faults.attempt([&] { check_requests(*subject, plan.problems); });

@@ -180,8 +180,7 @@ void check_value_model(const ModelConfig& value, const ModelConfig& policy, cons
 
 }  // namespace
 
-TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Options& options,
-                         Faults& faults) {
+TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, Faults& faults) {
     TracerlPlan plan;
     plan.request = std::move(request);
     const TracerlRequest& r = plan.request;
@@ -237,8 +236,8 @@ TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Opt
 
     GenerateOptions rollout = f.decoding.options;
     const bool has_rollout = has_config && faults.attempt([&] {
-        rollout = f.decoding.resolve(options, plan.config,
-                                     plan.text ? plan.text->eos_ids : std::vector<int>(), common.seed);
+        rollout =
+            f.decoding.resolve(plan.config, plan.text ? plan.text->eos_ids : std::vector<int>(), common.seed);
         settle(f, r, common, rollout);
     });
     if (!has_rollout && rollout.block == 0 && has_config) rollout.block = plan.config.B;

@@ -29,8 +29,7 @@ struct TracerlPlan {
 };
 
 // Adds everything that is wrong with the request; only what needs a part that is at fault is not looked at.
-TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, const Options& options,
-                         Faults& faults);
+TracerlPlan plan_tracerl(TracerlRequest request, const Common& common, Faults& faults);
 
 // Runs, resumes or (common.dry_run) prints the plan. Ok, or the code of the signal that stopped it.
 Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::string& config_toml);

@@ -69,7 +69,7 @@ struct TracerlFlags {
                 faults.add("--out and --resume: a resumed run stays in its folder");
             faults.attempt([&] { check_training_device(run.memory, common); });
             if (replay.file.empty())
-                plan.emplace(plan_tracerl({model, value_model, run, rl.options}, common, flags, faults));
+                plan.emplace(plan_tracerl({model, value_model, run, rl.options}, common, faults));
             else
                 for (const std::string& folder : {model, value_model})
                     if (!folder.empty() && folder != "init")

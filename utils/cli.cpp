@@ -201,11 +201,8 @@ void Options::refuse_typed(Faults& faults, const std::vector<std::string>& names
             faults.add("%s: %s", name.c_str(), why.c_str());
 }
 
-std::string Options::canonical(const std::string& name) const {
-    State* root = state_->parent ? state_->parent : state_.get();
-    const OptionEntry* entry = root->find(hyphens(name));
-    return entry ? entry->name : "";
-}
+std::vector<OptionEntry*> Options::entries() const { return state_->in_force(); }
+OptionEntry* Options::find(const std::string& name) const { return state_->find(hyphens(name)); }
 
 void Options::add_common(Common& common) {
     section("Common");
@@ -297,7 +294,8 @@ std::string Options::to_toml() const {
             const std::string line = underscores(entry->name) + " = " + value;
             // An empty word that is none of the choices stands for "not given".
             const bool unset = value.empty() || (value == "\"\"" && !entry->allowed.empty());
-            text += format("%-36s # %s\n", (unset ? "# " + line : line).c_str(), entry->help.c_str());
+            text += format("%-36s # %s\n", (unset ? "# " + line : line).c_str(),
+                           (entry->help + entry->choices_help()).c_str());
         }
     }
     return text;
@@ -328,9 +326,8 @@ void Options::State::read_config(Faults& faults) {
                        seen[entry->name]);
             continue;
         }
-        std::vector<std::string> words;
-        std::string fault = entry->from_toml(item.value, words);
-        if (fault.empty()) fault = entry->assign(words);
+        std::string fault = entry->from_toml(item.value, entry->in_file);
+        if (fault.empty()) fault = entry->fault(entry->in_file);
         entry->faulty = !fault.empty();
         if (!fault.empty())
             faults.add("%s:%d: %s = %s: expected %s", config.c_str(), item.line, item.key.c_str(),
@@ -383,7 +380,7 @@ bool Options::parse(const std::vector<std::string>& arguments) {
     const std::vector<OptionEntry*> entries = s.in_force();
     for (OptionEntry* entry : entries)  // first what says where the rest is
         if (entry->on_command_line && (entry->name == "config" || entry->name == "version"))
-            entry->assign(entry->words());
+            entry->assign(entry->words(entry->arguments));
     for (const OptionEntry* entry : entries)
         if (entry->name == "config" && entry->arguments.size() > 1)
             faults.add("--config %s: is one of %zu files, and one is read; put them into one",
@@ -395,13 +392,15 @@ bool Options::parse(const std::vector<std::string>& arguments) {
     if (!s.config.empty()) s.read_config(faults);
     for (OptionEntry* entry : entries) {
         if (entry->on_command_line) {
-            const std::string fault = entry->assign(entry->words());
+            const std::string fault = entry->assign(entry->words(entry->arguments));
             std::string given = entry->arguments.empty() ? "" : entry->arguments.back();
             entry->faulty = entry->faulty || !fault.empty();
             if (!fault.empty())
                 faults.add("%s %s: expected %s", entry->shown().c_str(),
                            given.empty() ? "''" : given.substr(0, 80).c_str(), fault.c_str());
             entry->set = true;
+        } else if (entry->set && !entry->faulty) {
+            entry->assign(entry->in_file);
         }
         if (entry->is_required && !entry->set) faults.add("%s is missing", entry->shown().c_str());
     }

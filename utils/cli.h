@@ -18,9 +18,9 @@
 //
 // A variable's value at the time of add() is the default that --help shows. The file of --config sets options
 // by name
-// (`steps = 4`, below any [section]), the command line beats it. `_` and `-` are the same in names. Every
-// fault of both is found before run() is called, and all are listed, with exit code 2: checks try everything
-// that does not depend on another fault (Faults::attempt).
+// (`steps = 4`, below any [section]), the command line beats it; variables are set in the order of add(). `_` and
+// `-` are the same in names. Every fault of both is found before run() is called, and all are listed, with exit
+// code 2: checks try everything that does not depend on another fault (Faults::attempt).
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -71,6 +71,7 @@ class Option {
     virtual Option& required() = 0;
     virtual Option& not_in_config() = 0;  // neither read from nor written to TOML
 };
+struct OptionEntry;  // option_entry.h: for what reads or writes options itself
 
 class Options {
   public:
@@ -104,12 +105,12 @@ class Options {
     void check(std::function<void(Faults&)> function);
     // A subcommand (`convert check`) with options of its own; the program's options are legal behind it too.
     Options& command(const std::string& name, const std::string& summary);
-    std::string chosen() const;  // the subcommand's name, "" without
-    // The first name of the option that `name` ("max_tokens") names too: "gen-length"; "" where there is none.
-    std::string canonical(const std::string& name) const;
-    bool given(const std::string& name) const;  // "--top-k": set by command line or file
-    bool typed(const std::string& name) const;  // "--top-k": set by the command line
-    bool sound(const std::string& name) const;  // "--top-k": its value has no fault of its own
+    std::string chosen() const;                        // the subcommand's name, "" without
+    std::vector<OptionEntry*> entries() const;         // in the order of add()
+    OptionEntry* find(const std::string& name) const;  // "max-tokens", "max_tokens"; null: there is none
+    bool given(const std::string& name) const;         // "--top-k": set by command line or file
+    bool typed(const std::string& name) const;         // "--top-k": set by the command line
+    bool sound(const std::string& name) const;         // "--top-k": its value has no fault of its own
     // A fault "NAME: why" for each of these options that is on the command line. For those that have no effect beside
     // others; a file may hold them, since it serves runs that switch parts of it off. None where the value of `beside`,
     // which leaves them without effect, is at fault itself: what was meant is not known then.

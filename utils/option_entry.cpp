@@ -111,8 +111,9 @@ std::string check_value(const T& value, const OptionEntry& option) {
     }
 }
 
+// Sets *to where there is no fault and `keep`.
 template <class T>
-std::string assign_to(T* to, const std::vector<std::string>& texts, const OptionEntry& option) {
+std::string read(T* to, const std::vector<std::string>& texts, const OptionEntry& option, bool keep) {
     T value{};
     if constexpr (is_vector<T>::value) {
         for (const std::string& text : texts) {
@@ -127,14 +128,15 @@ std::string assign_to(T* to, const std::vector<std::string>& texts, const Option
         if (fault.empty()) fault = check_value(value, option);
         if (!fault.empty()) return fault;
     }
-    *to = value;
+    if (keep) *to = value;
     return "";
 }
 
-std::string assign_to(Options::Choice& to, const std::vector<std::string>& texts, const OptionEntry&) {
+std::string read(const Options::Choice& to, const std::vector<std::string>& texts, const OptionEntry&,
+                 bool keep) {
     const auto it = std::find(to.names.begin(), to.names.end(), texts.back());
     if (it == to.names.end()) return choices_text(to.names);
-    to.set(size_t(it - to.names.begin()));
+    if (keep) to.set(size_t(it - to.names.begin()));
     return "";
 }
 
@@ -185,8 +187,12 @@ std::string OptionEntry::choices_help() const {
     return all_named ? "" : text;
 }
 
+std::string OptionEntry::fault(const std::vector<std::string>& words) const {
+    return std::visit([&](const auto& to) { return read(to, words, *this, false); }, target);
+}
+
 std::string OptionEntry::assign(const std::vector<std::string>& words) {
-    return std::visit([&](auto& to) { return assign_to(to, words, *this); }, target);
+    return std::visit([&](const auto& to) { return read(to, words, *this, true); }, target);
 }
 
 std::string OptionEntry::from_toml(const TomlValue& value, std::vector<std::string>& out) const {
@@ -212,12 +218,12 @@ std::string OptionEntry::from_toml(const TomlValue& value, std::vector<std::stri
         target);
 }
 
-std::vector<std::string> OptionEntry::words() const {
+std::vector<std::string> OptionEntry::words(const std::vector<std::string>& typed) const {
     const bool numbers = std::holds_alternative<std::vector<int>*>(target) ||
                          std::holds_alternative<std::vector<double>*>(target);
-    if (!numbers) return arguments;
+    if (!numbers) return typed;
     std::vector<std::string> all;
-    for (const std::string& argument : arguments)
+    for (const std::string& argument : typed)
         if (!argument.empty())
             for (std::string& part : split(argument, ',')) all.push_back(std::move(part));
     return all;
@@ -230,8 +236,8 @@ std::string OptionEntry::value_text(bool as_toml) const {
                 return to_text(*to, as_toml);
             } else {
                 const size_t i = to.get();
-                const std::string value = i < to.names.size() ? to.names[i] : "";
-                return as_toml ? toml_string(value) : value;
+                if (i >= to.names.size()) return "";
+                return as_toml ? toml_string(to.names[i]) : to.names[i];
             }
         },
         target);

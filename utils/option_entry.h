@@ -17,7 +17,7 @@ struct OptionEntry : Option {
     std::optional<std::pair<double, double>> limits;
     std::vector<std::string> allowed;  // values of a string; empty: any
     bool is_required = false, in_config = true;
-    std::vector<std::string> arguments;  // as the command line gave them
+    std::vector<std::string> arguments, in_file;  // as the command line gave them, and the words of the file
     bool on_command_line = false;
     bool set = false;     // by command line or file
     bool faulty = false;  // by what it was to be set to
@@ -33,12 +33,14 @@ struct OptionEntry : Option {
     std::string shown() const { return dashed.empty() ? metavar : "--" + name; }
 
     // Faults are returned as what was expected instead ("an integer from 1 to 64"); "" is none.
-    std::string assign(const std::vector<std::string>& words);  // sets the variable
+    std::string fault(const std::vector<std::string>& words) const;
+    std::string assign(const std::vector<std::string>& words);  // the same, and sets the variable
     std::string from_toml(const TomlValue& value,
                           std::vector<std::string>& words) const;  // its words, if the type is right
 
-    std::vector<std::string> words() const;      // the command line's: lists of numbers are split at commas
-    std::string value_text(bool as_toml) const;  // the current value; "" for an optional one that is not set
+    // Of what was typed: lists of numbers are split at commas.
+    std::vector<std::string> words(const std::vector<std::string>& typed) const;
+    std::string value_text(bool as_toml) const;  // the current value; "" where it is not set, or no choice
 };
 
 std::string shorten(const TomlValue& value);  // as it was written, more or less, for messages
