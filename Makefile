@@ -54,11 +54,11 @@ have_all:
 	@$(HAVE_ALL) || { $(MAKE) --no-print-directory deps; }
 
 # ---- sources: folders, not lists ----
-PROGRAM_CPP := $(wildcard inference/infer.cpp weights_tools/convert.cpp train/train_sft.cpp train/train_tracerl.cpp train/eval.cpp)
+PROGRAM_CPP := $(wildcard inference/infer.cpp weights_tools/convert.cpp train/programs/train_sft.cpp train/programs/train_tracerl.cpp train/eval/eval.cpp)
 PROGRAMS    := $(PROGRAM_CPP:%.cpp=%)
 BIN         := $(if $(SAN),$(BUILD)/)#                       programs stand in the root, sanitized ones in their build folder
 BINARIES    := $(addprefix $(BIN),$(notdir $(PROGRAMS)))
-LIB_CPP     := $(filter-out $(PROGRAM_CPP),$(wildcard $(addsuffix /*.cpp,utils kernels tokenizer model weights_tools inference train)))
+LIB_CPP     := $(filter-out $(PROGRAM_CPP),$(wildcard $(addsuffix /*.cpp,utils kernels tokenizer model weights_tools inference train train/*)))
 LIB_OBJ     := $(LIB_CPP:%.cpp=$(BUILD)/%.o)
 TEST_OBJ    := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/test_*.cpp))
 BENCHES     := $(patsubst tests/%.cpp,$(BUILD)/%,$(wildcard tests/bench_*.cpp))

@@ -22,7 +22,7 @@
 #include "tests/bench_fill.h"
 #include "train/learner.h"
 #include "train/masks.h"
-#include "train/memory_plan.h"
+#include "train/programs/memory_plan.h"
 #include "train/update.h"
 #include "weights_tools/presets.h"
 

@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "tests/random_model.h"
-#include "train/likelihood.h"
+#include "train/eval/likelihood.h"
 #include "train/update.h"
 
 namespace {

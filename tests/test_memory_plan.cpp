@@ -4,7 +4,7 @@
 
 #include "inference/engine.h"
 #include "tests/random_model.h"
-#include "train/memory_plan.h"
+#include "train/programs/memory_plan.h"
 #include "utils/files.h"
 
 namespace {

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tokenizer/byte_tokenizer.h"
-#include "train/prompt_template.h"
+#include "train/tasks/prompt_template.h"
 #include "utils/error.h"
 
 namespace {

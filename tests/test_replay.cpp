@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "tests/temporary_folder.h"
-#include "train/options.h"
-#include "train/replay.h"
+#include "train/programs/options.h"
+#include "train/programs/replay.h"
 #include "utils/cli.h"
 #include "utils/files.h"
 #include "utils/json.h"

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "tests/temporary_folder.h"
-#include "train/chart.h"
-#include "train/report.h"
+#include "train/report/chart.h"
+#include "train/report/report.h"
 #include "utils/files.h"
 #include "utils/json.h"
 #include "utils/log.h"

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "train/scores.h"
+#include "train/eval/scores.h"
 
 namespace {
 

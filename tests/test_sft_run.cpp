@@ -6,7 +6,7 @@
 
 #include "tests/random_records.h"
 #include "tests/temporary_folder.h"
-#include "train/resume.h"
+#include "train/programs/resume.h"
 #include "train/sft_run.h"
 #include "utils/json.h"
 #include "weights_tools/model_folder.h"

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/tracerl_world.h"
-#include "train/step_plan.h"
+#include "train/programs/step_plan.h"
 
 // A token per pass, of every kind of cache, also where the last block is cut short.
 TEST(StepPlan, RowsOfTheSlowestRolloutAreTheEngines) {

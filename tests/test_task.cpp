@@ -4,7 +4,7 @@
 #include <set>
 
 #include "tests/fault_of.h"
-#include "train/task.h"
+#include "train/tasks/task.h"
 #include "utils/error.h"
 
 namespace {

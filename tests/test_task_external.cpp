@@ -3,7 +3,7 @@
 
 #include "tests/fault_of.h"
 #include "tests/temporary_folder.h"
-#include "train/task.h"
+#include "train/tasks/task.h"
 #include "utils/error.h"
 #include "utils/files.h"
 #include "utils/log.h"

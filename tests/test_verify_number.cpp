@@ -3,7 +3,7 @@
 
 #include <random>
 
-#include "train/verify_number.h"
+#include "train/tasks/verify_number.h"
 
 namespace {
 

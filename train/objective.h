@@ -5,7 +5,7 @@
 // it states without one has its section and a letter, in its order there; objective.cpp names each where it computes it.
 //
 //   (1)    x_t masks every token with probability t            the noise of SFT and random masks: masks.h
-//   (2)    E_t 1/t sum over the masked i of log p(x_i | x_t)   the diffusion bound: SFT's weight 1/t (masks.h), likelihood.h
+//   (2)    E_t 1/t sum over the masked i of log p(x_i | x_t)   the diffusion bound: SFT's weight 1/t (masks.h), eval/likelihood.h
 //
 //   (3)    J = sum_t norm(t) sum_{j in tau(t)} [ min(rho_j A_j, clip(rho_j, 1-eps_low, 1+eps_high) A_j) - beta k3_j ]
 //            averaged over responses          rho_j = exp(logp_new - logp_old)

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "inference/engine.h"
-#include "train/task.h"
+#include "train/tasks/task.h"
 #include "utils/json_forward.h"
 
 // How text becomes a prompt and ids become text again.

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "train/objective.h"
-#include "train/report.h"
+#include "train/report/report.h"
 #include "utils/json.h"
 #include "utils/log.h"
 #include "utils/timer.h"

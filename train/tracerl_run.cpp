@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "train/evaluation.h"
-#include "train/report.h"
+#include "train/report/report.h"
 #include "train/samples.h"
 #include "utils/arena.h"
 #include "utils/json.h"
