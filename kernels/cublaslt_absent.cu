@@ -7,6 +7,6 @@ struct MatmulState {};
 MatmulState* create_matmul_state() { return new MatmulState; }
 void destroy_matmul_state(MatmulState* state) { delete state; }
 
-void matmul(const Context& ctx, const Matmul& p) { matmul_tiles(ctx, p); }
+void matmul_library(const Context& ctx, const Matmul& p) { matmul_tiles(ctx, p); }
 
 }  // namespace cuda

@@ -50,7 +50,7 @@ class Workspace {
 };
 
 // The state of the matrix-product library: cuBLASLt's handle and the algorithm found for every shape so far
-// (matmul_cublaslt.cu); nothing where our own kernel multiplies (cublaslt_absent.cu). Which of the two a program has
+// (matmul_cublaslt.cu); nothing where our own kernels multiply (cublaslt_absent.cu). Which of the two a program has
 // is the Makefile's choice.
 struct MatmulState;
 MatmulState* create_matmul_state();
@@ -72,9 +72,16 @@ struct Matmul {
     bool accumulate = false;
     Tensor bias = {}, residual = {};
 };
-void matmul(const Context&, const Matmul&);
+void matmul(const Context&, const Matmul&);  // by the kernel that is made for it
+// By cuBLASLt, in the emulation by matmul_tiles.
+void matmul_library(const Context&, const Matmul&);
 void matmul_tiles(const Context&, const Matmul&);  // by our own kernel: any shape and alignment, not fast
-int checked_inner_size(const Matmul&);             // K, after checking shapes and types
+// By our own, bound by the reading of b: up to NARROW_ROWS rows of bf16 against a weight (N, K), added to nothing but bias and
+// residual, rows of a and b of whole 16 bytes at such addresses. A row of out has the same bits however many there are.
+constexpr int NARROW_ROWS = 8;
+bool matmul_is_narrow(const Matmul&);
+void matmul_narrow(const Context&, const Matmul&);
+int checked_inner_size(const Matmul&);  // K, after checking shapes and types
 // linear.h
 void linear_forward(const Context&, Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual);
 void linear_backward(const Context&, Tensor dinp, Tensor dweight, Tensor dbias, Tensor dout, Tensor inp,

@@ -20,6 +20,10 @@ int checked_inner_size(const Matmul& p) {
     return int(K);
 }
 
+void matmul(const Context& ctx, const Matmul& p) {
+    (matmul_is_narrow(p) ? matmul_narrow : matmul_library)(ctx, p);
+}
+
 void linear_forward(const Context& ctx, Tensor out, Tensor inp, Tensor weight, Tensor bias, Tensor residual) {
     matmul(ctx,
            {.out = out, .a = inp, .b = weight, .b_transposed = true, .bias = bias, .residual = residual});

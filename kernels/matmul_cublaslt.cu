@@ -132,7 +132,7 @@ void destroy_matmul_state(MatmulState* state) {
     delete state;
 }
 
-void matmul(const Context& ctx, const Matmul& given) {
+void matmul_library(const Context& ctx, const Matmul& given) {
     Matmul p = given;
     const int K = checked_inner_size(p);
     if (p.out.size() == 0) return;

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda_kernels.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/device/device.h"
 #include "tests/bench_fill.h"
@@ -208,6 +209,34 @@ void bench_products(Bench& b, const Body& m, int T) {
     }
 }
 
+// Products of a step of generation, by our kernel and by the library's: how fast weights are read.
+void bench_few_rows(Bench& b, const Body& m, int rows) {
+    struct Product {
+        const char* name;
+        int N, K;
+        DType out;
+    };
+    const int CQ = m.NH * m.HD;
+    for (const Product& p : {Product{"qkv", CQ + 2 * m.NKV * m.HD, m.C, DType::BF16},
+                             {"out", m.C, CQ, DType::BF16},
+                             {"gate up", 2 * m.F, m.C, DType::BF16},
+                             {"down", m.C, m.F, DType::BF16},
+                             {"head", m.V, m.C, DType::F32}}) {
+        if (!b.wanted("few rows")) return;
+        const std::string shape = format("%s %s, T %d", m.name, p.name, rows);
+        const Tensor x = b.random(rows, p.K), w = b.random(p.N, p.K), y = b.fresh(rows, p.N, p.out);
+        const Tensor scratch = b.fresh(1, int64_t(34) << 20, DType::BF16);
+        cuda::Workspace workspace(scratch.data, scratch.bytes());
+        const std::unique_ptr<cuda::MatmulState, decltype(&cuda::destroy_matmul_state)> state(
+            cuda::create_matmul_state(), cuda::destroy_matmul_state);
+        const cuda::Context ctx{nullptr, workspace, state.get()};
+        const cuda::Matmul product{.out = y, .a = x, .b = w, .b_transposed = true};
+        b.bytes("few rows", shape, double(w.bytes()), [&] { cuda::matmul_narrow(ctx, product); });
+        b.bytes("few rows, cuBLASLt", shape, double(w.bytes()), [&] { cuda::matmul_library(ctx, product); });
+        b.release_all();
+    }
+}
+
 struct Layout {
     const char* name;
     std::vector<int> see;  // (T, 6)
@@ -367,6 +396,8 @@ int main(int argc, char** argv) {
                                 format("context %d", tiny ? 70 : 2048), false);
             bench_head(b, m, tiny ? 5 : 2048);
         }
+        const Body large = tiny ? bodies[0] : Body{"8B", 4096, 32, 8, 128, 12288, 151936};  // SDAR-8B's
+        for (const int rows : {4, 8}) bench_few_rows(b, large, rows);
         bench_optimizer(b, tiny ? 1000 : int64_t(256) << 20);
     } catch (const Error& e) {
         fprintf(stderr, "bench_cuda: %s\n", e.what());

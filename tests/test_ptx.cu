@@ -26,9 +26,10 @@ __global__ void multiply(float* D, const bf16* A, const bf16* B) {
     for (int r = 0; r < 4; r++) D[(lane / 4 + r / 2 * 8) * 8 + lane % 4 * 2 + r % 2] = d[r];
 }
 
+template <CopyHint HINT>
 __global__ void zero_fill(float* out, const float* inp) {
     DYNAMIC_SHARED(float, smem);
-    cp_async_16(smem + threadIdx.x * 4, inp + threadIdx.x * 4, threadIdx.x % 2 == 0);
+    cp_async_16<HINT>(smem + threadIdx.x * 4, inp + threadIdx.x * 4, threadIdx.x % 2 == 0);
     cp_async_commit();
     cp_async_wait<0>();
     for (int i = 0; i < 4; i++) out[threadIdx.x * 4 + unsigned(i)] = smem[threadIdx.x * 4 + unsigned(i)];
@@ -68,10 +69,12 @@ TEST(Ptx, CpAsyncFillsWithZerosWhatIsNotValid) {
     std::vector<float> inp;
     for (int i = 0; i < 128; i++) inp.push_back(float(i + 1));
     const DeviceArray<float> x(inp);
-    DeviceArray<float> out(std::vector<float>(128, NAN));
-    launch(zero_fill, 1, 32, 128 * sizeof(float), nullptr, out.data(), static_cast<const float*>(x.data()));
-    const std::vector<float> got = out.host();
-    for (int i = 0; i < 128; i++) EXPECT_EQ(got[size_t(i)], i / 4 % 2 == 0 ? float(i + 1) : 0.0f);
+    for (auto kernel : {zero_fill<NO_HINT>, zero_fill<REUSED>, zero_fill<WHOLE_LINES>}) {
+        DeviceArray<float> out(std::vector<float>(128, NAN));
+        launch(kernel, 1, 32, 128 * sizeof(float), nullptr, out.data(), static_cast<const float*>(x.data()));
+        const std::vector<float> got = out.host();
+        for (int i = 0; i < 128; i++) EXPECT_EQ(got[size_t(i)], i / 4 % 2 == 0 ? float(i + 1) : 0.0f);
+    }
 }
 
 TEST(Ptx, PackRoundsToNearestEven) {

@@ -106,12 +106,26 @@ __device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
 // Copies 16 bytes global -> shared without going through registers; complete after the matching wait. With
 // valid = false nothing is read (`global` need only be an aligned address inside an allocation) and the 16
 // bytes become zeros.
+// REUSED: through the first-level cache, for what other blocks of the multiprocessor read too.
+// WHOLE_LINES: what is not yet in the second-level cache comes there with the line of 128 bytes around it, for what is read in
+// pieces smaller than a line and soon to the line's end.
+enum CopyHint { NO_HINT, REUSED, WHOLE_LINES };
+template <CopyHint HINT = NO_HINT>
 __device__ inline void cp_async_16(void* smem, const void* global, bool valid PTX_SRC) {
 #ifdef __CUDACC__
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     static_cast<uint32_t>(__cvta_generic_to_shared(smem))),
-                 "l"(global), "r"(valid ? 16 : 0)
-                 : "memory");
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(smem));
+    if constexpr (HINT == REUSED)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+                     "r"(valid ? 16 : 0)
+                     : "memory");
+    else if constexpr (HINT == WHOLE_LINES)
+        asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+                     "r"(valid ? 16 : 0)
+                     : "memory");
+    else
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+                     "r"(valid ? 16 : 0)
+                     : "memory");
 #else
     if ((reinterpret_cast<uintptr_t>(smem) | reinterpret_cast<uintptr_t>(global)) % 16)
         cpu_device::fail("cp.async: address not 16-byte aligned", PTX_AT);
