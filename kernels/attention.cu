@@ -121,6 +121,8 @@ __device__ inline void group_barrier() {
 template <int HD, int ROW_WARPS>
 __global__ void __launch_bounds__(THREADS, ROW_WARPS == WARPS ? 2 : 3)
     attention_forward_tiles_kernel(ForwardArguments arg) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     DYNAMIC_SHARED(bf16, smem);
     constexpr int ROWS = 16 * ROW_WARPS, GROUP_THREADS = ROW_WARPS * WARP, GROUPS = WARPS / ROW_WARPS;
     constexpr int KEYS = KEY_TILE / GROUPS, TILE = KEY_TILE * HD;
@@ -209,6 +211,8 @@ __global__ void __launch_bounds__(THREADS, ROW_WARPS == WARPS ? 2 : 3)
 constexpr int JOINED = 20;  // parts of a row that are under way together
 template <int HD>
 __global__ void __launch_bounds__(THREADS) attention_join_kernel(ForwardArguments arg) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     DYNAMIC_SHARED(float, smem);
     constexpr int LANES = HD / 4, TOGETHER = WARP / LANES;  // of a part's row; parts in a step of the warp
     static_assert(JOINED <= WARP && JOINED % TOGETHER == 0);
@@ -279,13 +283,13 @@ static void launch_forward(const Context& ctx, ForwardArguments arg) {
     arg.rows = ROWS;
     arg.part_out = ctx.workspace.take<float>(rows * HD);
     arg.part_lse = ctx.workspace.take<float>(rows);
-    launch(attention_forward_tiles_kernel<HD, ROW_WARPS>,
-           dim3(unsigned(arg.in.tiles.n_pieces) * unsigned(arg.in.kv_heads)), THREADS,
-           size_t(ROWS + 4 * KEY_TILE) * HD * sizeof(bf16), ctx.stream, arg);
+    launch_next(ctx, attention_forward_tiles_kernel<HD, ROW_WARPS>,
+                dim3(unsigned(arg.in.tiles.n_pieces) * unsigned(arg.in.kv_heads)), THREADS,
+                size_t(ROWS + 4 * KEY_TILE) * HD * sizeof(bf16), arg);
     if (arg.in.tiles.n_joins)
-        launch(attention_join_kernel<HD>,
-               dim3(unsigned(arg.in.tiles.n_joins), unsigned(arg.in.kv_heads), ROWS / WARPS), THREADS,
-               WARPS * JOINED * HD * sizeof(float), ctx.stream, arg);
+        launch_next(ctx, attention_join_kernel<HD>,
+                    dim3(unsigned(arg.in.tiles.n_joins), unsigned(arg.in.kv_heads), ROWS / WARPS), THREADS,
+                    WARPS * JOINED * HD * sizeof(float), arg);
 }
 
 template <int HD>

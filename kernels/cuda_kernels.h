@@ -60,7 +60,16 @@ struct Context {
     cudaStream_t stream;
     Workspace& workspace;
     MatmulState* matmul_state;
+    bool overlap = false;  // launch_next lets kernels overlap
 };
+// As `launch`, of a kernel that may begin before those in front of it have ended (launch_overlapped).
+template <class... P, class... A>
+void launch_next(const Context& ctx, void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, A... args) {
+    if (ctx.overlap)
+        launch_overlapped(kernel, grid, block, smem, ctx.stream, args...);
+    else
+        launch(kernel, grid, block, smem, ctx.stream, args...);
+}
 
 // ---- matrix products ----
 // out (M, N) = a (M, K) b (K, N) [+ out] [+ bias (N)] [+ residual (M, N), which may be out itself]

@@ -28,6 +28,7 @@ class CudaOps : public Ops {
         CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
         name_ = properties.name;
         processors_ = properties.multiProcessorCount;
+        overlap_ = device_overlaps_kernels();
         block_ = allocate(workspace_bytes);
         workspace_ = cuda::Workspace(block_, workspace_bytes);
         matmul_state_ = cuda::create_matmul_state();
@@ -238,7 +239,7 @@ class CudaOps : public Ops {
         std::vector<cuda::DeviceTiles> tiles;
         for (const cuda::Attention& a : r->attention) tiles.push_back(forward_tiles(a));
         if (!r->recorded || r->tiles != tiles) {
-            graphs_work_ = r->graph.record(stream_, running.as<int>(), step);
+            graphs_work_ = record(*r, running, step);
             if (!graphs_work_) {
                 log_info(
                     "%s repeats no recordings (that takes CUDA 12.4 and a driver as new, and no "
@@ -337,6 +338,24 @@ class CudaOps : public Ops {
         return &r;
     }
 
+    // Where recordings are repeated, but none of overlapping kernels, these run one after another from now on.
+    bool record(Recording& r, Tensor running, const std::function<void()>& step) {
+        const auto try_to = [&] { return r.graph.record(stream_, running.as<int>(), step); };
+        if (!overlap_) return try_to();
+        try {
+            if (try_to()) return true;
+        } catch (const Error&) {
+            cudaGetLastError();  // the next launch is not to report it again
+        }
+        overlap_ = false;
+        const bool recorded = try_to();
+        if (recorded)
+            log_info("%s repeats no recordings of overlapping kernels: they run one after another",
+                     name_.c_str());
+        overlap_ = !recorded;  // or it was not for them
+        return recorded;
+    }
+
     static cudaStream_t open(int device) {
         cudaStream_t stream;
         CUDA_CHECK(cudaSetDevice(device));
@@ -346,7 +365,7 @@ class CudaOps : public Ops {
     // Of one operation: all of the workspace is free.
     cuda::Context context() {
         workspace_.reset();
-        return {stream_, workspace_, matmul_state_};
+        return {stream_, workspace_, matmul_state_, overlap_};
     }
 
     cudaStream_t stream_;
@@ -358,6 +377,7 @@ class CudaOps : public Ops {
     cuda::MatmulState* matmul_state_ = nullptr;
     int processors_ = 1;
     bool graphs_work_ = true;
+    bool overlap_ = false;  // kernels may begin before those in front of them have ended
     std::map<std::pair<void*, std::vector<int>>, Recording> recordings_;  // by flag and key
     std::vector<cuda::Attention>* recorded_attention_ = nullptr;
 };

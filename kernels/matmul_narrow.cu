@@ -85,6 +85,7 @@ __global__ void __launch_bounds__(THREADS, 3)
         ask_for(step + AHEAD, at);  // the slot's packs are in registers
     }
     cp_async_wait<0>();
+    griddepcontrol_launch_dependents();  // not before: the next kernel's blocks would take the place of this one's
 
     const auto parts = [&](int of) { return reinterpret_cast<float*>(smem + of * RING_SIZE); };
     __syncwarp();  // every lane is done with its ring before the warp's sums overwrite it

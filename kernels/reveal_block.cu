@@ -1,6 +1,7 @@
 // reveal_block.cu -- see reveal_block.h. One block of threads decides for all sequences, a warp per sequence's block of masks,
 // so that it can also say whether the run goes on. Ranks are counted, nothing is sorted.
 #include "kernels/cuda_kernels.h"
+#include "kernels/device/ptx.h"
 #include "kernels/reveal_block.h"
 
 namespace cuda {
@@ -96,6 +97,8 @@ __device__ inline bool goes_on(const RevealTarget* targets, int count, const int
 }
 
 __global__ void __launch_bounds__(MOST_WARPS* WARP) reveal_blocks_kernel(RevealArguments arg) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     __shared__ int stopped[MOST_WARPS];
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, warps = int(blockDim.x) / WARP;
     const int n_blocks = arg.status[N_BLOCKS], step = arg.status[STEPS] + 1;
@@ -145,8 +148,7 @@ void reveal_blocks(const Context& ctx, const RevealRun& run) {
                               .score = ctx.workspace.take<double>(N),
                               .order = ctx.workspace.take<int>(N),
                               .chosen = ctx.workspace.take<int>(N)};
-    launch(reveal_blocks_kernel, 1, threads_for(run.blocks.rows * WARP, MOST_WARPS * WARP), 0, ctx.stream,
-           arg);
+    launch_next(ctx, reveal_blocks_kernel, 1, threads_for(run.blocks.rows * WARP, MOST_WARPS * WARP), 0, arg);
 }
 
 }  // namespace cuda

@@ -23,6 +23,8 @@ template <class T, int PACK>
 __global__ void __launch_bounds__(MOST_THREADS, 3)
     rmsnorm_forward_kernel(DeviceRows<T> out, float* rstd, DeviceRows<const T> inp, const float* weight,
                            int64_t rows, int C, float eps) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     __shared__ float partial[MOST_THREADS / WARP];
     const int64_t t = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
     const int first = int(threadIdx.x) * PACK, step = int(blockDim.x) * PACK;
@@ -181,10 +183,10 @@ static void launch_forward(const Context& ctx, Tensor out, Tensor rstd, Tensor i
     const int threads = threads_for(ceil_div(C / (packed ? PACK : 1), HELD), MOST_THREADS);
     // Small blocks take long to start where there are many rows, large ones take long to end where there are few.
     const int together = inp.rows < MANY_ROWS ? 1 : std::max(1, BLOCK / threads);
-    launch(packed ? rmsnorm_forward_kernel<T, PACK> : rmsnorm_forward_kernel<T, 1>,
-           ceil_div(inp.rows, together), dim3(unsigned(threads), unsigned(together)), 0, ctx.stream,
-           device_rows<T>(out), rstd.as<float>(), device_rows<const T>(inp),
-           static_cast<const float*>(weight.as<float>()), inp.rows, C, eps);
+    launch_next(ctx, packed ? rmsnorm_forward_kernel<T, PACK> : rmsnorm_forward_kernel<T, 1>,
+                ceil_div(inp.rows, together), dim3(unsigned(threads), unsigned(together)), 0,
+                device_rows<T>(out), rstd.as<float>(), device_rows<const T>(inp),
+                static_cast<const float*>(weight.as<float>()), inp.rows, C, eps);
 }
 
 void rmsnorm_forward(const Context& ctx, Tensor out, Tensor rstd, Tensor inp, Tensor weight, float eps) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "kernels/cuda_kernels.h"
+#include "kernels/device/ptx.h"
 
 namespace cuda {
 
@@ -77,6 +78,8 @@ struct Forward {
 // Blocks of (lanes of a group, rows, groups of a row): grid (runs of rows, runs of groups).
 template <class T, int LANES, int HEADS>
 __global__ void __launch_bounds__(THREADS, 3) heads_forward_kernel(Forward<T> arg) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const HalfHead<LANES> half(arg.HD);
     const int HD = 2 * half.size;
     const int64_t t = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -281,8 +284,8 @@ static void launch_forward(const Context& ctx, const Forward<T>& arg, std::initi
     with_lanes<T>(matrices, weights, arg.HD, {q.count, k.count}, [&](auto lanes, auto most) {
         const bool many = arg.rows * heads * arg.HD >= MANY;
         const HeadGrid g = grid_of(arg.rows, heads, arg.HD, many ? most : 1);
-        launch(many ? heads_forward_kernel<T, lanes, most> : heads_forward_kernel<T, lanes, 1>, g.grid,
-               g.block, 0, ctx.stream, arg);
+        launch_next(ctx, many ? heads_forward_kernel<T, lanes, most> : heads_forward_kernel<T, lanes, 1>,
+                    g.grid, g.block, 0, arg);
     });
 }
 

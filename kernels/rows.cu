@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "kernels/cuda_kernels.h"
+#include "kernels/device/ptx.h"
 #include "kernels/part_sums.cuh"
 
 namespace cuda {
@@ -19,6 +20,8 @@ constexpr int GROUP_ROWS = 32, IN_FLIGHT = 8;
 template <class Out, class In, int PACK>
 __global__ void copy_rows_kernel(DeviceRows<Out> out, const int* out_row, DeviceRows<const In> inp,
                                  const int* inp_row, int64_t rows, int C) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const int64_t packs = C / PACK, i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= rows * packs) return;
     const int64_t t = i / packs, c = i % packs * PACK;
@@ -84,9 +87,9 @@ static void launch_copy(const Context& ctx, Tensor out, const int* out_row, Tens
     const int C = int(inp.cols);
     constexpr int PACK = std::min(FULL_PACK<Out>, FULL_PACK<In>);
     const bool packed = packs(out) && packs(inp);
-    launch(packed ? copy_rows_kernel<Out, In, PACK> : copy_rows_kernel<Out, In, 1>,
-           ceil_div(rows * (C / (packed ? PACK : 1)), 256), 256, 0, ctx.stream, device_rows<Out>(out),
-           out_row, device_rows<const In>(inp), inp_row, rows, C);
+    launch_next(ctx, packed ? copy_rows_kernel<Out, In, PACK> : copy_rows_kernel<Out, In, 1>,
+                ceil_div(rows * (C / (packed ? PACK : 1)), 256), 256, 0, device_rows<Out>(out), out_row,
+                device_rows<const In>(inp), inp_row, rows, C);
 }
 
 void copy_rows(const Context& ctx, Tensor out, const int* out_row, Tensor inp, const int* inp_row,

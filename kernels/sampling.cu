@@ -74,6 +74,8 @@ __device__ inline void bound_race(ChunkPart& part, const LogitRow& row, const Sa
 __global__ void __launch_bounds__(CHUNK_WARPS* WARP)
     sample_chunks_kernel(ChunkPart* parts, const SampleRow* rows, const float* logits, int64_t stride,
                          int n_rows, int V, int mask_id, int n_ids) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const int chunks = (V + CHUNK - 1) / CHUNK, lane = int(threadIdx.x) % WARP;
     const int at = int(blockIdx.x) * CHUNK_WARPS + int(threadIdx.x) / WARP, chunk = at % chunks;
     if (at >= n_rows * chunks) return;
@@ -253,6 +255,8 @@ __device__ inline RowSums row_sums(const LogitRow& row, LogitSums ChunkPart::*wh
 __global__ void __launch_bounds__(MOST_THREADS, 2)
     sample_rows_kernel(Sampled* out, ChunkPart* parts, const SampleRow* rows, const float* logits,
                        int64_t stride, int V, int mask_id, int n_ids) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const SampleRow& options = rows[blockIdx.x];  // read where needed: as a copy it takes registers
     const int chunks = (V + CHUNK - 1) / CHUNK;
     LogitRow row{.x = logits + int64_t(blockIdx.x) * stride,
@@ -347,12 +351,12 @@ void head_sample(const Context& ctx, Sampled* out, const SampleRow* rows, Tensor
                      .a = hidden.row_range(n, n + part),
                      .b = weight,
                      .b_transposed = true});
-        launch(sample_chunks_kernel, ceil_div(int64_t(part) * chunks, CHUNK_WARPS), CHUNK_WARPS * WARP, 0,
-               ctx.stream, parts, rows + n, static_cast<const float*>(logits), stride, part, V, mask_id,
-               std::min(n_ids, V));
-        launch(sample_rows_kernel, unsigned(part), threads_for(ceil_div(V, 8), MOST_THREADS), 0, ctx.stream,
-               out + n, parts, rows + n, static_cast<const float*>(logits), stride, V, mask_id,
-               std::min(n_ids, V));
+        launch_next(ctx, sample_chunks_kernel, ceil_div(int64_t(part) * chunks, CHUNK_WARPS),
+                    CHUNK_WARPS * WARP, 0, parts, rows + n, static_cast<const float*>(logits), stride, part,
+                    V, mask_id, std::min(n_ids, V));
+        launch_next(ctx, sample_rows_kernel, unsigned(part), threads_for(ceil_div(V, 8), MOST_THREADS), 0,
+                    out + n, parts, rows + n, static_cast<const float*>(logits), stride, V, mask_id,
+                    std::min(n_ids, V));
     }
 }
 

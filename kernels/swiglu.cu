@@ -1,5 +1,6 @@
 // swiglu.cu -- see swiglu.h. One thread per pack of up to 16 bytes of a row's F activations.
 #include "kernels/cuda_kernels.h"
+#include "kernels/device/ptx.h"
 
 namespace cuda {
 
@@ -7,6 +8,8 @@ namespace cuda {
 
 template <class T, int PACK>
 __global__ void swiglu_forward_kernel(DeviceRows<T> out, DeviceRows<const T> gate_up, int64_t rows, int F) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const int64_t packs = F / PACK, i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= rows * packs) return;
     const int64_t t = i / packs, f = i % packs * PACK;
@@ -47,9 +50,9 @@ void swiglu_forward(const Context& ctx, Tensor out, Tensor gate_up) {
         constexpr int PACK = FULL_PACK<T>;
         const int F = int(out.cols);
         const bool packed = packs(out) && packs(gate_up) && F % PACK == 0;
-        launch(packed ? swiglu_forward_kernel<T, PACK> : swiglu_forward_kernel<T, 1>,
-               ceil_div(out.rows * (F / (packed ? PACK : 1)), 256), 256, 0, ctx.stream, device_rows<T>(out),
-               device_rows<const T>(gate_up), out.rows, F);
+        launch_next(ctx, packed ? swiglu_forward_kernel<T, PACK> : swiglu_forward_kernel<T, 1>,
+                    ceil_div(out.rows * (F / (packed ? PACK : 1)), 256), 256, 0, device_rows<T>(out),
+                    device_rows<const T>(gate_up), out.rows, F);
     });
 }
 

@@ -96,6 +96,10 @@ __global__ void copies_under_way(float* out, const float* inp) {
     cp_async_wait<0>();  // of no group: none was closed
     out[threadIdx.x] = 1.0f;
 }
+__global__ void some_do_not_wait(float* out) {
+    if (threadIdx.x < 40) griddepcontrol_wait();
+    out[threadIdx.x] = 1.0f;
+}
 __global__ void misaligned_pack(float* out) { store_pack(out + 2 * threadIdx.x, Pack<float, 4>{}); }
 __global__ void nothing() {}
 // The pre-Volta idiom: no __syncwarp between the steps.
@@ -183,6 +187,12 @@ TEST_F(CpuDeviceDeathTest, ReportsCopiesThatAThreadLeavesUnderWay) {
     alignas(16) float inp[4 * 64] = {};
     EXPECT_DEATH(launch(copies_under_way, 1, 64, sizeof inp, nullptr, out, static_cast<const float*>(inp)),
                  "returned with copies under way");
+}
+TEST_F(CpuDeviceDeathTest, ReportsAThreadOfAnOverlappedKernelThatDoesNotWait) {
+    launch(some_do_not_wait, 1, 64, 0, nullptr, out);
+    launch_overlapped(some_do_not_wait, 1, 40, 0, nullptr, out);
+    EXPECT_DEATH(launch_overlapped(some_do_not_wait, 1, 64, 0, nullptr, out),
+                 "returned without waiting for the kernels before");
 }
 TEST_F(CpuDeviceDeathTest, ReportsALaunchThatNoDeviceTakes) {
     launch(nothing, dim3(1, 2, 3), dim3(64, 1, 16), 99 << 10, nullptr);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/device/graph.h"
+#include "kernels/device/ptx.h"
 #include "tests/device_array.h"
 
 namespace {
@@ -9,6 +10,14 @@ namespace {
 // One thread: a step of the loop, which ends it after a number of steps.
 __global__ void add_and_count_down(int* sum, int* left, int by) {
     *sum += by;
+    *left -= 1;
+}
+
+// The same once the kernels before have ended: *sum = *sum * 3 + by.
+__global__ void triple_and_count_down(int* sum, int* left, int by) {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
+    *sum = *sum * 3 + by;
     *left -= 1;
 }
 
@@ -72,4 +81,18 @@ TEST_F(LoopGraphTest, LaunchesRunAgainOnceARecordingIsMade) {
     CUDA_CHECK(cudaStreamSynchronize(stream));
     EXPECT_EQ(sum.host()[0], 9);
     EXPECT_EQ(left.host()[0], 3);
+}
+
+TEST_F(LoopGraphTest, OverlappedKernelsOfARecordingWaitForThoseBefore) {
+    if (!device_overlaps_kernels()) GTEST_SKIP() << "this device does not overlap kernels";
+    const auto step = [&] {
+        for (int i = 0; i < 4; i++)
+            launch_overlapped(triple_and_count_down, 1, 1, 0, stream, sum.data(),
+                              (i < 3 ? unused : left).data(), i);
+    };
+    if (!graph.record(stream, left.data(), step)) GTEST_SKIP() << "this driver records no overlapped kernels";
+    int want = 0;
+    for (int n = 0; n < 3 * 4; n++) want = want * 3 + n % 4;
+    EXPECT_EQ(run(3), want);
+    EXPECT_EQ(run(0), 0);
 }

@@ -45,7 +45,33 @@ __global__ void exponentials(float* out, const float* inp) {
 
 __global__ void logarithms(float* out, const float* inp) { out[threadIdx.x] = log2_approx(inp[threadIdx.x]); }
 
+// out[i] = the element of inp behind the i-th, and one more: written by another block.
+__global__ void turn(int* out, const int* inp) {
+    const unsigned n = gridDim.x * blockDim.x, i = blockIdx.x * blockDim.x + threadIdx.x;
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
+    out[i] = inp[(i + blockDim.x + 1) % n] + 1;
+}
+
 }  // namespace
+
+TEST(Ptx, OverlappedKernelsWaitForThoseBefore) {
+    constexpr int THREADS = 64, BLOCKS = 20, N = THREADS * BLOCKS, TIMES = 100;
+    std::vector<int> first(N);
+    for (int i = 0; i < N; i++) first[size_t(i)] = i;
+    const DeviceArray<int> x(first), y(first);
+    for (int i = 0; i < TIMES; i++) {
+        int* const to = i % 2 ? x.data() : y.data();
+        const int* const from = i % 2 ? y.data() : x.data();
+        if (device_overlaps_kernels())
+            launch_overlapped(turn, BLOCKS, THREADS, 0, nullptr, to, from);
+        else
+            launch(turn, BLOCKS, THREADS, 0, nullptr, to, from);
+    }
+    const std::vector<int> got = x.host();
+    for (int i = 0; i < N; i++)
+        EXPECT_EQ(got[size_t(i)], (i + TIMES * (THREADS + 1)) % N + TIMES) << "element " << i;
+}
 
 TEST(Ptx, LdmatrixAndMmaMultiply) {
     std::vector<bf16> A, B;

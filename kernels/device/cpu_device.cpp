@@ -77,6 +77,7 @@ struct Fiber {
     void* tsan = nullptr;
     void* asan_fake = nullptr;
     CopyQueue copies;
+    bool waited = true;              // for the kernels before its own
     std::vector<uint32_t> unfenced;  // 16-byte chunks of shared memory its copies wrote since its fence
 };
 
@@ -380,6 +381,7 @@ void CopyQueue::wait(size_t pending) {
     }
 }
 CopyQueue& copy_queue() { return worker().self->copies; }
+bool& waited_for_kernels() { return worker().self->waited; }
 
 // All threads have come to the group: the first n, where they wait, go on.
 static void release(Worker& w, Group& g, int n) {

@@ -7,7 +7,8 @@
 // __shared__ arrays are not poisoned. It proves logic, not speed.
 //
 // What it reports (and aborts): a barrier or warp collective that not all threads reach, lanes that wait in
-// different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, a write past dynamic
+// different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, or without having waited
+// in a kernel that is launched overlapped, a write past dynamic
 // shared memory, a launch that no device would take, a stack overflow; of wgmma what stands in cpu_wgmma.h.
 // Dynamic shared memory starts as NaNs and a cp.async destination is NaN until it is waited for. What is copied from pinned
 // memory is read when the stream's next operation starts, as late as a device may.
@@ -87,6 +88,8 @@ struct CopyQueue {
     void wait(size_t pending);
 };
 CopyQueue& copy_queue();
+// Whether the calling thread has waited for the kernels before its own.
+bool& waited_for_kernels();
 // What cp.async wrote is for wgmma to read only after a fence of the thread that copied it.
 void fence_copies();
 bool fenced(size_t shared_offset);
@@ -258,11 +261,10 @@ struct bf16 {
 };
 
 // ---- launches
-template <class... P, class... A>
-void launch_within(size_t most_smem, void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, A... args) {
+template <class F>
+void launch_within(size_t most_smem, dim3 grid, dim3 block, size_t smem, F body) {
     cpu_device::check_launch(grid, block, smem, most_smem);
     cpu_device::run_or_record([=] {
-        auto body = [=] { kernel(args...); };
         const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
         parallel_for_uneven(blocks, block.x * 4, [&](int64_t i) {
             const dim3 bid(unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
@@ -278,12 +280,22 @@ void launch_within(size_t most_smem, void (*kernel)(P...), dim3 grid, dim3 block
 // threads.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
-    launch_within(cpu_device::MAX_SHARED, kernel, grid, block, smem, args...);
+    launch_within(cpu_device::MAX_SHARED, grid, block, smem, [=] { kernel(args...); });
+}
+// The same, one after another, but a thread that returns without griddepcontrol_wait is reported.
+template <class... P, class... A>
+void launch_overlapped(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
+    launch_within(cpu_device::MAX_SHARED, grid, block, smem, [=] {
+        cpu_device::waited_for_kernels() = false;
+        kernel(args...);
+        if (!cpu_device::waited_for_kernels())
+            cpu_device::fail("a thread returned without waiting for the kernels before", __FILE__, __LINE__);
+    });
 }
 // The same of a kernel for compute capability 9.0 alone.
 template <class... P, class... A>
 void launch_on_hopper(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t, A... args) {
-    launch_within(cpu_device::MAX_SHARED_HOPPER, kernel, grid, block, smem, args...);
+    launch_within(cpu_device::MAX_SHARED_HOPPER, grid, block, smem, [=] { kernel(args...); });
 }
 
 // ---- the runtime

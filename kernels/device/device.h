@@ -26,10 +26,14 @@ inline void cuda_check(cudaError_t error, const char* call, const char* file, in
 }
 
 #ifdef __CUDACC__
-template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream, A... args) {
+template <class... P>
+void allow_shared(void (*kernel)(P...), size_t smem) {
     if (smem > 40 * 1024)  // of the 48 KiB that need no permission the kernel's static arrays take their part
         CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem)));
+}
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream, A... args) {
+    allow_shared(kernel, smem);
     kernel<<<grid, block, smem, stream>>>(args...);
     CUDA_CHECK(cudaGetLastError());
 }
@@ -39,8 +43,42 @@ void launch_on_hopper(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, 
                       A... args) {
     launch(kernel, grid, block, smem, stream, args...);
 }
+// The kernel may begin while the one before it in the stream, or in a recording, still runs: every thread of it calls
+// griddepcontrol_wait (ptx.h) before it touches what kernels before it write, or writes what they touch. Only where
+// device_overlaps_kernels().
+template <class... P, class... A>
+void launch_overlapped(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream,
+                       A... args) {
+    allow_shared(kernel, smem);
+    cudaLaunchAttribute overlapped = {};
+    overlapped.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlapped.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    config.attrs = &overlapped;
+    config.numAttrs = 1;
+    CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, P(args)...));
+}
 __device__ inline void check_aligned(const void*, size_t) {}  // the hardware does
 #endif
+
+// Whether the current device is a Hopper and this program has code for it (sm_90a). True in the emulation.
+inline bool runs_code_for_hopper() {
+#if defined(__CUDACC__) && !defined(BUILT_FOR_SM_90A)
+    return false;
+#else
+    int device = 0, major = 0, minor = 0;
+    CUDA_CHECK(cudaGetDevice(&device));
+    CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    return major == 9 && minor == 0;
+#endif
+}
+// Whether kernels may be launched overlapped. Code for older devices does not wait, whatever it runs on.
+inline bool device_overlaps_kernels() { return runs_code_for_hopper(); }
 
 constexpr int WARP = 32;
 constexpr unsigned FULL_WARP = 0xffffffffu;

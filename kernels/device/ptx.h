@@ -151,6 +151,23 @@ __device__ inline void cp_async_wait() {
 #endif
 }
 
+// Of a kernel that was launched by launch_overlapped: until all kernels before it have ended and what they wrote can be seen. Of
+// any other: nothing.
+__device__ inline void griddepcontrol_wait() {
+#ifndef __CUDACC__
+    cpu_device::waited_for_kernels() = true;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel, if it is launched by launch_overlapped, may begin as soon as every block of this one has come here, or ended:
+// it then takes what this one's blocks leave free, and waits.
+__device__ inline void griddepcontrol_launch_dependents() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // 2^x, to 2 units in the last place; results below the smallest normal number are 0.
 __device__ inline float exp2_approx(float x) {
 #ifdef __CUDACC__

@@ -33,17 +33,7 @@
 #endif
 
 // Whether the current device, and this program's code for it, have wgmma. True in the emulation.
-inline bool device_has_wgmma() {
-#if defined(__CUDACC__) && !defined(BUILT_FOR_SM_90A)
-    return false;
-#else
-    int device = 0, major = 0, minor = 0;
-    CUDA_CHECK(cudaGetDevice(&device));
-    CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-    return major == 9 && minor == 0;
-#endif
-}
+inline bool device_has_wgmma() { return runs_code_for_hopper(); }
 
 // ---- tiles and their descriptors ----
 
