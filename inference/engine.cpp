@@ -26,8 +26,7 @@ class Engine::Implementation {
         CHECK(limits.max_active > 0 && limits.max_rows > 0 && limits.kv_slots > 0,
               "limits of %d sequences, %d rows, %d slots", limits.max_active, limits.max_rows,
               limits.kv_slots);
-        const int spare = ops.on_host() ? 0 : 1;  // of rows that fill up a batch
-        cache_.plan(arena, config, limits.kv_slots + spare, network_.dtype());
+        cache_.plan(arena, config, limits.kv_slots, network_.dtype());
         const int64_t N = limits.max_rows;
         const auto add = [&](Tensor* t, const char* name, int64_t n, const Tensor& record) {
             arena.add(t, name, n, record.cols, DType::I32);
@@ -134,15 +133,15 @@ void Engine::Implementation::check(const Request& r) const {
 }
 
 // Rows and targets that nobody reads, up to a size that other passes have too.
-static void pad(TokenBatch& batch, int most, int spare_slot) {
+static void pad(TokenBatch& batch, int most) {
     const int T = std::min(size_bucket(batch.T()), most), N = std::min(size_bucket(batch.n_targets()), most);
-    while (batch.T() < T) batch.add(0, 0, spare_slot, {});
+    while (batch.T() < T) batch.add(0, 0, -1, {});
     batch.target_row.resize(size_t(N), 0);
 }
 
 void Engine::Implementation::upload(Pass& pass) {
     if (pass.repeats) {
-        pad(pass.again, limits_.max_rows, limits_.kv_slots);
+        pad(pass.again, limits_.max_rows);
         network_.load(pass.again, Place::Again);
         pass.rows.resize(size_t(pass.again.n_targets()));
     }

@@ -171,7 +171,7 @@ struct QkvForward {
     Tensor q, q_rstd;  // (T, NH*HD), (T, NH): normed and rotated; q absent: not made
     Tensor k, k_rstd;  // (S, NKV*HD), (T, NKV): likewise
     Tensor v;          // (S, NKV*HD): copied; absent: not made
-    // (1, T): where each token's key and value go, distinct rows but for one that nobody sees; absent: row t
+    // (1, T): the row that each token's key and value go to, distinct; -1: they are not kept; absent: row t
     Tensor slot;
     Tensor qkv;             // strided or not
     Tensor q_norm, k_norm;  // (HD); absent: no norm, and rstd is not used

@@ -18,7 +18,7 @@ static const int* checked_positions(Tensor position, int64_t T, Tensor rope, int
     return p;
 }
 
-// Token t's heads go to row slot[t] of out, or without slots to row t.
+// Token t's heads go to row slot[t] of out (-1: nowhere), or without slots to row t.
 static void forward_to(Context& context, Tensor out, const int* slot, Tensor rstd, Tensor inp, Tensor weight,
                        Tensor position, Tensor rope, int heads, float eps) {
     const Simd& simd = context.simd;
@@ -32,7 +32,8 @@ static void forward_to(Context& context, Tensor out, const int* slot, Tensor rst
             const float* head = x[t] + h * HD;
             const float scale = w ? 1 / std::sqrt(simd.dot(head, head, HD) / float(HD) + eps) : 1;
             if (w) r[t][h] = scale;
-            simd.rope(o[slot ? slot[t] : t] + h * HD, head, scale, w, table[p[t]], 1, HD);
+            const int64_t to = slot ? slot[t] : t;
+            if (to >= 0) simd.rope(o[to] + h * HD, head, scale, w, table[p[t]], 1, HD);
         }
     });
 }
@@ -46,7 +47,7 @@ void qkv_forward(Context& context, const QkvForward& a) {
     if (a.q)
         head_norm_rope_forward(context, a.q, a.q_rstd, a.raw_q(), a.q_norm, a.position, a.rope, a.heads,
                                a.eps);
-    const int* slot = a.slot ? checked_rows(a.slot, a.qkv.rows, a.k.rows) : nullptr;
+    const int* slot = a.slot ? checked_rows(a.slot, a.qkv.rows, a.k.rows, -1) : nullptr;
     forward_to(context, a.k, slot, a.k_rstd, a.raw_k(), a.k_norm, a.position, a.rope, a.kv_heads, a.eps);
     if (a.v) copy_to_rows(a.v, slot, a.raw_v());
 }

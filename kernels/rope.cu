@@ -61,7 +61,7 @@ struct Heads {
     float* rstd;
     DeviceRows<const T> inp;
     const float* weight;
-    const int* slot;  // the row of out; absent: the same
+    const int* slot;  // the row of out, -1: not kept; absent: the same
     int count;
     bool rotated;
 };
@@ -103,11 +103,12 @@ __global__ void __launch_bounds__(THREADS, 3) heads_forward_kernel(Forward<T> ar
         const float* table = arg.rope + int64_t(p) * HD;
         cosine = half.load(table), sine = half.load(table + half.size);
     }
+    const bool kept = to >= 0;
     if (there && !part.rotated) {
         T* o = part.out[to] + first * HD;
 #pragma unroll
         for (int j = 0; j < HEADS; j++)
-            half.store(o + j * HD, xa[j]), half.store(o + j * HD + half.size, xb[j]);
+            if (kept) half.store(o + j * HD, xa[j]), half.store(o + j * HD + half.size, xb[j]);
         there = false;
     }
     // a and b become (a wa cos - b wb sin) rstd and (b wb cos + a wa sin) rstd
@@ -138,7 +139,7 @@ __global__ void __launch_bounds__(THREADS, 3) heads_forward_kernel(Forward<T> ar
             oa.v[k] = from_float<T>((a * a_cos[k] - b * b_sin[k]) * r[j]);
             ob.v[k] = from_float<T>((b * b_cos[k] + a * a_sin[k]) * r[j]);
         }
-        half.store(o + j * HD, oa), half.store(o + j * HD + half.size, ob);
+        if (kept) half.store(o + j * HD, oa), half.store(o + j * HD + half.size, ob);
         if (normed && half.lane == 0) rstd[j] = r[j];
     }
 }

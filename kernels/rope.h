@@ -69,7 +69,7 @@ void head_norm_rope_backward(Rows<T> dinp, T* dweight, Rows<const T> dout, Rows<
 namespace cpu {
 void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
                             Tensor position, Tensor rope, int heads, float eps);
-// Of a layer's queries and keys, each as above, and its values copied: the keys and values of token t into row slot[t].
+// Of a layer's queries and keys, each as above, and its values copied: the keys and values of token t into row slot[t], or nowhere if that is -1.
 void qkv_forward(Context& context, const QkvForward& layer);
 void head_norm_rope_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd,
                              Tensor inp, Tensor weight, Tensor position, Tensor rope, int heads);

@@ -6,10 +6,10 @@
 
 namespace cpu {
 
-const int* checked_rows(Tensor row, int64_t n, int64_t limit) {
+const int* checked_rows(Tensor row, int64_t n, int64_t limit, int least) {
     const int* r = vector_of<int>(row, n);
     for (int64_t i = 0; i < n; i++)
-        CHECK(r[i] >= 0 && r[i] < limit, "row %d of %lld", r[i], (long long)limit);
+        CHECK(r[i] >= least && r[i] < limit, "row %d of %lld", r[i], (long long)limit);
     return r;
 }
 
@@ -35,8 +35,10 @@ void gather_rows_backward(Context& context, Tensor dinp, Tensor dout, Tensor row
 void copy_to_rows(Tensor out, const int* row, Tensor inp) {
     const Rows<float> o = rows_of<float>(out);
     const Rows<const float> x = rows_of<const float>(inp);
-    parallel_for(inp.rows, inp.cols / 8,
-                 [&](int64_t t) { memcpy(o[row ? row[t] : t], x[t], size_t(inp.cols) * sizeof(float)); });
+    parallel_for(inp.rows, inp.cols / 8, [&](int64_t t) {
+        const int64_t to = row ? row[t] : t;
+        if (to >= 0) memcpy(o[to], x[t], size_t(inp.cols) * sizeof(float));
+    });
 }
 
 void scatter_rows(Tensor out, Tensor inp, Tensor slot) {

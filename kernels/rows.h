@@ -43,9 +43,9 @@ namespace cpu {
 void gather_rows(Tensor out, Tensor inp, Tensor row);
 void gather_rows_backward(Context& context, Tensor dinp, Tensor dout, Tensor row);
 void scatter_rows(Tensor out, Tensor inp, Tensor slot);
-// inp's rows to rows row[t] of out; without `row`, to row t
+// inp's rows to rows row[t] of out, -1: nowhere; without `row`, to row t
 void copy_to_rows(Tensor out, const int* row, Tensor inp);
-// The n numbers of `row`, all of them in [0, limit); throws where one is not.
-const int* checked_rows(Tensor row, int64_t n, int64_t limit);
+// The n numbers of `row`, all of them in [least, limit); throws where one is not.
+const int* checked_rows(Tensor row, int64_t n, int64_t limit, int least = 0);
 void guide_rows(Tensor inout, Tensor other, Tensor row, Tensor scale);
 }  // namespace cpu

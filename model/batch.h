@@ -11,7 +11,7 @@
 struct TokenBatch {
     std::vector<int> token;           // (T) vocabulary ids, mask id included
     std::vector<int> position;        // (T) rotary position inside its own sequence
-    std::vector<int> slot;            // (T) where its key and value are written
+    std::vector<int> slot;            // (T) where its key and value are written; -1: nowhere
     std::vector<AttentionSpans> see;  // (T) which slots this token attends to
     std::vector<int> target_row;      // (N) rows whose output is wanted; a row may occur more than once
 

@@ -25,7 +25,7 @@ class QkvForwardTest : public testing::TestWithParam<QkvShape> {
             rope(ops, POSITIONS, HD, DType::F32, floats(POSITIONS * HD, 4));
         const DeviceInts position(ops, random_ints(size_t(T), POSITIONS, 5));
         std::vector<int> slots;
-        for (int t = 0; t < T; t++) slots.push_back(2 * (T - t));
+        for (int t = 0; t < T; t++) slots.push_back(t % 4 == 2 ? -1 : 2 * (T - t));  // -1: not kept
         const DeviceInts slot(ops, slots);
         const auto norm = [&](const DeviceMatrix& weight) { return layer.norm ? Tensor(weight) : Tensor{}; };
         struct Outputs {
@@ -64,9 +64,11 @@ class QkvForwardTest : public testing::TestWithParam<QkvShape> {
         const DeviceMatrix k(ops, T, CK, dtype);
         ops.head_norm_rope_forward(layer.cached ? Tensor(k) : Tensor(separate.k), separate.k_rstd,
                                    raw.col_range(CQ, CQ + CK), norm(k_norm), position, rope, kv_heads, 1e-6f);
-        if (layer.cached) {
-            ops.scatter_rows(separate.k, k, slot);
-            ops.scatter_rows(separate.v, raw.col_range(CQ + CK, CQ + 2 * CK), slot);
+        for (int t = 0; layer.cached && t < T; t++) {
+            if (slots[size_t(t)] < 0) continue;
+            const Tensor row = Tensor(slot).col_range(t, t + 1);
+            ops.scatter_rows(separate.k, Tensor(k).row_range(t, t + 1), row);
+            ops.scatter_rows(separate.v, raw.col_range(CQ + CK, CQ + 2 * CK).row_range(t, t + 1), row);
         }
         for (const auto& [name, output] : {std::pair("q", &Outputs::q),
                                            {"q rstd", &Outputs::q_rstd},
