@@ -13,15 +13,15 @@ namespace cuda {
 
 namespace {
 
-constexpr int WARPS = 8, THREADS = WARPS * WARP;
+constexpr int WARPS = 16, THREADS = WARPS * WARP;
 constexpr int ROWS = 16;            // of w in a block
 constexpr int STEP = 32, PACK = 8;  // elements of K that a warp multiplies at once, and a lane has of them
 constexpr int LINE = 64;            // of 128 bytes: two steps
 constexpr int PARTS_STRIDE = ROWS + 4;  // floats: neither writing nor reading sums meets a bank twice
 
-// A lane's packs of a step: of rows r and r + 8 of w, and of row r of x. A ring holds AHEAD steps of every lane: three blocks to a
+// A lane's packs of a step: of rows r and r + 8 of w, and of row r of x. A ring holds AHEAD steps of every lane: two blocks to a
 // multiprocessor of sm_90.
-constexpr int PACKS = 3, AHEAD = 6;
+constexpr int PACKS = 3, AHEAD = 4;
 constexpr int STEP_SIZE = PACKS * WARP * PACK, RING_SIZE = AHEAD * STEP_SIZE;  // of a warp, in bf16
 static_assert(NARROW_ROWS == 8, "the columns of mma");
 static_assert(NARROW_ROWS * PARTS_STRIDE * sizeof(float) <= RING_SIZE * sizeof(bf16),
@@ -31,7 +31,7 @@ static_assert(NARROW_ROWS * ROWS <= THREADS, "a thread for every element of out"
 // ---- kernels ----
 
 template <class O>
-__global__ void __launch_bounds__(THREADS, 3)
+__global__ void __launch_bounds__(THREADS, 2)
     matmul_narrow_kernel(DeviceRows<O> out, DeviceRows<const bf16> x, DeviceRows<const bf16> w,
                          const float* bias, DeviceRows<const O> residual, int M, int N, int K) {
     DYNAMIC_SHARED(bf16, smem);
@@ -54,6 +54,7 @@ __global__ void __launch_bounds__(THREADS, 3)
 #pragma unroll
         for (int i = 0; i < PACKS; i++) from[i] += by;
     };
+    griddepcontrol_wait();
 #pragma unroll
     for (int step = 0; step < AHEAD; step++) ask_for(step, step);
 
@@ -107,9 +108,9 @@ void launch_narrow(const Context& ctx, const Matmul& p, int K) {
     const int M = int(p.out.rows), N = int(p.out.cols);
     const DeviceRows<const O> residual =
         p.residual ? device_rows<const O>(p.residual) : DeviceRows<const O>{nullptr, 0};
-    launch(matmul_narrow_kernel<O>, ceil_div(N, ROWS), THREADS, WARPS * RING_SIZE * sizeof(bf16), ctx.stream,
-           device_rows<O>(p.out), device_rows<const bf16>(p.a), device_rows<const bf16>(p.b),
-           optional<const float>(p.bias), residual, M, N, K);
+    launch_next(ctx, matmul_narrow_kernel<O>, ceil_div(N, ROWS), THREADS, WARPS * RING_SIZE * sizeof(bf16),
+                device_rows<O>(p.out), device_rows<const bf16>(p.a), device_rows<const bf16>(p.b),
+                optional<const float>(p.bias), residual, M, N, K);
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ std::vector<NarrowCase> every_number_of_rows() {
     return cases;
 }
 INSTANTIATE_TEST_SUITE_P(EveryNumberOfRows, CudaMatmulNarrow, testing::ValuesIn(every_number_of_rows()));
-// Blocks are of 16 rows of w; a warp's line is of 64 elements and the next one 512 further, its ring of 3 lines.
+// Blocks are of 16 rows of w; a warp's line is of 64 elements and the next one 1024 further, its ring of 2 lines.
 INSTANTIATE_TEST_SUITE_P(AtTheEdges, CudaMatmulNarrow,
                          testing::Values(NarrowCase{1, 1, 8, 0, DType::BF16, false, false},
                                          NarrowCase{2, 15, 16, 8, DType::F32, true, false},
