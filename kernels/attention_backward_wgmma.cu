@@ -48,14 +48,14 @@ __device__ inline void issue_tiles_product(float (&d)[NT][4], const bf16* a_tile
               k > 0);
 }
 
-// A thread's part of one of its two rows, scaled, to where the row's gradient is.
-template <class T, int NT>
-__device__ inline void store_gradients(T* row, const float (&acc)[NT][4], int half, float scale) {
+// A thread's part of one of its two rows, scaled, to partial results.
+template <int NT>
+__device__ inline void store_part(float* row, const float (&acc)[NT][4], int half, float scale) {
     const int column = int(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int j = 0; j < NT; j++)
-        store_pack<2>(row + j * 8 + column, Pack<T, 2>{{from_float<T>(acc[j][half * 2] * scale),
-                                                        from_float<T>(acc[j][half * 2 + 1] * scale)}});
+        store_pack<2>(row + j * 8 + column,
+                      Pack<float, 2>{{acc[j][half * 2] * scale, acc[j][half * 2 + 1] * scale}});
 }
 
 // Of row `row` of partial results (parts, 2, PAIR_SLOTS, HD): dk, then dv.
@@ -63,29 +63,6 @@ template <int HD>
 __device__ inline size_t part_offset(int part, int row) {
     return (size_t(part) * 2 * PAIR_SLOTS + size_t(row)) * HD;
 }
-
-// The packed rows of a query tile: row m is head m % group of token m / group.
-struct PackedRows {
-    int group, reciprocal;
-    __device__ explicit PackedRows(int group) : group(group), reciprocal((65535 + group) / group) {}
-    // m / group, of m below 128 and groups of at most 64
-    __device__ int token(int m) const { return m * reciprocal >> 16; }
-    // Issues the copy of a thread's chunks of a tile of VISIT_ROWS rows; zeros past the last.
-    template <int HD>
-    __device__ void copy(bf16* tile, DeviceRows<const bf16> src, int begin, int rows, int kv_head) const {
-        constexpr int CHUNKS = HD / 8, AT_ONCE = THREADS / CHUNKS;
-        const int row0 = int(threadIdx.x) / CHUNKS, col = int(threadIdx.x) % CHUNKS * 8;
-        const bf16* first = src[begin] + unsigned(kv_head * group * HD + col);
-        const int token_step = int(src.stride) - group * HD;
-#pragma unroll
-        for (int i = 0; i < VISIT_ROWS / AT_ONCE; i++) {
-            const int row = row0 + i * AT_ONCE;
-            const bool valid = row < rows;
-            cp_async_16(tile + tile_offset<VISIT_ROWS>(row, col),
-                        first + (valid ? token(row) * token_step + row * HD : 0), valid);
-        }
-    }
-};
 
 // ---- dk, dv ----
 
@@ -124,8 +101,10 @@ __global__ void __launch_bounds__(THREADS, 1)
     const auto copy_stage = [&](int stage) {
         const KeyPairs::Visit& visit = rows_smem[stage].visit;
         const int n = (visit.end - visit.begin) * packed.group;
-        packed.copy<HD>(q_smem + stage * TILE, arg.in.q, visit.begin, n, kv_head);
-        packed.copy<HD>(dout_smem + stage * TILE, arg.dout, visit.begin, n, kv_head);
+        packed.copy<HD, VISIT_ROWS, VISIT_ROWS, THREADS>(q_smem + stage * TILE, arg.in.q, visit.begin, n,
+                                                         kv_head, 0, thread);
+        packed.copy<HD, VISIT_ROWS, VISIT_ROWS, THREADS>(dout_smem + stage * TILE, arg.dout, visit.begin, n,
+                                                         kv_head, 0, thread);
         cp_async_commit();
     };
     const auto write_rows = [&](int stage) {
@@ -285,11 +264,13 @@ __global__ void __launch_bounds__(THREADS, 1)
         const int row = wg * KEY_TILE + warp * 16 + lane / 4 + half * 8, slot = mine.pair * PAIR_SLOTS + row;
         if (mine.part >= 0) {
             float* part = parts + part_offset<HD>(mine.part * arg.in.kv_heads + kv_head, row);
-            store_gradients(part, dk, half, arg.in.scale);
-            store_gradients(part + PAIR_SLOTS * HD, dv, half, 1.0f);
-        } else if (slot < arg.in.n_slots) {
-            store_gradients(arg.dk[slot] + kv_head * HD, dk, half, arg.in.scale);
-            store_gradients(arg.dv[slot] + kv_head * HD, dv, half, 1.0f);
+            store_part(part, dk, half, arg.in.scale);
+            store_part(part + PAIR_SLOTS * HD, dv, half, 1.0f);
+        } else {
+            const bool there = slot < arg.in.n_slots;
+            const int to = there ? slot : 0;
+            store_row<HD>(arg.dk[to] + kv_head * HD, there, dk, half, arg.in.scale);
+            store_row<HD>(arg.dv[to] + kv_head * HD, there, dv, half, 1.0f);
         }
     }
 }
@@ -367,10 +348,10 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dq_wgmma_kernel(Backward
         if (thread < QUERY_ROWS)
             see_smem[thread] =
                 tile.begin + thread < tile.end ? arg.in.see[tile.begin + thread] : AttentionSpans{};
-        copy_queries_for_wgmma<HD, QUERY_ROWS, THREADS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group,
-                                                        kv_head, thread);
-        copy_queries_for_wgmma<HD, QUERY_ROWS, THREADS>(dout_smem, arg.dout, tile.begin, tile.end,
-                                                        arg.in.group, kv_head, thread);
+        packed.copy<HD, QUERY_ROWS, QUERY_ROWS, THREADS>(q_smem, arg.in.q, tile.begin, rows, kv_head, 0,
+                                                         thread);
+        packed.copy<HD, QUERY_ROWS, QUERY_ROWS, THREADS>(dout_smem, arg.dout, tile.begin, rows, kv_head, 0,
+                                                         thread);
         const int last = tile.end_visit - 1;
         AttentionTiles::Visit now = visits[tile.first_visit], next = visits[min(tile.first_visit + 1, last)];
         copy_stage(now.tile, 0);
@@ -451,8 +432,9 @@ __global__ void __launch_bounds__(THREADS, 1) attention_dq_wgmma_kernel(Backward
     for (int half = 0; half < 2; half++) {
         const int row = row0 + half * 8, token = packed.token(row),
                   head = block % arg.in.kv_heads * packed.group + row - token * packed.group;
-        if (mine.begin + token < mine.end)
-            store_gradients(arg.dq[mine.begin + token] + head * HD, dq, half, arg.in.scale);
+        const bool there = mine.begin + token < mine.end;
+        store_row<HD>(arg.dq[there ? mine.begin + token : mine.begin] + head * HD, there, dq, half,
+                      arg.in.scale);
     }
 }
 

@@ -88,14 +88,15 @@ AttentionTiles build_attention_tiles(std::span<const AttentionSpans> see, int n_
         tile.end_visit = int(r.keys.size());
         const int n = tile.end_visit - tile.first_visit;
         if (split == 0 || n <= std::max(split, WHOLE_VISITS)) {
-            r.pieces.push_back({q, tile.first_visit, tile.end_visit, -1});
+            r.pieces.push_back({q, tile.first_visit, tile.end_visit, -1, tile.begin, tile.end});
             continue;
         }
         r.joins.push_back({q, r.parts, 0});
         const int pieces = (n + split - 1) / split;
         for (int64_t i = 0; i < pieces; i++)
             r.pieces.push_back({q, tile.first_visit + int(i * n / pieces),
-                                tile.first_visit + int((i + 1) * n / pieces), r.parts++});
+                                tile.first_visit + int((i + 1) * n / pieces), r.parts++, tile.begin,
+                                tile.end});
         r.joins.back().end_part = r.parts;
     }
     std::stable_sort(r.pieces.begin(), r.pieces.end(), MORE_VISITS);

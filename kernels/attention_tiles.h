@@ -28,7 +28,8 @@ struct AttentionTiles {
     };
     struct alignas(16) Piece {  // of a query tile's visits, the work of one block
         int query_tile, first_visit, end_visit;
-        int part;  // where its result goes among the partial results; -1: the tile is not split
+        int part;        // where its result goes among the partial results; -1: the tile is not split
+        int begin, end;  // the query tile's tokens
     };
     struct Join {  // of a split tile
         int query_tile, first_part, end_part;

@@ -78,10 +78,11 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
     bf16* stages = q_smem + ROWS * HD;
     const int thread = int(threadIdx.x), lane = thread % WARP, warp = thread / WARP, warpgroup = warp / 4;
     const int kv_head = int(blockIdx.x) % arg.in.kv_heads;
-    const AttentionTiles::Piece piece = arg.in.tiles.pieces[int(blockIdx.x) / arg.in.kv_heads];
-    const AttentionTiles::QueryTile tile = arg.in.tiles.query_tiles[piece.query_tile];
-    const AttentionTiles::Visit* visits = arg.in.tiles.keys + piece.first_visit;
-    const int n = piece.end_visit - piece.first_visit;
+    const AttentionTiles::Piece tile = arg.in.tiles.pieces[int(blockIdx.x) / arg.in.kv_heads];
+    const AttentionTiles::Visit* visits = arg.in.tiles.keys + tile.first_visit;
+    const int n = tile.end_visit - tile.first_visit;
+    const PackedRows packed(arg.in.group);
+    const int row0 = warp * 16 + lane / 4, rows = (tile.end - tile.begin) * packed.group;
     const float to_base_2 = arg.in.scale * LOG2_E;
 
     const auto k_tile = [&](int visit) { return stages + visit % STAGES * 2 * KEYS; };
@@ -96,14 +97,13 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
         }
         cp_async_commit();
     };
-    copy_queries_for_wgmma<HD, ROWS, THREADS>(q_smem, arg.in.q, tile.begin, tile.end, arg.in.group, kv_head,
-                                              thread);
+    packed.copy<HD, ROWS, ROWS, THREADS>(q_smem, arg.in.q, tile.begin, rows, kv_head, 0, thread);
     for (int visit = 0; visit < AHEAD; visit++) copy(visit);
 
     AttentionSpans see[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int t = tile.begin + (warp * 16 + lane / 4 + half * 8) / arg.in.group;
+        const int t = tile.begin + packed.token(row0 + half * 8);
         see[half] = t < tile.end ? arg.in.see[t] : AttentionSpans{};
     }
     float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {}, keep[2];
@@ -183,29 +183,16 @@ __global__ void __launch_bounds__(THREADS, 1) attention_forward_wgmma_kernel(Wgm
     }
     cp_async_wait<0>();  // groups behind the last visit are empty, but there
 
-    // Out through this warp's rows of q_smem, which nobody else reads, so that whole rows are written.
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         for (int x = 1; x < 4; x *= 2) l[half] += __shfl_xor_sync(FULL_WARP, l[half], x);
         const float inverse = l[half] > 0 ? 1.0f / l[half] : 0.0f;
-        const int row = warp * 16 + lane / 4 + half * 8;
-#pragma unroll
-        for (int i = 0; i < HD / 8; i++)
-            store_pack<2>(q_smem + tile_offset<ROWS>(row, i * 8 + lane % 4 * 2),
-                          Pack<bf16, 2>{{from_float<bf16>(o[i][half * 2] * inverse),
-                                         from_float<bf16>(o[i][half * 2 + 1] * inverse)}});
-        const int t = tile.begin + row / arg.in.group, head = kv_head * arg.in.group + row % arg.in.group;
-        if (lane % 4 == 0 && t < tile.end)
+        const int row = row0 + half * 8, token = packed.token(row), t = tile.begin + token,
+                  head = kv_head * packed.group + row - token * packed.group;
+        const bool there = t < tile.end;
+        if (lane % 4 == 0 && there)
             arg.lse[t][head] = l[half] > 0 ? (m[half] * to_base_2 + log2f(l[half])) * LN_2 : -INFINITY;
-    }
-    __syncwarp();  // the warp's rows are written before other lanes read them
-    for (int r = 0; r < 16; r++) {
-        const int row = warp * 16 + r, t = tile.begin + row / arg.in.group,
-                  head = kv_head * arg.in.group + row % arg.in.group;
-        if (t >= tile.end) break;
-#pragma unroll
-        for (int c = lane * 2; c < HD; c += 2 * WARP)
-            store_pack<2>(arg.out[t] + head * HD + c, load_pack<2>(q_smem + tile_offset<ROWS>(row, c)));
+        store_row<HD>(arg.out[there ? t : tile.begin] + head * HD, there, o, half, inverse);
     }
 }
 

@@ -106,7 +106,7 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
     if (tiles.valid) return tiles.device;
     AttentionTiles host = build_attention_tiles(spans_of(mirror), n_slots, tokens, split);
     if (split) {
-        host.pieces.resize(size_t(size_bucket(int(host.pieces.size()))), {-1, 0, 0, -1});
+        host.pieces.resize(size_t(size_bucket(int(host.pieces.size()))), {-1, 0, 0, -1, 0, 0});
         host.joins.resize(size_t(size_bucket(int(host.joins.size()))), {-1, 0, 0});
         host.parts = size_bucket(host.parts);
     }
