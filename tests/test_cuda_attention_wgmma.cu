@@ -49,3 +49,22 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(CudaAttentionCase{"slowly", DType::BF16, {64, 640, 4, 1, 64, 32}, 0, -1, 0.01},
                     CudaAttentionCase{"quickly", DType::BF16, {70, 450, 4, 1, 128, 32}, 0, -1, 0.3}),
     case_name);
+
+// Blocks that take one tile after the other, of any number of visits down to none: copies for a tile begin while
+// those before are computed. Neighbours see other slots, so that each token has a tile of its own.
+TEST(CudaAttentionWgmma, TakesTileAfterTile) {
+    if (!device_has_wgmma()) GTEST_SKIP() << "this device has no wgmma";
+    const int tiles_seen[][2] = {{9, 1}, {6, 2}, {4, 4}, {3, 3}, {2, 1},
+                                 {1, 1}, {5, 2}, {3, 1}, {2, 2}, {1, 7}};
+    for (const int HD : {64, 128}) {
+        std::vector<AttentionSpans> see;
+        for (int round = 0; round < 10; round++)
+            for (int i = 0; i < tiles_seen[round][1] * 2; i++) {
+                const int n = tiles_seen[round][0], first = see.size() % 2 ? 10 : 0;
+                see.push_back({{64 * first + (i % 3) * 5, 0, 0}, {64 * (first + n) - i % 2 * 17, 0, 0}});
+            }
+        see.resize(see.size() + 300);  // tokens that see nothing
+        const AttentionShape shape{int(see.size()), 19 * 64 - 3, 2, 2, HD, 1};
+        check_cuda_attention({"tile_after_tile", DType::BF16, shape, 0}, see, false, forward_on_wgmma);
+    }
+}

@@ -311,9 +311,16 @@ inline cudaError_t cudaGetDevice(int* device) {
     *device = 0;
     return cudaSuccess;
 }
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+enum cudaDeviceAttr {
+    cudaDevAttrComputeCapabilityMajor,
+    cudaDevAttrComputeCapabilityMinor,
+    cudaDevAttrMultiProcessorCount
+};
+constexpr int EMULATED_PROCESSORS = 4;
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? EMULATED_PROCESSORS
+             : attribute == cudaDevAttrComputeCapabilityMajor ? 9
+                                                              : 0;
     return cudaSuccess;
 }
 // A block of its own for every allocation: AddressSanitizer sees what runs over its end.
@@ -353,7 +360,7 @@ struct cudaDeviceProp {
 };
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     strcpy(properties->name, "CUDA emulated on the CPU");
-    properties->multiProcessorCount = 4;
+    properties->multiProcessorCount = EMULATED_PROCESSORS;
     return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {

@@ -35,6 +35,14 @@
 // Whether the current device, and this program's code for it, have wgmma. True in the emulation.
 inline bool device_has_wgmma() { return runs_code_for_hopper(); }
 
+// Of the current device.
+inline int multiprocessors() {
+    int device = 0, n = 0;
+    CUDA_CHECK(cudaGetDevice(&device));
+    CUDA_CHECK(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device));
+    return n;
+}
+
 // ---- tiles and their descriptors ----
 
 // A tile is (ROWS, HD) bf16, HD a multiple of 64, at a multiple of 1024 bytes: HD / 64 panels of (ROWS, 64), whose
