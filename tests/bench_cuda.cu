@@ -391,6 +391,13 @@ int main(int argc, char** argv) {
                 bench_attention(b, m, training("SFT", length, std::min(length, 4096), 4, 1), "SFT", true);
                 bench_attention(b, m, training("trace", length, std::min(length, 4096), 4, 3), "trace", true);
             }
+            {  // the papers' convention: short sequences, as many as fill the device
+                const int length = tiny ? 24 : 16384, n = tiny ? 12 : 1024;
+                const std::string of = format(" of %d", n);
+                bench_attention(b, m, block_causal(length, n, 4), "block-causal" + of, true);
+                bench_attention(b, m, training("SFT", length, n, 4, 1), "SFT" + of, true);
+                bench_attention(b, m, training("trace", length, n, 4, 3), "trace" + of, true);
+            }
             for (const int sequences : tiny ? std::vector<int>{2} : std::vector<int>{1, 16, 128})
                 bench_attention(b, m, decoding(sequences, tiny ? 70 : 2048, 4),
                                 format("context %d", tiny ? 70 : 2048), false);
