@@ -5,6 +5,10 @@
 
 #include "utils/error.h"
 
+// Who sees no more slots shares a tile with any neighbour: the key tile that he alone sees is one visit more,
+// about what a tile of his own would take.
+constexpr int FEW_SLOTS = KEY_TILE / 2;
+
 static int64_t seen_by_both(const AttentionSpans& a, const AttentionSpans& b) {
     int64_t sum = 0;
     for (int i = 0; i < 3; i++)
@@ -16,16 +20,19 @@ static int64_t seen_by_both(const AttentionSpans& a, const AttentionSpans& b) {
 static std::vector<AttentionTiles::QueryTile> cut_tokens(std::span<const AttentionSpans> see,
                                                          int tile_tokens) {
     std::vector<AttentionTiles::QueryTile> tiles;
+    AttentionSpans widest{};  // what the token of the last tile sees that sees the most
+    int64_t most = 0;
     for (int t = 0; t < int(see.size()); t++) {
-        const bool fits = !tiles.empty() && t - tiles.back().begin < tile_tokens;
-        if (fits) {
-            const AttentionSpans &first = see[size_t(tiles.back().begin)], &now = see[size_t(t)];
-            if (2 * seen_by_both(first, now) >= seen_by_both(first, first)) {
-                tiles.back().end = t + 1;
-                continue;
-            }
+        const AttentionSpans& now = see[size_t(t)];
+        const int64_t seen = seen_by_both(now, now);
+        if (!tiles.empty() && t - tiles.back().begin < tile_tokens &&
+            (most <= FEW_SLOTS || 2 * seen_by_both(widest, now) >= most)) {
+            tiles.back().end = t + 1;
+            if (seen <= most) continue;
+        } else {
+            tiles.push_back({t, t + 1, 0, 0});
         }
-        tiles.push_back({t, t + 1, 0, 0});
+        widest = now, most = seen;
     }
     return tiles;
 }

@@ -2,9 +2,9 @@
 // spans alone.
 //
 // Slots are cut into key tiles of KEY_TILE at multiples of KEY_TILE; tokens, in order, into query tiles of at
-// most tile_tokens, and sooner where a token sees less than half of what the tile's first token sees (another
-// sequence of a decoding batch). A query tile lists the key tiles that any of its tokens sees; a key tile
-// lists its query tiles, in order, for a backward pass without atomics.
+// most tile_tokens, and sooner where a token sees less than half of what the tile's widest token sees (another
+// sequence of a decoding batch) and that is more than a few slots. A query tile lists the key tiles that any of
+// its tokens sees; a key tile lists its query tiles, in order, for a backward pass without atomics.
 #pragma once
 #include <cstdint>
 #include <span>

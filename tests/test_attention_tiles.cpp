@@ -195,6 +195,25 @@ TEST(AttentionTiles, SequencesDoNotShareATile) {
     EXPECT_EQ(build_attention_tiles(see, 200, 16, 0).query_tiles.size(), 2u);
 }
 
+// Who sees a few slots begins no tile of its own, nor keeps those behind him out. The first noisy copies behind a
+// text see their own block alone: each would have a tile, and the tiles behind them lie askew to the key tiles.
+TEST(AttentionTiles, TokensOfFewSlotsShareATile) {
+    std::vector<AttentionSpans> see;
+    for (int t = 0; t < 64; t++) see.push_back({{0, 0, 0}, {t / 4 * 4 + 4, 0, 0}});
+    for (int t = 0; t < 64; t++) see.push_back({{0, 64 + t / 4 * 4, 0}, {t / 4 * 4, 68 + t / 4 * 4, 0}});
+    const AttentionTiles tiles = build_attention_tiles(see, 128, 32, 0);
+    ASSERT_EQ(tiles.query_tiles.size(), 4u);
+    for (int q = 0; q < 4; q++) EXPECT_EQ(tiles.query_tiles[size_t(q)].begin, 32 * q);
+    // small sequences of a decoding batch together, each large one by itself
+    see.clear();
+    for (int sequence = 0; sequence < 4; sequence++)
+        for (int row = 0; row < 4; row++)
+            see.push_back({{1000 * sequence, 0, 0}, {1000 * sequence + (sequence < 2 ? 8 : 300), 0, 0}});
+    std::vector<int> begins;
+    for (const auto& tile : build_attention_tiles(see, 4000, 16, 0).query_tiles) begins.push_back(tile.begin);
+    EXPECT_EQ(begins, (std::vector{0, 12}));
+}
+
 // Blocks that run at the same time should end at the same time; what a block is done with soon is not cut.
 TEST(AttentionTiles, PiecesAreEven) {
     const auto lengths = [](int visits, int split) {
