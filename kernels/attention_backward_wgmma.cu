@@ -171,13 +171,6 @@ __global__ void __launch_bounds__(THREADS, 1)
         write_rows(0);
         // owed: the visit before concerned the warpgroup, and its product of dk is still to be issued
         bool concerned = concerns(rows_smem[0].visit), owed = false;
-        const auto arrive = [&] {
-            cp_async_wait<0>();
-            fence_proxy_async();
-            // This stage is there, the one to be overwritten has been read. Warpgroups that pass a visit by arrive from
-            // another place in the code: a barrier by name.
-            named_barrier_sync(1, THREADS);
-        };
         const auto copy_next = [&] {
             if (thread == 0)
                 cp_async_16(&rows_smem[stage_before(stage)].visit, visits + min(visit + 2, last), true);
@@ -196,7 +189,6 @@ __global__ void __launch_bounds__(THREADS, 1)
             warpgroup_fence(dk);
         };
         const auto take = [&] {
-            arrive();
             issue_scores(stage);
             if (visit < last) copy_next();
             if (owed) issue_owed_dk(stage_before(stage));
@@ -238,7 +230,6 @@ __global__ void __launch_bounds__(THREADS, 1)
             warpgroup_fence(dv);
         };
         const auto pass_by = [&] {  // no row sees any of the warpgroup's slots
-            arrive();
             if (visit < last) {
                 copy_next();
                 write_rows(stage_after(stage));
@@ -246,6 +237,9 @@ __global__ void __launch_bounds__(THREADS, 1)
             if (owed) finish_dk(stage_before(stage));
         };
         while (visit <= last) {
+            cp_async_wait<0>();
+            fence_proxy_async();
+            __syncthreads();  // this stage is there, the one to be overwritten has been read
             if (concerned)
                 take();
             else
