@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/transformer.h"
+
 static bool contains(std::span<const int> ids, int id) {
     return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -143,10 +145,7 @@ void Generation::reveal(std::span<const RevealTarget> targets, int steps) {
         for (size_t i = 0; i < targets.size(); i++) {
             if (targets[i].step != s) continue;
             if (!std::isfinite(targets[i].logprob))
-                fail(Exit::Runtime,
-                     "the network's output is not finite (sequence %u, position %d): weights are not finite "
-                     "(`convert check` names them), or activations grow beyond their type",
-                     request_.sequence, masked_[i]);
+                fail_not_finite(format("sequence %u, position %d", request_.sequence, masked_[i]));
             const size_t position = size_t(masked_[i]);
             token_[position] = targets[i].token;
             logprob_[position] = targets[i].logprob;

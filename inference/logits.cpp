@@ -1,5 +1,7 @@
 #include "inference/logits.h"
 
+#include <cmath>
+
 #include "inference/generation.h"
 #include "model/layout_generate.h"
 #include "weights_tools/safetensors.h"
@@ -39,5 +41,7 @@ void write_logits(const std::string& path, std::span<const int> ids, int block, 
 
     std::vector<float> host(size_t(T) * size_t(config.V));
     ops.download(host.data(), logits);
+    for (size_t i = 0; i < host.size(); i++)
+        if (!std::isfinite(host[i])) fail_not_finite(format("logits of position %zu", i / size_t(config.V)));
     save_tensors(path, {{.name = "logits", .from = tensor(host.data(), T, config.V)}});
 }

@@ -26,7 +26,8 @@ struct AttentionTiles {
         int begin, end;              // tokens
         int first_visit, end_visit;  // of `keys`
     };
-    struct alignas(16) Piece {  // of a query tile's visits, the work of one block
+    struct alignas(
+        16) Piece {  // of a query tile's visits: a block takes one, or with wgmma one after another
         int query_tile, first_visit, end_visit;
         int part;        // where its result goes among the partial results; -1: the tile is not split
         int begin, end;  // the query tile's tokens

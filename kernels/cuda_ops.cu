@@ -28,7 +28,7 @@ class CudaOps : public Ops {
         CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
         name_ = properties.name;
         processors_ = properties.multiProcessorCount;
-        overlap_ = device_overlaps_kernels() && !getenv("KERNELS_IN_TURN");  // racecheck takes no others
+        overlap_ = device_overlaps_kernels();
         block_ = allocate(workspace_bytes);
         workspace_ = cuda::Workspace(block_, workspace_bytes);
         matmul_state_ = cuda::create_matmul_state();
@@ -348,11 +348,17 @@ class CudaOps : public Ops {
             cudaGetLastError();  // the next launch is not to report it again
         }
         overlap_ = false;
-        const bool recorded = try_to();
+        bool recorded;
+        try {
+            recorded = try_to();
+        } catch (...) {
+            overlap_ = true;  // it was not for them
+            throw;
+        }
         if (recorded)
             log_info("%s repeats no recordings of overlapping kernels: they run one after another",
                      name_.c_str());
-        overlap_ = !recorded;  // or it was not for them
+        overlap_ = !recorded;  // likewise
         return recorded;
     }
 

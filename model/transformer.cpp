@@ -11,6 +11,13 @@ const char* name_of(Recompute recompute) {
     return recompute == Recompute::None ? "none" : recompute == Recompute::Norms ? "norms" : "block";
 }
 
+void fail_not_finite(const std::string& where) {
+    fail(Exit::Runtime,
+         "the network's output is not finite (%s): weights are not finite (`convert check` names them), or "
+         "activations grow beyond their type",
+         where.c_str());
+}
+
 void KvCache::plan(Arena& arena, const ModelConfig& config, int slots, DType dtype) {
     k.resize(size_t(config.L));
     v.resize(size_t(config.L));

@@ -1,6 +1,7 @@
 // transformer.h -- the network: one forward, one backward, over a TokenBatch. Written once, over Ops.
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "model/batch.h"
@@ -14,6 +15,9 @@ enum class Recompute {
     Block,  // the layer's input is kept: all of the layer is computed again
 };
 const char* name_of(Recompute recompute);  // "none", "norms", "block"
+
+// Says that numbers the network computed are not finite, and why that may be. where: of which of them.
+[[noreturn]] void fail_not_finite(const std::string& where);
 
 // What a forward pass computes of a layer. What is kept for backward() every layer has to itself; the rest has one set
 // of buffers, shared by all layers. In inference that is everything, and keys and values live in the KV cache.

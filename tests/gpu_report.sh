@@ -5,7 +5,8 @@
 #   PART    tests golden bench models memcheck racecheck synccheck; all of them, in this order, where none is named
 # Needs nothing but a driver (the programs link GoogleTest and the CUDA runtime statically) and cuBLASLt's library; compute-sanitizer is
 # used where it is, the golden files where they are: ../shared/fixtures or FOLDER/fixtures. Tests run in SHARDS processes at once (as
-# many as there are cores, at most 14). A step that takes longer than LIMIT seconds (3600) is stopped, and has failed.
+# many as there are cores, at most 14; 1 where a GPU takes one process at a time). A process that takes longer than LIMIT seconds
+# (3600) is stopped, and its step has failed.
 cd "$(dirname "$0")/.." || exit 1
 folder=${1:-build}
 report=${2:-gpu-report.txt}
@@ -37,11 +38,14 @@ tests() {  # FILTER [COMMAND...]: the tests of the filter, in shards, under the 
         local shard=$?
         [ $shard = 0 ] && continue
         code=$shard
-        echo "shard $i of $SHARDS: exit $shard, the end of what it said:"
-        grep -vE '^\[ +(RUN|OK|SKIPPED) |^\[-+\]|^$' "$logs/$i" | tail -40
-        [ $shard = 124 ] && echo "it was stopped in: $(grep RUN "$logs/$i" | tail -1)"
+        echo "shard $i of $SHARDS: exit $shard; what it said, of a long text the beginning and the end:"
+        grep -vE '^\[ +(RUN|OK|SKIPPED) |^\[-+\]|^$' "$logs/$i" >"$logs/said"
+        if (($(wc -l <"$logs/said") > 80)); then head -40 "$logs/said"; echo ...; tail -40 "$logs/said"; else cat "$logs/said"; fi
+        [ $shard = 124 ] || [ $shard = 137 ] && echo "it was stopped in: $(grep RUN "$logs/$i" | tail -1)"
     done
+    rm -f "$logs/said"
     grep -h "repeats no recordings" "$logs"/* | sort -u
+    cat "$logs"/* | grep -qE '^\[ +(OK|FAILED) ' || { echo "no test ran"; code=1; }
     echo "$(cat "$logs"/* | grep -cE '^\[ +OK ') passed, $(cat "$logs"/* | grep -cE '^\[  FAILED  \].* \([0-9]+ ms\)') failed, $(cat "$logs"/* | grep -cE '^\[  SKIPPED \].* \([0-9]+ ms\)') skipped"
     rm -rf "$logs"
     return $code
@@ -88,11 +92,10 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanit
         memcheck | racecheck | synccheck)
             if [ "$sanitizer" ]; then
                 section "compute-sanitizer $part, of our kernels"  # cuBLASLt's are not ours to mend
-                # racecheck (2025.3) ends with an error of its own where kernels overlap
-                [ "$part" = racecheck ] && export KERNELS_IN_TURN=1
-                LOOPS_ON_HOST=1 step tests '-*CudaGolden.Generates*:LoopGraphTest.*:CudaReveal.ARecording*' \
+                turn=()
+                [ "$part" = racecheck ] && turn=(KERNELS_IN_TURN=1)  # why: device.h
+                step tests '-*CudaGolden.Generates*:LoopGraphTest.*:CudaReveal.ARecording*' env LOOPS_ON_HOST=1 "${turn[@]}" \
                     "$sanitizer" --tool "$part" --kernel-name kns=4cuda --error-exitcode 9
-                unset KERNELS_IN_TURN
             else
                 section "compute-sanitizer is not installed: $part was not run"
             fi

@@ -7,6 +7,7 @@
 #include <map>
 #include <numeric>
 
+#include "tests/fault_of.h"
 #include "tests/random_model.h"
 #include "train/eval/likelihood.h"
 #include "train/update.h"
@@ -158,6 +159,16 @@ TEST(Likelihood, ACausalModelsIsExact) {
     const AnswerStates states = causal_states(prompt, answer);
     EXPECT_EQ(states.weight.size(), 6u);
     EXPECT_NEAR(scores(model, 1, {states})[0], expected, 1e-4);
+}
+
+TEST(Likelihood, OutputThatIsNotFiniteIsAnError) {
+    RandomModel model(random_model_config());
+    Rng rng(1, Stream::Mask);
+    const std::vector<AnswerStates> answers = {
+        likelihood_states(some_ids(5, 0), some_ids(9, 2), {4, model.config.mask_id}, 3, rng)};
+    model.weights.final_norm.as<float>()[3] = NAN;
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { scores(model, 4, answers); }).find("not finite"),
+              std::string::npos);
 }
 
 TEST(Likelihood, ManyStatesAreCutIntoPasses) {

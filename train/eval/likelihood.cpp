@@ -1,6 +1,7 @@
 #include "train/eval/likelihood.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "train/update.h"
@@ -135,6 +136,9 @@ std::vector<float> AnswerScorer::logprobs(std::span<const Sequence> micro_batch)
     ops_.head_logprob(output_.col_range(0, n), lse_.col_range(0, n), {}, hidden, weights_.lm_head,
                       target_.col_range(0, n));
     ops_.download(out.data(), output_.col_range(0, n));
+    for (int i = 0; i < n; i++)
+        if (!std::isfinite(out[size_t(i)]))
+            fail_not_finite(format("log-probability of id %d", id[size_t(i)]));
     return out;
 }
 
