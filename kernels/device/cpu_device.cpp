@@ -15,11 +15,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 
 extern "C" {  // present only when the program is linked with a sanitizer
 void __asan_poison_memory_region(const void*, size_t) __attribute__((weak));
 void __asan_unpoison_memory_region(const void*, size_t) __attribute__((weak));
 void* __tsan_create_fiber(unsigned) __attribute__((weak));
+void __tsan_destroy_fiber(void*) __attribute__((weak));
 void* __tsan_get_current_fiber() __attribute__((weak));
 void __tsan_switch_to_fiber(void*, unsigned) __attribute__((weak));
 void __tsan_acquire(void*) __attribute__((weak));
@@ -111,6 +113,15 @@ struct Worker {  // everything one host thread needs to run blocks
     const void* main_stack = nullptr;  // for asan
     size_t main_stack_bytes = 0;
 
+    ~Worker() {
+        if (smem && __asan_unpoison_memory_region)
+            __asan_unpoison_memory_region(smem + smem_bytes, GUARD_BYTES);
+        free(smem);
+        for (Fiber& f : fibers) {
+            if (f.stack) munmap(f.stack, STACK_BYTES);
+            if (f.tsan) __tsan_destroy_fiber(f.tsan);
+        }
+    }
     void push(Fiber* f) {
         ready[tail] = f;
         tail = (tail + 1) % (MAX_BLOCK + 1);
@@ -128,7 +139,7 @@ struct Worker {  // everything one host thread needs to run blocks
 };
 
 static Worker& worker() {
-    static thread_local Worker* w = new Worker;
+    static thread_local const std::unique_ptr<Worker> w = std::make_unique<Worker>();
     return *w;
 }
 
