@@ -17,17 +17,18 @@ static const char* COMMANDS =
   /bye              end (also Ctrl-D); Ctrl-C ends an answer
   """               begins and ends a message of several lines)";
 
-Chat::Chat(Engine& engine, const TextModel& text, const ModelConfig& config, const GenerateOptions& options,
-           std::string system, bool thinking, FILE* out)
+Chat::Chat(Engine& engine, const TextModel& text, const ModelConfig& config, const DecodingFlags& decoding,
+           uint64_t seed, std::string system, bool thinking, FILE* out)
     : engine_(engine),
       text_(text),
       config_(config),
-      decoding_(options),
-      options_(options),
+      decoding_(decoding),
+      options_(decoding.resolve(config, text.eos_ids, seed)),
       system_(std::move(system)),
       thinking_(thinking),
       settings_("chat", "Settings."),
       out_(out) {
+    decoding_.options.seed = seed;
     decoding_.declare(settings_);
     settings_.add("--seed N", &decoding_.options.seed, "of every random number");
     settings_.add_choice("--thinking SWITCH", &thinking_, {{"on", true}, {"off", false}}, "think first");
@@ -100,9 +101,12 @@ void Chat::set(const std::string& name, const std::string& value) {
 
 void Chat::show() const {
     std::string all;
-    for (const OptionEntry* setting : settings_.entries())
-        if (const std::string value = setting->value_text(false); !value.empty())
-            all += (all.empty() ? "" : " ") + underscores(setting->name) + "=" + value;
+    for (const OptionEntry* setting : settings_.entries()) {
+        // Of a block that is the model's own people want to know the length.
+        const std::string value =
+            setting->name == "block" ? std::to_string(options_.block) : setting->value_text(false);
+        if (!value.empty()) all += (all.empty() ? "" : " ") + underscores(setting->name) + "=" + value;
+    }
     log_info("%s", wrap(all, 0, 100).c_str());
     log_info("system: %s", system_.empty() ? "none" : system_.c_str());
 }

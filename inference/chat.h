@@ -10,9 +10,9 @@
 class Chat {
   public:
     // Answers go to `out`, everything else to the log. With an engine that keeps its last keys only what is
-    // new of a conversation is forwarded.
-    Chat(Engine& engine, const TextModel& text, const ModelConfig& config, const GenerateOptions& options,
-         std::string system, bool thinking, FILE* out);
+    // new of a conversation is forwarded. Throws Error(Usage) where the options do not fit the model.
+    Chat(Engine& engine, const TextModel& text, const ModelConfig& config, const DecodingFlags& decoding,
+         uint64_t seed, std::string system, bool thinking, FILE* out);
 
     // One thing that was typed: a message, or a command. False: it is over.
     bool take(const std::string& line);

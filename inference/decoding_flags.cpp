@@ -11,7 +11,7 @@ void DecodingFlags::declare(Options& flags) {
     const auto index = [this, presets] {
         return size_t(std::find(presets.begin(), presets.end(), preset) - presets.begin());
     };
-    const auto apply = [this, presets](size_t i) { apply_preset(options, preset = presets[i]); };
+    const auto apply = [this, presets](size_t i) { set_preset(presets[i]); };
     flags.add("--preset NAME", Options::Choice{presets, index, apply},
               "sampling, remasking and cache as a published engine has them, where no option beside it says "
               "otherwise");
@@ -88,6 +88,14 @@ void DecodingFlags::declare(Options& flags) {
     flags.check([this](Faults& faults) {
         if (ignore_eos && !stop_ids.empty()) faults.add("--ignore-eos and --stop-ids exclude each other");
     });
+}
+
+// A block that an earlier preset brought along goes with it; one that was an option stays.
+void DecodingFlags::set_preset(const std::string& name) {
+    if (replaced_block_ && options.block == WHOLE_CANVAS) options.block = *replaced_block_;
+    const int before = options.block;
+    apply_preset(options, preset = name);
+    replaced_block_ = options.block == before ? std::nullopt : std::optional(before);
 }
 
 void DecodingFlags::refuse_all(const Options& flags, const std::string& why, Faults& faults) {

@@ -1,6 +1,8 @@
 // decoding_flags.h -- the options of GenerateOptions with their names, ranges and words: on the command line of every
 // program that generates, in a line of `infer --input`, and as settings of a chat.
 #pragma once
+#include <optional>
+
 #include "inference/options.h"
 #include "utils/cli.h"
 
@@ -11,9 +13,6 @@ struct DecodingFlags {
     bool ignore_eos = false;
 
     DecodingFlags() { options.block = 0; }
-    // What resolves to these again.
-    explicit DecodingFlags(const GenerateOptions& resolved)
-        : options(resolved), stop_ids(resolved.stop_ids), ignore_eos(stop_ids.empty()) {}
     // Adds the section SECTION, --preset, which sets others, first. `this` must outlive `flags`.
     void declare(Options& flags);
     static constexpr const char* SECTION = "Decoding";
@@ -31,4 +30,9 @@ struct DecodingFlags {
     // What the options mean for a model: its block length where they have none, and its stop ids (`eos_ids`, sorted
     // out by the caller) where --stop-ids names none. Throws Error(Usage) with all faults.
     GenerateOptions resolve(const ModelConfig& config, const std::vector<int>& eos_ids, uint64_t seed) const;
+
+  private:
+    void set_preset(const std::string& name);
+    // The block there would be without that of `preset`; none: the preset has none.
+    std::optional<int> replaced_block_;
 };

@@ -169,7 +169,7 @@ Exit Run::chat() {
     Arena arena("engine", *ops);
     Engine engine(*ops, config(), model.weights, limits, text.n_ids, arena);
     if (!ready(arena, limits)) return Exit::Ok;
-    Chat chat(engine, text, config(), options, o.system, o.text.thinking, stdout);
+    Chat chat(engine, text, config(), o.decoding, common.seed, o.system, o.text.thinking, stdout);
     chat.should_stop = [] { return take_interrupt() || interrupted(); };
     const bool terminal = isatty(STDIN_FILENO);
     if (terminal) log_info("%s; /help lists the commands, /bye ends", path.c_str());

@@ -50,8 +50,7 @@ Prompt from_line(const Asking& asking, LineOptions& options, const Json& line, c
 
 std::vector<Prompt> from_jsonl(const Asking& asking) {
     std::vector<Prompt> out;
-    const Decoding base{asking.options, asking.o.num_samples};
-    LineOptions options(base, asking.config, asking.text.eos_ids);
+    LineOptions options(asking.o, asking.options.seed, asking.config, asking.text.eos_ids);
     const std::string path = asking.o.input == "-" ? "/dev/stdin" : asking.o.input;
     read_jsonl(path, [&](const Json& line, const std::string& where) {
         out.push_back(from_line(asking, options, line, where));

@@ -47,8 +47,9 @@ bool is_misspelt(const std::string& name, const std::string& option) {
 
 }  // namespace
 
-LineOptions::LineOptions(const Decoding& base, const ModelConfig& config, const std::vector<int>& eos_ids)
-    : base_(base), config_(config), eos_ids_(eos_ids), table_("line", "Options of a line.") {
+LineOptions::LineOptions(const InferOptions& base, uint64_t seed, const ModelConfig& config,
+                         const std::vector<int>& eos_ids)
+    : base_(base), seed_(seed), config_(config), eos_ids_(eos_ids), table_("line", "Options of a line.") {
     line_.declare(table_, common_);
     table_.add_common(common_);
 }
@@ -74,9 +75,9 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
                          name.c_str(), underscores(meant->name).c_str());
         }
     }
-    line_.decoding = DecodingFlags(base_.options);
+    line_.decoding = base_.decoding;
     line_.num_samples = base_.num_samples;
-    common_.seed = base_.options.seed;
+    common_.seed = seed_;
     for (OptionEntry* option : table_.entries()) {
         const auto found = given.find(option);
         if (found == given.end()) continue;

@@ -14,15 +14,18 @@ struct Decoding {
 // Decoding, infill and seed; null is as good as none. A preset sets what the line does not say itself.
 class LineOptions {
   public:
-    // base: what the command line says, valid; eos_ids: the model's own stop ids. Both must outlive this, and config.
-    LineOptions(const Decoding& base, const ModelConfig& config, const std::vector<int>& eos_ids);
+    // base and seed: what the command line says, valid; eos_ids: the model's own stop ids. They must outlive this, and
+    // config.
+    LineOptions(const InferOptions& base, uint64_t seed, const ModelConfig& config,
+                const std::vector<int>& eos_ids);
     // Throws Error(BadFile) with `where`, key, value and what is allowed; also for a key that is an option misspelt (in
     // one letter of seven or more, in case or hyphens), and for an option of the engine that cannot differ between
     // lines. Other keys are the caller's.
     Decoding read(const Json& line, const std::string& where);
 
   private:
-    const Decoding& base_;
+    const InferOptions& base_;
+    const uint64_t seed_;
     const ModelConfig& config_;
     const std::vector<int>& eos_ids_;
     // The program's options, for a line at a time.

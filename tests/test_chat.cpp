@@ -13,14 +13,32 @@ constexpr EngineLimits LIMITS = {.max_active = 1, .max_rows = 64, .kv_slots = 12
 struct TestChat {
     TextEngine e{LIMITS};
     Captured out;
+    ModelConfig config;
     Chat chat;
-    TestChat() : chat(e.engine, e.text, e.model.config, options(), "", true, out.file()) {}
-    static GenerateOptions options() {
-        GenerateOptions o;
-        o.gen_length = 12;
-        o.temperature = 1;
-        o.stop_ids = {BYTE_IM_END};
-        return o;
+    explicit TestChat(bool full_attention = false, const std::vector<std::string>& flags = {})
+        : config(config_of(full_attention)),
+          chat(e.engine, e.text, config, decoding(flags), 0, "", true, out.file()) {}
+    static ModelConfig config_of(bool full_attention) {
+        ModelConfig c = byte_model_config();
+        c.full_attention = full_attention;
+        return c;
+    }
+    // As the command line says it.
+    static DecodingFlags decoding(const std::vector<std::string>& flags) {
+        DecodingFlags d;
+        Options options("test", "A chat.");
+        d.options.gen_length = 12;
+        d.options.temperature = 1;
+        d.stop_ids = {BYTE_IM_END};
+        d.declare(options);
+        EXPECT_TRUE(options.parse(flags));
+        return d;
+    }
+    // What is logged in answer to a line.
+    std::string said(const std::string& line) {
+        testing::internal::CaptureStderr();
+        chat.take(line);
+        return testing::internal::GetCapturedStderr();
     }
 };
 
@@ -105,6 +123,34 @@ TEST(Chat, SettingsAreTheOptionsOfTheCommandLine) {
     EXPECT_TRUE(o.stop_ids.empty());
     set("stop_ids 3");
     EXPECT_EQ(o.stop_ids, std::vector<int>{3}) << "what is said last";
+}
+
+// The block that a preset brings along goes with it; one that was set, or given on the command line, is there again.
+TEST(Chat, ABlockGoesWithItsPreset) {
+    TestChat given(true, {"--block", "8"}), without(true, {"--preset", "dream"});
+    const auto block = [](TestChat& t, const std::string& preset) {
+        t.chat.take("/set preset " + preset);
+        return t.chat.options().block;
+    };
+    for (int i = 0; i < 2; i++) {
+        EXPECT_EQ(block(given, "dream"), WHOLE_CANVAS);
+        EXPECT_EQ(block(given, "dream"), WHOLE_CANVAS);
+        EXPECT_EQ(block(given, "llada"), 8);
+        EXPECT_EQ(block(without, "llada"), without.config.B) << "the model's own";
+        EXPECT_EQ(block(without, "dream"), WHOLE_CANVAS);
+    }
+    without.chat.take("/set block 2");
+    EXPECT_EQ(block(without, "llada"), 2);
+    without.chat.take("/set block 65536");
+    EXPECT_EQ(block(without, "sdar"), WHOLE_CANVAS) << "it was said";
+}
+
+TEST(Chat, ShowNamesThePresetOfTheCommandLine) {
+    TestChat t(false, {"--preset", "sdar"});
+    const std::string shown = t.said("/show");
+    EXPECT_NE(shown.find("preset=sdar "), std::string::npos) << shown;
+    EXPECT_NE(shown.find("block=4 "), std::string::npos) << shown;
+    EXPECT_EQ(t.chat.options().threshold, 0.85);
 }
 
 TEST(Chat, WhatDoesNotFitTheCacheIsNotSaid) {

@@ -357,6 +357,21 @@ TEST_F(InferProgram, PresetsAndFlagsOverThem) {
     EXPECT_EQ(with_model("--prompt a --preset nonesuch").code, 2);
 }
 
+// The block of the command line's preset is not the line's; a block that the command line gave is.
+TEST_F(InferProgram, ALineWithAnotherPresetHasThatOnesBlock) {
+    const std::string asked = "--gen-length 40 --json ";  // longer than the model's own block
+    const auto answer = [](const Outcome& r) {
+        return r.code == 0 ? json_lines(r.out)[0] : Json{{"step_map", r.err}, {"logprobs", 0}};
+    };
+    for (const char* block : {"", "--block 2 "}) {
+        const Json alone = answer(with_canvas(asked + block + "--preset llada --prompt abc")),
+                   line = answer(with_canvas(asked + block + "--preset dream --input -",
+                                             R"({"prompt": "abc", "preset": "llada"})"));
+        EXPECT_EQ(line["step_map"], alone["step_map"]) << block;
+        EXPECT_EQ(line["logprobs"], alone["logprobs"]) << block;
+    }
+}
+
 // Approximate caches of a full-attention model: for all lines, for one, by a preset; and who has none of them.
 TEST_F(InferProgram, CachesOfACanvas) {
     const char* const flags[] = {"", "--cache prefix", "--cache prefix --further-horizon 2", "--cache dual"};
