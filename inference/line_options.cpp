@@ -11,8 +11,8 @@
 namespace {
 
 // Options of the command line that someone might expect to find honoured.
-constexpr const char* SAME_FOR_ALL[] = {"max-active", "max-rows", "kv-slots", "threads",
-                                        "device",     "dtype",    "system"};
+constexpr const char* SAME_FOR_ALL[] = {"max-active", "max-rows", "kv-slots", "threads",      "device",
+                                        "dtype",      "system",   "thinking", "chat-template"};
 
 bool may_differ(const OptionEntry& option) {
     return option.section == DecodingFlags::SECTION || option.name == "infill" || option.name == "seed";
@@ -34,15 +34,8 @@ TomlValue toml_value(const Json& value) {
     return list;
 }
 
-// "Top-K" is top_k misspelt, and so is "temprature"; a short word that differs in a letter is another word.
-bool is_misspelt(const std::string& name, const std::string& option) {
-    const auto bare = [](const std::string& text) {
-        std::string out;
-        for (const char c : text)
-            if (c != '-' && c != '_') out += char(tolower(static_cast<unsigned char>(c)));
-        return out;
-    };
-    return edit_distance(bare(name), bare(option)) <= (option.size() - 1) / 6;
+bool is_same_for_all(const OptionEntry& option) {
+    return std::find(std::begin(SAME_FOR_ALL), std::end(SAME_FOR_ALL), option.name) != std::end(SAME_FOR_ALL);
 }
 
 }  // namespace
@@ -64,15 +57,15 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
             if (!is_new)
                 fail(Exit::BadFile, "%s: '%s' and '%s' are the same option", where.c_str(),
                      other->second.c_str(), name.c_str());
-        } else if (option && std::find(std::begin(SAME_FOR_ALL), std::end(SAME_FOR_ALL), option->name) !=
-                                 std::end(SAME_FOR_ALL)) {
+        } else if (option && is_same_for_all(*option)) {
             fail(Exit::BadFile, "%s: '%s' is the same for all lines; give it on the command line (%s)",
                  where.c_str(), name.c_str(), option->shown().c_str());
         } else {
             for (const OptionEntry* meant : table_.entries())
-                if (may_differ(*meant) && is_misspelt(name, meant->name))
-                    fail(Exit::BadFile, "%s: unknown key '%s'; did you mean '%s'?", where.c_str(),
-                         name.c_str(), underscores(meant->name).c_str());
+                if (may_differ(*meant) || is_same_for_all(*meant))
+                    if (const std::string known = meant->misspelt(name); !known.empty())
+                        fail(Exit::BadFile, "%s: unknown key '%s'; did you mean '%s'?", where.c_str(),
+                             name.c_str(), underscores(known).c_str());
         }
     }
     line_.decoding = base_.decoding;

@@ -167,8 +167,18 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
         {R"("Temprature": 1)", ":2: unknown key 'Temprature'; did you mean 'temperature'?"},
         {R"("top-k": 1)", ""},  // as on the command line
         {R"("topk": 1)", ":2: unknown key 'topk'; did you mean 'top_k'?"},
+        {R"("max_token": 1)", ":2: unknown key 'max_token'; did you mean 'max_tokens'?"},
+        {R"("Max_Tokens": 1)", ":2: unknown key 'Max_Tokens'; did you mean 'max_tokens'?"},
+        {R"("confidence_treshold": 1)",
+         ":2: unknown key 'confidence_treshold'; did you mean 'confidence_threshold'?"},
+        {R"("kv_slot": 64)", ":2: unknown key 'kv_slot'; did you mean 'kv_slots'?"},
         {R"("max_batch": 1)",
          ":2: 'max_batch' is the same for all lines; give it on the command line (--max-active)"},
+        {R"("thinking": false)",
+         ":2: 'thinking' is the same for all lines; give it on the command line (--thinking)"},
+        {R"("chat_template": "raw")",
+         ":2: 'chat_template' is the same for all lines; give it on the command line (--chat-template)"},
+        {R"("n": 3, "N": 3, "max": 1, "block_size": 2, "thought": "x", "kv": 1)", ""},
         {R"("step": 1, "stop": "x", "present": 1, "answer": 3, "reward": -1, "input": "", "model": "x")",
          ""}};
     for (const auto& [fields, message] : faults) {

@@ -175,6 +175,21 @@ bool OptionEntry::has_name(const std::string& key) const {
     return name == key || std::find(dashed.begin(), dashed.end(), "--" + key) != dashed.end();
 }
 
+std::string OptionEntry::misspelt(const std::string& key) const {
+    const auto bare = [](const std::string& text) {
+        std::string out;
+        for (const char c : text)
+            if (c != '-' && c != '_') out += char(tolower(static_cast<unsigned char>(c)));
+        return out;
+    };
+    for (const std::string& spelling : dashed) {
+        if (!spelling.starts_with("--")) continue;
+        const std::string known = spelling.substr(2);
+        if (edit_distance(bare(key), bare(known)) <= (known.size() - 1) / 6) return known;
+    }
+    return "";
+}
+
 std::string OptionEntry::choices_help() const {
     const auto* choice = std::get_if<Options::Choice>(&target);
     const std::vector<std::string>& names = choice ? choice->names : allowed;

@@ -29,6 +29,9 @@ struct OptionEntry : Option {
 
     bool is_flag() const { return std::holds_alternative<bool*>(target); }
     bool has_name(const std::string& key) const;  // "top-k", or an alias
+    // Of a key that is no option's: the name or alias that it misspells, in case or hyphens ("Top-K": top-k), or in a
+    // letter for every six behind the first ("temprature"; a short word that differs is another word); "": none.
+    std::string misspelt(const std::string& key) const;
     std::string choices_help() const;  // ": a, b, c"; "" where the help names them, or anything goes
     std::string shown() const { return dashed.empty() ? metavar : "--" + name; }
 
