@@ -34,6 +34,15 @@ Chat::Chat(Engine& engine, const TextModel& text, const ModelConfig& config, con
     settings_.add_choice("--thinking SWITCH", &thinking_, {{"on", true}, {"off", false}}, "think first");
 }
 
+static const char* BLANKS = " \t";
+
+// "set  top_k 5 " is "set" and "top_k 5".
+static std::pair<std::string, std::string> first_word(const std::string& text) {
+    const size_t end = text.find_first_of(BLANKS), rest = text.find_first_not_of(BLANKS, end);
+    if (rest == std::string::npos) return {text.substr(0, end), ""};
+    return {text.substr(0, end), text.substr(rest, text.find_last_not_of(BLANKS) + 1 - rest)};
+}
+
 std::string Chat::help() const {
     std::string names;
     for (const OptionEntry* setting : settings_.entries())
@@ -44,9 +53,8 @@ std::string Chat::help() const {
 bool Chat::take(const std::string& line) {
     try {
         if (line.starts_with("/")) {
-            const size_t space = line.find(' ');
-            const size_t rest = line.find_first_not_of(' ', space);
-            command(line.substr(1, space - 1), rest == std::string::npos ? "" : line.substr(rest));
+            const auto [name, rest] = first_word(line.substr(1));
+            command(name, rest);
         } else if (!line.empty()) {
             say(line);
         }
@@ -62,9 +70,8 @@ void Chat::command(const std::string& name, const std::string& rest) {
     } else if (name == "?" || name == "help") {
         log_info("%s", help().c_str());
     } else if (name == "set") {
-        const size_t space = rest.find(' '), value = rest.find_first_not_of(' ', space);
-        if (value == std::string::npos) fail(Exit::Usage, "/set NAME VALUE; /show lists them");
-        set(rest.substr(0, space), rest.substr(value));
+        const auto [setting, value] = first_word(rest);
+        set(setting, value);
     } else if (name == "show" || name == "params") {
         show();
     } else if (name == "system") {
@@ -85,11 +92,20 @@ void Chat::command(const std::string& name, const std::string& rest) {
 
 void Chat::set(const std::string& name, const std::string& value) {
     OptionEntry* setting = settings_.find(name);
-    if (!setting) fail(Exit::Usage, "/set %s: there is no such setting; /show lists them", name.c_str());
+    if (!setting && !name.empty()) {
+        std::string advice = "/show lists them";
+        for (const OptionEntry* meant : settings_.entries())
+            if (const std::string known = meant->misspelt(name); !known.empty())
+                advice = "did you mean " + underscores(known) + "?";
+        fail(Exit::Usage, "/set %s: there is no such setting; %s", name.substr(0, 60).c_str(),
+             advice.c_str());
+    }
+    if (value.empty()) fail(Exit::Usage, "/set NAME VALUE; /show lists them");
     const DecodingFlags before = decoding_;
     const std::string expected = setting->assign(setting->words({value}));
     if (!expected.empty())
-        fail(Exit::Usage, "/set %s %s: expected %s", name.c_str(), value.c_str(), expected.c_str());
+        fail(Exit::Usage, "/set %s %s: expected %s", name.c_str(), value.substr(0, 60).c_str(),
+             expected.c_str());
     if (setting->name == "stop-ids") decoding_.ignore_eos = false;
     try {
         options_ = decoding_.resolve(config_, text_.eos_ids, decoding_.options.seed);

@@ -125,6 +125,35 @@ TEST(Chat, SettingsAreTheOptionsOfTheCommandLine) {
     EXPECT_EQ(o.stop_ids, std::vector<int>{3}) << "what is said last";
 }
 
+TEST(Chat, BlanksAroundASettingAreNoPartOfIt) {
+    TestChat t;
+    for (const char* line :
+         {"/set temperature 0.5 ", "/set\ttemperature\t0.5\t", "/set  temperature \t 0.5 \t "}) {
+        t.chat.take("/set temperature 1");
+        EXPECT_EQ(t.said(line), "");
+        EXPECT_EQ(t.chat.options().temperature, 0.5f) << line;
+    }
+    t.chat.take("/set\tremasking sequential ");
+    EXPECT_EQ(t.chat.options().remasking, Remasking::Sequential);
+    EXPECT_FALSE(t.chat.take("/bye\t"));
+}
+
+TEST(Chat, MistakesInASettingAreNamed) {
+    TestChat t;
+    for (const char* line : {"/set temprature 1", "/set temprature", "/set Temperature 1"})
+        EXPECT_NE(t.said(line).find("there is no such setting; did you mean temperature?"), std::string::npos)
+            << line;
+    EXPECT_NE(t.said("/set max_token 9").find("did you mean max_tokens?"), std::string::npos);
+    EXPECT_NE(t.said("/set colour red").find("/set colour: there is no such setting; /show"),
+              std::string::npos);
+    for (const char* line : {"/set", "/set ", "/set temperature", "/set temperature \t"})
+        EXPECT_NE(t.said(line).find("/set NAME VALUE;"), std::string::npos) << line;
+    const std::string fault = t.said("/set temperature " + std::string(5000, 'x'));
+    EXPECT_NE(fault.find("/set temperature " + std::string(60, 'x') + ": expected a number"),
+              std::string::npos)
+        << fault;
+}
+
 // The block that a preset brings along goes with it; one that was set, or given on the command line, is there again.
 TEST(Chat, ABlockGoesWithItsPreset) {
     TestChat given(true, {"--block", "8"}), without(true, {"--preset", "dream"});
