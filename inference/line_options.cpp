@@ -34,7 +34,9 @@ TomlValue toml_value(const Json& value) {
     return list;
 }
 
-bool is_same_for_all(const OptionEntry& option) {
+// A text named `thinking` is a data set's reasoning.
+bool is_same_for_all(const OptionEntry& option, const Json& value) {
+    if (option.name == "thinking" && value.is_string()) return false;
     return std::find(std::begin(SAME_FOR_ALL), std::end(SAME_FOR_ALL), option.name) != std::end(SAME_FOR_ALL);
 }
 
@@ -57,12 +59,12 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
             if (!is_new)
                 fail(Exit::BadFile, "%s: '%s' and '%s' are the same option", where.c_str(),
                      other->second.c_str(), name.c_str());
-        } else if (option && is_same_for_all(*option)) {
+        } else if (option && is_same_for_all(*option, value)) {
             fail(Exit::BadFile, "%s: '%s' is the same for all lines; give it on the command line (%s)",
                  where.c_str(), name.c_str(), option->shown().c_str());
         } else {
             for (const OptionEntry* meant : table_.entries())
-                if (may_differ(*meant) || is_same_for_all(*meant))
+                if (may_differ(*meant) || (is_same_for_all(*meant, value) && !value.is_string()))
                     if (const std::string known = meant->misspelt(name); !known.empty())
                         fail(Exit::BadFile, "%s: unknown key '%s'; did you mean '%s'?", where.c_str(),
                              name.c_str(), underscores(known).c_str());

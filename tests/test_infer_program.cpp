@@ -179,6 +179,7 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
         {R"("chat_template": "raw")",
          ":2: 'chat_template' is the same for all lines; give it on the command line (--chat-template)"},
         {R"("n": 3, "N": 3, "max": 1, "block_size": 2, "thought": "x", "kv": 1)", ""},
+        {R"("thread": "a forum's", "thinking": "First, ...")", ""},  // a data set's
         {R"("step": 1, "stop": "x", "present": 1, "answer": 3, "reward": -1, "input": "", "model": "x")",
          ""}};
     for (const auto& [fields, message] : faults) {
