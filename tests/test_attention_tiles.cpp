@@ -179,6 +179,15 @@ TEST(AttentionTiles, PairsAreCut) {
     }
 }
 
+// A key tile that no span covers alone is whole all the same where two that touch do.
+TEST(AttentionTiles, SpansThatTouchCoverATileTogether) {
+    const std::vector<AttentionSpans> see = {{{100, 0, 0}, {200, 100, 0}}, {{0, 64, 0}, {64, 192, 0}}};
+    const AttentionTiles tiles = build_attention_tiles(see, 256, 2, 0);
+    std::vector<std::pair<int, int>> visits;
+    for (const auto& visit : tiles.keys) visits.push_back({visit.tile, visit.full});
+    EXPECT_EQ(visits, (std::vector<std::pair<int, int>>{{0, 1}, {1, 1}, {2, 1}, {3, 0}}));
+}
+
 // Two sequences of a decoding batch do not share a tile, blocks of one sequence do.
 TEST(AttentionTiles, SequencesDoNotShareATile) {
     std::vector<AttentionSpans> see;
