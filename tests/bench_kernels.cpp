@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "kernels/attention_tiles.h"
 #include "kernels/cpu.h"
 #include "tests/bench_timing.h"
 
@@ -179,6 +180,45 @@ void bench_adamw(Ops& ops, int64_t n) {
            4.0 * double(n) / norm * 1e-9);
 }
 
+// The host's work for a device's attention (attention_tiles.h), with 8 key/value heads and groups of 4 query heads.
+void bench_tiles(const char* what, const std::vector<AttentionSpans>& see, int n_slots, int tile_tokens,
+                 int split) {
+    size_t visits = 0;
+    const double seconds =
+        fastest([&] { visits = build_attention_tiles(see, n_slots, tile_tokens, split).keys.size(); });
+    printf("tiles              %-40s T %5zu, %6zu visits  %9.4f ms\n", what, see.size(), visits,
+           seconds * 1e3);
+}
+
+// Half of the sequences commit a block, each token a block of 4.
+void bench_decoding_tiles(int sequences, int context) {
+    std::vector<AttentionSpans> see;
+    for (int i = 0; i < sequences; i++) {
+        const int own = i * (context + 8);
+        for (int block = 0; block <= i % 2; block++) {
+            const int begin = own + context + 4 * block;
+            for (int t = 0; t < 4; t++) see.push_back({{0, own, begin}, {0, begin, begin + 4}});
+        }
+    }
+    const std::string what = format("%d sequences behind %d slots", sequences, context);
+    bench_tiles(what.c_str(), see, sequences * (context + 8), 8, 64);
+}
+
+// Sequences of `length` rows: a text and `copies` noisy copies of all of its blocks.
+void bench_training_tiles(int tokens, int length, int copies) {
+    std::vector<AttentionSpans> see;
+    while (int(see.size()) < tokens) {
+        const int text = int(see.size()), n = length / (1 + copies) / 4 * 4;
+        for (int i = 0; i < n; i++) see.push_back({{0, text, 0}, {0, text + i / 4 * 4 + 4, 0}});
+        for (int i = 0; i < copies * n; i++) {
+            const int block = i % n / 4 * 4, own = text + n + i / 4 * 4;
+            see.push_back({{0, text, own}, {0, text + block, own + 4}});
+        }
+    }
+    const std::string what = format("sequences of %d, %d copies", length, copies);
+    bench_tiles(what.c_str(), see, int(see.size()), 32, 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {  // optionally the name of one group
@@ -213,6 +253,12 @@ int main(int argc, char** argv) {  // optionally the name of one group
         bench_attention(*ops, 512, 4, 4, 2, 32);
         bench_attention(*ops, 512, 32, 8, 4, 32);
         bench_attention(*ops, 2048, 4, 16, 8, 128);
+    }
+    if (wanted("tiles")) {
+        for (const int sequences : {128, 512})
+            for (const int context : {512, 2048}) bench_decoding_tiles(sequences, context);
+        for (const int length : {1024, 4096})
+            for (const int copies : {0, 1, 3}) bench_training_tiles(16384, length, copies);
     }
     if (wanted("head")) {
         bench_head(*ops, 512, 128, 300);

@@ -197,17 +197,19 @@ class Shape {
         fflush(stdout);
     }
 
-    // `steps` denoising steps per block reveal B / steps tokens each, whatever the weights are.
+    // `steps` denoising steps per block reveal B / steps tokens each, whatever the weights are; MIXED: each sequence has a number of
+    // its own, and a prompt of its own length, so that they are never all at the end of a block.
+    static constexpr int MIXED = 0;
     void rollout(const char* what, int sequences, int gen_length, int steps) {
         Rng rng(3, Stream::Task);
         std::vector<Request> requests;
         for (int i = 0; i < sequences; i++) {
             Request r;
-            r.prompt_ids = random_ids(rng, 128, config_.V);
+            r.prompt_ids = random_ids(rng, steps == MIXED ? 128 - int(rng.below(64)) : 128, config_.V);
             r.sequence = uint32_t(i);
             r.options.gen_length = gen_length;
             r.options.block = config_.B;
-            r.options.steps = steps;
+            r.options.steps = steps == MIXED ? 1 + int(rng.below(uint32_t(config_.B))) : steps;
             r.options.remasking = Remasking::LowConfidenceStatic;
             r.options.temperature = 1;
             requests.push_back(r);
@@ -229,11 +231,11 @@ class Shape {
             (double(config_.L) * weights_per_layer(config_) + double(config_.V) * config_.C) *
             double(size_of(dtype_));
         printf(
-            "%-10s %-26s %4d sequences of %d, %d a step %11.1f tokens/s %8.3f ms per pass, reading the "
+            "%-10s %-26s %4d sequences of %d %11.1f tokens/s %8.3f ms per pass, reading the "
             "weights alone takes %8.3f "
             "ms (%.1f %%)\n",
-            name_.c_str(), what, sequences, gen_length, config_.B / steps, double(sequences) * gen_length / s,
-            s / passes * 1e3, bytes / limits_.bandwidth * 1e3, 100 * bytes / limits_.bandwidth * passes / s);
+            name_.c_str(), what, sequences, gen_length, double(sequences) * gen_length / s, s / passes * 1e3,
+            bytes / limits_.bandwidth * 1e3, 100 * bytes / limits_.bandwidth * passes / s);
         fflush(stdout);
     }
 
@@ -389,6 +391,8 @@ void bench(Ops& ops, const BenchOptions& options) {
                  [&](const char* what) { shape->rollout(what, sequences, length, 4); });
             part("rollout, 2 steps a block",
                  [&](const char* what) { shape->rollout(what, sequences, length, 2); });
+            part("rollout, 1 to 4 steps",
+                 [&](const char* what) { shape->rollout(what, sequences, length, Shape::MIXED); });
             part("one sequence", [&](const char* what) { shape->rollout(what, 1, length, 4); });
             const std::vector<Sequence> traces = shape->trace_batch(4 * tokens, longest);
             shape.reset();
