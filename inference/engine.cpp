@@ -134,7 +134,8 @@ void Engine::Implementation::check(const Request& r) const {
 
 // Rows and targets that nobody reads, up to a size that other passes have too.
 static void pad(TokenBatch& batch, int most) {
-    const int T = std::min(size_bucket(batch.T()), most), N = std::min(size_bucket(batch.n_targets()), most);
+    const int T = std::min(size_bucket(batch.T()), most);
+    const int N = std::max(std::min(coarse_bucket(batch.n_targets()), T), batch.n_targets());
     while (batch.T() < T) batch.add(0, 0, -1, {});
     batch.target_row.resize(size_t(N), 0);
 }

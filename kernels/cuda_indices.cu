@@ -19,13 +19,23 @@ char* DeviceBuffer::at_least(size_t bytes) {
 }
 
 namespace {
-// Several arrays as one block of memory. Arrays of about the same sizes lie at the same places.
+// Pieces of a split list that one recording serves: of few, where the device is not full, more are empty.
+int pieces_bucket(int n) {
+    if (n > 64) return size_bucket(n);
+    int power = 1;
+    while (power < n) power *= 2;
+    return power;
+}
+
+// Several arrays as one block of memory. same_places: arrays of about the same sizes lie at the same places.
 class Block {
   public:
+    explicit Block(bool same_places = false) : same_places_(same_places) {}
     template <class T>
     size_t add(const std::vector<T>& array) {
         const size_t at = (bytes_.size() + 15) / 16 * 16;
-        bytes_.resize(at + size_t(size_bucket(int(array.size()))) * sizeof(T));
+        const size_t n = array.size();
+        bytes_.resize(at + (same_places_ ? size_t(coarse_bucket(int(n))) : n) * sizeof(T));
         if (!array.empty()) memcpy(bytes_.data() + at, array.data(), array.size() * sizeof(T));
         return at;
     }
@@ -36,6 +46,7 @@ class Block {
     }
 
   private:
+    bool same_places_;
     std::vector<char> bytes_;
 };
 }  // namespace
@@ -106,11 +117,13 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
     if (tiles.valid) return tiles.device;
     AttentionTiles host = build_attention_tiles(spans_of(mirror), n_slots, tokens, split);
     if (split) {
-        host.pieces.resize(size_t(size_bucket(int(host.pieces.size()))), {-1, 0, 0, -1, 0, 0});
-        host.joins.resize(size_t(size_bucket(int(host.joins.size()))), {-1, 0, 0});
-        host.parts = size_bucket(host.parts);
+        host.pieces.resize(size_t(pieces_bucket(int(host.pieces.size()))), {-1, 0, 0, -1, 0, 0});
+        if (host.parts) {  // most that they can be
+            host.joins.resize(host.query_tiles.size(), {-1, 0, 0});
+            host.parts = int(host.pieces.size());
+        }
     }
-    Block block;
+    Block block(split != 0);
     const size_t query_tiles = block.add(host.query_tiles), keys = block.add(host.keys),
                  queries = block.add(host.queries), first_query = block.add(host.first_query),
                  pieces = block.add(host.pieces), joins = block.add(host.joins);

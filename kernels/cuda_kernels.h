@@ -5,6 +5,7 @@
 // statistics (rstd, lse, logprob, values) are F32, parameter gradients F32 or BF16. Launchers check types and shapes and throw;
 // nothing they start has finished when they return.
 #pragma once
+#include <tuple>
 #include <vector>
 
 #include "kernels/attention_tiles.h"
@@ -163,8 +164,8 @@ void head_sample(const Context&, Sampled* out, const SampleRow* rows, Tensor hid
                  int mask_id, int n_ids);
 
 // ---- attention.h ----
-// The tiles of attention_tiles.h, on the device. Where they are split the counts are rounded up to a size_bucket and the pieces
-// and joins beyond are empty (query tile -1), so that launches are the same while a context grows a little.
+// The tiles of attention_tiles.h, on the device. Where they are split the counts are rounded up and the pieces and joins beyond
+// are empty (query tile -1), so that launches are the same while a context grows.
 struct DeviceTiles {
     const AttentionTiles::QueryTile* query_tiles;
     const AttentionTiles::Visit *keys, *queries;
@@ -172,9 +173,16 @@ struct DeviceTiles {
     const AttentionTiles::Piece* pieces;
     const AttentionTiles::Join* joins;
     int n_query_tiles, n_key_tiles, n_pieces, n_joins, parts;
-    int n_visits;  // of key tiles by query tiles, rounded up
+    int n_visits;  // of key tiles by query tiles, rounded up; no launch depends on it
     int warps;     // of 16 rows each in a query tile: 8 (wgmma), 4, 2 or 1
-    bool operator==(const DeviceTiles&) const = default;
+    // Whether launches with them are the same.
+    bool operator==(const DeviceTiles& other) const {
+        const auto launch = [](const DeviceTiles& t) {
+            return std::tuple(t.query_tiles, t.keys, t.queries, t.first_query, t.pieces, t.joins,
+                              t.n_query_tiles, t.n_key_tiles, t.n_pieces, t.n_joins, t.parts, t.warps);
+        };
+        return launch(*this) == launch(other);
+    }
 };
 // The pairs of attention_tiles.h, on the device.
 struct DeviceKeyPairs {

@@ -157,6 +157,13 @@ constexpr int size_bucket(int n) {
     return (n + step - 1) / step * step;
 }
 
+// The same with two steps per power of two: for sizes that cost little, so that fewer recordings serve all of them.
+constexpr int coarse_bucket(int n) {
+    int power = 1;
+    while (2 * power < n) power *= 2;
+    return n <= power ? n : 2 * n <= 3 * power ? power + power / 2 : 2 * power;
+}
+
 // A target of a training pass: everything of its loss but the network's output (pair_loss.h).
 struct LossPair {
     double old = 0;     // output of the old policy (value model)

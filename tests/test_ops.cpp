@@ -17,6 +17,16 @@ TEST(SizeBucket, HasEightStepsPerPowerOfTwo) {
     }
 }
 
+TEST(CoarseBucket, HasTwoStepsPerPowerOfTwo) {
+    std::vector<int> buckets = {0};
+    for (int n = 0; n <= 100; n++) {
+        EXPECT_GE(coarse_bucket(n), n);
+        EXPECT_EQ(coarse_bucket(coarse_bucket(n)), coarse_bucket(n));
+        if (coarse_bucket(n) != buckets.back()) buckets.push_back(coarse_bucket(n));
+    }
+    EXPECT_EQ(buckets, (std::vector{0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128}));
+}
+
 TEST(Records, AreRowsOfIntegers) {
     std::vector<RevealTarget> targets(3);
     targets[2].token = 7;
