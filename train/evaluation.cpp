@@ -13,12 +13,12 @@ std::vector<Problem> problems_of(const Task& task, Split split, int64_t first, i
     return problems;
 }
 
-std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometry) {
+std::vector<DecodingRule> decoding_rules(const GenerateOptions& options, Geometry geometry) {
     if (geometry == Geometry::Autoregressive) return {{"next token", options}};
-    std::vector<Decoding> out = {{"static", options}, {"dynamic", options}};
+    std::vector<DecodingRule> out = {{"static", options}, {"dynamic", options}};
     out[0].options.remasking = Remasking::LowConfidenceStatic;
     out[1].options.remasking = Remasking::LowConfidenceDynamic;
-    for (Decoding& d : out) d.options.order_temperature = 0;
+    for (DecodingRule& rule : out) rule.options.order_temperature = 0;
     return out;
 }
 
@@ -27,12 +27,12 @@ Evaluation evaluate(Engine& engine, const TextCodec& codec, const Task& task,
                     const std::function<bool()>& should_stop) {
     Evaluation out;
     Timer timer;
-    for (const Decoding& d : decodings(options, Geometry::Blocks)) {
+    for (const DecodingRule& rule : decoding_rules(options, Geometry::Blocks)) {
         RolloutBatch batch = roll_out(engine, codec, task, {problems.begin(), problems.end()}, samples,
-                                      d.options, EVALUATION_SEQUENCES, should_stop);
+                                      rule.options, EVALUATION_SEQUENCES, should_stop);
         out.interrupted |= batch.interrupted;
-        (d.name == "dynamic" ? out.dynamic : out.fixed) = batch.stats();
-        if (d.name == "dynamic") out.examples = std::move(batch);
+        (rule.name == "dynamic" ? out.dynamic : out.fixed) = batch.stats();
+        if (rule.name == "dynamic") out.examples = std::move(batch);
     }
     constexpr size_t EXAMPLES = 4;
     out.examples.responses.resize(std::min(out.examples.responses.size(), EXAMPLES));

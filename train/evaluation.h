@@ -1,4 +1,4 @@
-// evaluation.h -- how right a model is, decoding as slowly as it can and as fast as it dares.
+// evaluation.h -- how accurate a model is, decoded statically (slowly) and dynamically (fast).
 #pragma once
 #include <span>
 #include <string>
@@ -10,15 +10,15 @@
 // Problems number first, first + 1, ... of a split: n of them, or as many as the task has.
 std::vector<Problem> problems_of(const Task& task, Split split, int64_t first, int64_t n);
 
-struct Decoding {
+struct DecodingRule {
     std::string name;
     GenerateOptions options;
 };
-// The two ways that are compared, "static" (a fixed number of tokens per step) and "dynamic" (every token
-// above the threshold); an autoregressive model has one, "next token".
-std::vector<Decoding> decodings(const GenerateOptions& options, Geometry geometry);
+// The two rules that are compared, "static" (a fixed number of tokens per step) and "dynamic" (every token above the
+// threshold); an autoregressive model has one, "next token".
+std::vector<DecodingRule> decoding_rules(const GenerateOptions& options, Geometry geometry);
 
-// Both: what is reported before, during and after training, means over all samples of all problems.
+// What is reported before, during and after training, by both rules: means over all samples of all problems.
 struct Evaluation {
     RolloutStats fixed, dynamic;
     RolloutBatch examples;  // the first few dynamic responses

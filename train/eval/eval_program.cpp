@@ -97,18 +97,18 @@ struct Session {
 
 // ---- generated responses
 
-// Responses to so many problems are generated before the next are begun: what a stop costs at most.
+// How many problems are answered before the next are begun: a stop loses no more than these.
 int problems_at_once(const EvalFlags& f) { return std::max(1, 4 * f.max_active / f.samples); }
 
 EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& task,
-               const std::vector<Problem>& problems, const Decoding& decoding) {
+               const std::vector<Problem>& problems, const DecodingRule& rule) {
     const EvalFlags& f = session.f;
     const std::vector<int> pass_at =
         f.pass_at.empty() && f.samples > 1 ? std::vector<int>{1, f.samples} : f.pass_at;
-    EvalRow row{.model = subject.name, .decoding = decoding.name, .scores = {}};
+    EvalRow row{.model = subject.name, .decoding = rule.name, .scores = {}};
     RolloutBatch all;
     Timer timer;
-    ProgressBar progress(subject.name + " " + decoding.name, int64_t(problems.size()),
+    ProgressBar progress(subject.name + " " + rule.name, int64_t(problems.size()),
                          progress_style(session.common.progress));
     const size_t n = size_t(problems_at_once(f));
     for (size_t first = 0; first < problems.size() && !row.interrupted; first += n) {
@@ -116,14 +116,14 @@ EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& t
         const std::ptrdiff_t from = std::ptrdiff_t(first), to = std::ptrdiff_t(end);
         RolloutBatch part =
             roll_out(engine, subject.codec, task, {problems.begin() + from, problems.begin() + to}, f.samples,
-                     decoding.options, uint32_t(first) * uint32_t(f.samples), [] { return interrupted(); });
+                     rule.options, uint32_t(first) * uint32_t(f.samples), [] { return interrupted(); });
         row.interrupted = part.interrupted;
         row.judged += part.judged;
         row.ungraded += part.ungraded;
         if (row.interrupted) break;  // half a part says less than none: long responses end last
         for (size_t i = 0; i < part.responses.size(); i++) {
             Response& r = part.responses[i];
-            Json line = {{"model", subject.name}, {"decoding", decoding.name}};
+            Json line = {{"model", subject.name}, {"decoding", rule.name}};
             r.problem += int(first);
             line["sample"] = int(i) % f.samples;
             line.update(sample_json(r, part.problems[i / size_t(f.samples)]));
@@ -141,8 +141,7 @@ EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& t
              (long long)row.judged, subject.name.c_str());
     if (row.ungraded)
         log_warning("%s %s: %lld of %lld responses could not be judged and count as wrong",
-                    subject.name.c_str(), decoding.name.c_str(), (long long)row.ungraded,
-                    (long long)row.judged);
+                    subject.name.c_str(), rule.name.c_str(), (long long)row.ungraded, (long long)row.judged);
     row.scores = score(all, pass_at);
     row.seconds = timer.seconds();
     return row;
@@ -157,13 +156,11 @@ Exit generate(Session& session) {
         const auto subject = session.open(planned);
         const GenerateOptions& options = subject->files->options;
         const std::vector<Request>& requests = subject->files->requests;
-        // A rule that was asked for is the only one.
-        const std::string& rule = session.plan.rule;
-        std::vector<Decoding> ways =
-            rule.empty() ? decodings(options, subject->geometry()) : std::vector<Decoding>{{rule, options}};
-        for (Decoding& way : ways) {  // a score is another with an approximate cache, or guided
-            if (options.approximate_cache()) way.name += format(" %s cache", name_of(options.cache));
-            if (options.cfg_scale > 0) way.name += format(" cfg %g", double(options.cfg_scale));
+        std::vector<DecodingRule> rules = decoding_rules(options, subject->geometry());
+        if (!session.plan.rule.empty()) rules = {{session.plan.rule, options}};  // the one that was asked for
+        for (DecodingRule& rule : rules) {  // a score is another with an approximate cache, or guided
+            if (options.approximate_cache()) rule.name += format(" %s cache", name_of(options.cache));
+            if (options.cfg_scale > 0) rule.name += format(" cfg %g", double(options.cfg_scale));
         }
         const size_t available = session.ops->available(), weights = subject->arena.bytes();
         const EngineLimits limits = plan_limits(requests, subject->config(), f.max_active, f.max_rows, 0,
@@ -178,8 +175,8 @@ Exit generate(Session& session) {
                  problems.size(), task.name.c_str(),
                  f.samples == 1 ? "one response" : format("%d responses", f.samples).c_str(),
                  options.gen_length, options.block_length());
-        for (const Decoding& way : ways) {
-            rows.push_back(decode(session, *subject, engine, task, problems, way));
+        for (const DecodingRule& rule : rules) {
+            rows.push_back(decode(session, *subject, engine, task, problems, rule));
             session.print(to_json(rows.back()));
             if (rows.back().interrupted) break;
         }
