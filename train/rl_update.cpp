@@ -72,8 +72,8 @@ std::vector<int> all_responses(const Rollout& rollout) {
 }
 
 // Outputs of the sequences whose entry in `outputs` is empty.
-static void evaluate_missing(std::vector<std::vector<double>>& outputs,
-                             const std::vector<Sequence>& sequences, TrainingNetwork& network) {
+static void evaluate_missing(std::vector<std::vector<double>>& outputs, std::span<const Sequence> sequences,
+                             TrainingNetwork& network) {
     std::vector<Sequence> missing;
     std::vector<size_t> index;
     for (size_t i = 0; i < sequences.size(); i++)
@@ -102,6 +102,39 @@ static double explained_variance(const std::vector<std::vector<double>>& returns
     return r_variance > 1e-12 ? 1 - e_variance / r_variance : 0;
 }
 
+// The value model's half of an update: its gradients, and in `report` values, returns and advantages of the responses.
+static void accumulate_value(UpdateReport& report, const Rollout& rollout, std::span<const int> responses,
+                             std::span<const Sequence> sequences,
+                             const std::vector<std::vector<double>>& weight, TrainingNetwork& value,
+                             const ObjectiveOptions& o) {
+    std::vector<std::vector<LossPair>> pairs(sequences.size());
+    std::vector<std::vector<double>> old_values(sequences.size());
+    const auto fill_in = [&](size_t at, std::span<const double> old) {
+        old_values[at].assign(old.begin(), old.end());
+        report.returns[at].resize(old.size());
+        report.advantages[at].resize(old.size());
+        step_returns(report.returns[at], report.advantages[at], rollout.reward[size_t(responses[at])],
+                     old_values[at], sequences[at], o.gamma, o.lambda);
+        pairs[at] = loss_pairs(old_values[at], report.returns[at], weight[at]);
+    };
+    std::vector<std::vector<double>> old;
+    for (const int i : responses) old.push_back(rollout.old_value[size_t(i)]);
+    if (value.cuts(sequences)) evaluate_missing(old, sequences, value);
+    bool known = true;  // all old values, before the pass
+    for (size_t at = 0; at < sequences.size(); at++) {
+        if (!old[at].empty()) fill_in(at, old[at]);
+        known &= !old[at].empty();
+    }
+    const auto outputs = [&](int i, std::span<const double> V) {
+        if (pairs[size_t(i)].empty()) fill_in(size_t(i), V);
+        report.value_loss += value_loss(V, pairs[size_t(i)], o.value_clip);
+    };
+    // Returns are made of old values. Where these are the values of this very pass, it has to wait for the host.
+    report.values = value.accumulate(
+        sequences, {.pairs = pairs, .options = o, .outputs = outputs, .pairs_from_outputs = !known});
+    report.explained_variance = explained_variance(report.returns, old_values);
+}
+
 UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, TrainingNetwork& policy,
                         TrainingNetwork* value, const RlOptions& o) {
     UpdateReport report;
@@ -110,41 +143,17 @@ UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, 
     const std::vector<std::vector<double>> weight =
         loss_weights(sequences, o.loss.loss_norm, o.loss.norm_length);
     for (const std::vector<double>& w : weight) report.n_pairs += int64_t(w.size());
-    report.advantages.resize(sequences.size());
 
-    std::vector<std::vector<LossPair>> pairs(sequences.size());
+    report.advantages.resize(sequences.size());
     if (value) {
         report.returns.resize(sequences.size());
-        std::vector<std::vector<double>> old_values(sequences.size());
-        const auto fill_in = [&](size_t at, std::span<const double> old) {
-            old_values[at].assign(old.begin(), old.end());
-            report.returns[at].resize(old.size());
-            report.advantages[at].resize(old.size());
-            step_returns(report.returns[at], report.advantages[at], rollout.reward[size_t(responses[at])],
-                         old_values[at], sequences[at], o.loss.gamma, o.loss.lambda);
-            pairs[at] = loss_pairs(old_values[at], report.returns[at], weight[at]);
-        };
-        std::vector<std::vector<double>> old;
-        for (const int i : responses) old.push_back(rollout.old_value[size_t(i)]);
-        if (value->cuts(sequences)) evaluate_missing(old, sequences, *value);
-        bool known = true;  // all old values, before the pass
-        for (size_t at = 0; at < sequences.size(); at++) {
-            if (!old[at].empty()) fill_in(at, old[at]);
-            known &= !old[at].empty();
-        }
-        const auto outputs = [&](int i, std::span<const double> V) {
-            if (pairs[size_t(i)].empty()) fill_in(size_t(i), V);
-            report.value_loss += value_loss(V, pairs[size_t(i)], o.loss.value_clip);
-        };
-        // Returns are made of old values. Where these are the values of this very pass, it has to wait for the host.
-        report.values = value->accumulate(
-            sequences, {.pairs = pairs, .options = o.loss, .outputs = outputs, .pairs_from_outputs = !known});
-        report.explained_variance = explained_variance(report.returns, old_values);
+        accumulate_value(report, rollout, responses, sequences, weight, *value, o.loss);
     } else {
         for (size_t i = 0; i < sequences.size(); i++)
             report.advantages[i] = rollout.advantage[size_t(responses[i])];
     }
 
+    std::vector<std::vector<LossPair>> pairs(sequences.size());
     for (size_t at = 0; at < sequences.size(); at++)
         pairs[at] = loss_pairs(rollout.old_logprob[size_t(responses[at])], report.advantages[at], weight[at]);
     int64_t clipped = 0;
