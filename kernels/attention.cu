@@ -1,12 +1,12 @@
 // attention.cu -- span attention forward on tensor cores. See attention.h; tiles of attention_tiles.h.
 //
-// A block of four warps computes a piece of a query tile for one key/value head. A tile has 64, 32 or 16 packed rows:
-// 4, 2 or 1 warps have 16 of them each, and as many groups of warps as that leaves share out the 64 slots of every key
-// tile. Prefill and training fill 64 rows; the tile of a decoding sequence has few, and its warps stand for loads
-// in flight. A group copies its own slots of the keys and values, in two stages by cp.async, and skips those that no row
-// sees. Scores, probabilities and the output live in registers; the softmax is online (in base 2), each group's
-// for itself; at the end the groups are joined in shared memory, in order. Where there are too few tiles for the
-// device, their keys are cut into pieces, whose results a second kernel joins.
+// A block of four warps computes a piece of a query tile for one key/value head. A tile has 64, 32 or 16 packed rows,
+// 16 to a warp; so the four warps are 1, 2 or 4 groups, which share out the 64 slots of every key tile. Prefill and
+// training fill 64 rows; the tile of a decoding sequence has few, and its further warps are there to keep more loads in
+// flight. A group copies its own slots of the keys and values, in two stages by cp.async, and skips those that no row
+// sees. Scores, probabilities and the output live in registers; each group has an online softmax (in base 2) of its own;
+// at the end the groups are joined in shared memory, in order. Where there are too few tiles for the device, their keys
+// are cut into pieces, whose results a second kernel joins.
 //   shared memory: q (rows, HD), k and v (2, KEY_TILE, HD) each; at the end the warps' results instead
 #include <algorithm>
 #include <type_traits>

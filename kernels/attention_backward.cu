@@ -1,16 +1,13 @@
-// attention_backward.cu -- span attention backward on tensor cores. See attention.h; tiles of
-// attention_tiles.h.
+// attention_backward.cu -- span attention backward on tensor cores. See attention.h; tiles of attention_tiles.h.
 //
-// Two kernels, each computing scores and dscores again, so that every gradient is summed by one block in one
-// order:
+// Two kernels, each computing scores and dscores again, so that every gradient is summed by one block in one order:
 //   dq      a block per query tile (64 packed rows, 4 warps of 16) goes over its key tiles;   dq += ds k
-//   dk, dv  a block per key tile (64 slots, 4 warps of 16) goes over its query tiles;         dv += p^T dout,
-//   dk += ds^T q
-// with p = exp(score - lse), ds = p (dout . v - D) scale, D the row sums of dout * out. The side that is gone
-// over comes through two stages of shared memory by cp.async. dk and dv take 32 rows of a query tile at a
-// time, to stay within the registers.
-//   shared memory: 2 resident tiles and 2 x 2 staged ones of (64, HD) bf16; for dk, dv also lse, D and masks
-//   of a tile's rows
+//   dk, dv  a block per key tile (64 slots, 4 warps of 16) goes over its query tiles;         dv += p^T dout
+//                                                                                             dk += ds^T q
+// with p = exp(score - lse), ds = p (dout . v - D) scale, D the row sums of dout * out. The tiles a block goes over come
+// through two stages of shared memory by cp.async. dk and dv take 32 rows of a query tile at a time, to stay within the
+// registers.
+//   shared memory: 2 resident tiles and 2 x 2 staged ones of (64, HD) bf16; for dk, dv also lse, D and masks of a tile's rows
 #include "kernels/attention_tile.cuh"
 
 namespace cuda {

@@ -3,18 +3,19 @@
 // The scheme of attention_backward.cu: two kernels, each computing scores and dscores again, so that every gradient is
 // summed by one block in one order, the heaviest blocks first.
 //   dq      a block per query tile of 128 packed rows goes over its key tiles;                   dq += ds k
-//   dk, dv  a block per pair of key tiles (128 slots) goes over its query tiles of 64 rows;      dv += p^T dout,
-//   dk += ds^T q
+//   dk, dv  a block per pair of key tiles (128 slots) goes over its query tiles of 64 rows;      dv += p^T dout
+//                                                                                                dk += ds^T q
 // with p = exp(score - lse), ds = p (dout . v - D), D the row sums of dout * out; the scores' scale is applied to dq and
-// dk once, at the end. Two warpgroups have 64 rows of the block's tile each and share what is gone over, which comes
-// through three stages of shared memory by cp.async.
+// dk once, at the end. Each of two warpgroups has 64 rows of the block's tile; they share the tiles that the block goes
+// over, which come through three stages of shared memory by cp.async.
 //
-// A turn takes one visit. In dk, dv a warpgroup of whose slots the visit's rows see none passes by: it copies its share
-// and finishes what it owes. Otherwise the visit's scores are issued first, behind them the product that the visit before
-// still owes to dk or dq, and dout . v: the exponentials are computed under these. In dk, dv the product of dv follows,
-// under which ds is computed. P and dS go from accumulators to the A operand of the next product in registers. At a turn's
-// end all products are waited for: where accumulators or operands cross it, ptxas tells their registers apart no more and
-// serializes (it says so). A turn has one barrier, between
+// A turn of the loop takes one visit. In dk, dv a warpgroup skips a visit whose rows see none of its slots: it only copies
+// its share and finishes the product it still owes. Otherwise the visit's scores are issued first, then the product that
+// the visit before still owes to dk or dq, then dout . v; the exponentials are computed while these run. In dk, dv the
+// product of dv follows, and ds is computed while it runs. P and dS go from accumulators to the A operand of the next
+// product in registers. At the end of a turn all products are waited for: if accumulators or operands were in use across
+// it, ptxas could no longer tell their registers apart and would serialize the products (it says so). A turn has one
+// barrier, between
 //   the products that read the stage of two visits before (waited for)   and the copies that overwrite it,
 //   the copies of this visit's stage (waited for)                        and the products that read it.
 #include "kernels/attention_wgmma.cuh"

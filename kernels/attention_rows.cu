@@ -1,9 +1,8 @@
-// attention_rows.cu -- span attention without tensor cores: a warp per (token, head) or (slot, key/value
-// head). See attention.h.
+// attention_rows.cu -- span attention without tensor cores: a warp per (token, head) or (slot, key/value head). See
+// attention.h.
 //
-// For fp32 mode and for shapes the tiled kernels are not compiled for. Keys are taken WARP at a time: every
-// lane scores one, the probabilities pass through shared memory, then every lane adds up the head's channels
-// lane, lane + 32, ...
+// For fp32 mode and for shapes the tiled kernels are not compiled for. Keys are taken WARP at a time: every lane scores
+// one, the probabilities pass through shared memory, then every lane adds up the head's channels lane, lane + 32, ...
 #include "kernels/cuda_kernels.h"
 
 namespace cuda {

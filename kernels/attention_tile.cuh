@@ -1,9 +1,7 @@
-// attention_tile.cuh -- what the tensor-core kernels of span attention share: tiles in shared memory, their
-// fragments, masks.
+// attention_tile.cuh -- what the tensor-core kernels of span attention share: tiles in shared memory, fragments, masks.
 //
-// A tile is (rows, HD) bf16, its 16-byte chunks XOR-swizzled so that the 8 rows of an ldmatrix fall into
-// different banks. A query tile packs the query heads of one key/value head: row m is head m % group of token
-// m / group.
+// A tile is (rows, HD) bf16, its 16-byte chunks XOR-swizzled so that the 8 rows of an ldmatrix fall into different
+// banks. A query tile packs the query heads of one key/value head: row m is head m % group of token m / group.
 #pragma once
 #include "kernels/cuda_kernels.h"
 #include "kernels/device/ptx.h"

@@ -1,7 +1,7 @@
 // column_sums.cu -- sums over rows for the gradients of biases, norms and the value head, in two fixed steps.
 //
-// Rows are cut into at most PARTS runs; a block adds up a warp's packs of columns of one run, every thread every LANES-th row of
-// it, then a second kernel adds the runs (part_sums.cuh). The result depends on the shape and its alignment alone.
+// Rows are cut into at most PARTS runs. A block adds up a warp's packs of columns over one run, each thread every LANES-th
+// row of it; then a second kernel adds the runs (part_sums.cuh). The bits depend on shape and alignment alone.
 #include <algorithm>
 
 #include "kernels/cuda_kernels.h"

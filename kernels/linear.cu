@@ -1,4 +1,4 @@
-// linear.cu -- see linear.h: matrix products with everything that is added to them, and their gradients.
+// linear.cu -- see linear.h: which kernel multiplies, with bias and residual, and the gradients.
 #include "kernels/cuda_kernels.h"
 
 namespace cuda {

@@ -1,9 +1,9 @@
-// lm_head.cu -- see lm_head.h. Logits exist only as tiles (rows x a part of the vocabulary) of the
-// workspace: made by a matrix product, read once by warps with a chunk of a row each (logit_chunk.cuh).
+// lm_head.cu -- see lm_head.h. Logits exist only as tiles (rows x a part of the vocabulary) in the workspace: made by a
+// matrix product, read once by warps with a chunk of a row each (logit_chunk.cuh).
 //
-// Forward keeps a maximum m, a sum s of exp(x - m) and a sum t of exp(x - m) (x - m) per row; a new tile's
-// are joined to them in the order of tiles. Backward turns a tile into its gradient in place (bf16: into a
-// second tile) and multiplies it twice; dhidden is summed over tiles in fp32.
+// Forward keeps a maximum m, a sum s of exp(x - m) and a sum t of exp(x - m) (x - m) per row; each new tile's are joined
+// to them in the order of tiles. Backward turns a tile into its gradient in place (bf16: into a second tile) and
+// multiplies it twice; dhidden is summed over tiles in fp32.
 #include <algorithm>
 
 #include "kernels/cuda_kernels.h"

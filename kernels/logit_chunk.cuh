@@ -1,9 +1,9 @@
 // logit_chunk.cuh -- a warp's piece of a row of logits in registers, and the sums of its softmax: what the LM head and the
-// sampler make of a tile of logits in one reading.
+// sampler compute from a tile of logits in one reading.
 //
 // A row is cut into chunks of CHUNK ids from its beginning, whatever else is in the tile. A warp takes a chunk: all of it is
-// requested at once, and nothing is read a second time. A few rows are so many warps as keep a device busy, and since the chunks
-// of a row are joined in an order of their own, its bits do not depend on the number of rows in a tile.
+// requested at once, and nothing is read a second time. So even a few rows make enough warps to keep a device busy; and since
+// the chunks of a row are joined in a fixed order, its bits do not depend on the number of rows in a tile.
 #pragma once
 #include "kernels/device/device.h"
 #include "kernels/device/ptx.h"

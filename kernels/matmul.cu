@@ -1,8 +1,8 @@
-// matmul.cu -- matrix products by a kernel of our own: under the emulation, and of shapes for which cuBLASLt has no algorithm.
+// matmul.cu -- matrix products by a kernel of our own: in the emulation, and for shapes that cuBLASLt has no algorithm for.
 //
-// A block computes a TILE x TILE tile of out, thread (i, j) a 4 x 4 part of it; both operands pass through
-// shared memory in slices of SLICE along K. Strides make transposition a matter of two numbers. Any shape:
-// what lies outside is zero.
+// A block computes a TILE x TILE tile of out, thread (i, j) a 4 x 4 part of it; both operands pass through shared memory
+// in slices of SLICE along K. An operand is given by its two strides, so its transpose is the same strides exchanged. Any
+// shape: what lies outside is zero.
 #include "kernels/cuda_kernels.h"
 
 namespace cuda {

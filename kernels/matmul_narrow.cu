@@ -1,11 +1,12 @@
-// matmul_narrow.cu -- matrix products of few rows, as a step of generation makes them: out (M, N) = x (M, K) w (N, K)^T, M up to
-// NARROW_ROWS. They take the time of reading w, so everything here is for keeping many reads of it under way.
+// matmul_narrow.cu -- matrix products of few rows, as a step of generation makes them: out (M, N) = x (M, K) w (N, K)^T, M up
+// to NARROW_ROWS. Reading w takes all the time, so everything here serves to keep many reads of it under way.
 //
-// A block owns ROWS rows of w and all of K; its warps take lines of 128 bytes of these rows in turn, and join their sums in order
-// at the end. A lane copies what it multiplies itself, w and x, to a ring of its own in shared memory, AHEAD steps before, and
-// waits for nobody: what it reads as 16 bytes is an operand of mma as it lies. A product may go over K in any order, as long as
-// both operands do, and so lane t of a quad has the eight neighbours k + 8t.. where the instruction's layout would give it four
-// pairs. Which lane and warp has which k follows from K alone: a row of out has the same bits whatever other rows the call holds.
+// A block owns ROWS rows of w and all of K; its warps take lines of 128 bytes of these rows in turn, and join their sums in
+// order at the end. A lane copies the w and x that it multiplies itself to a ring of its own in shared memory, AHEAD steps
+// before it needs them, and waits for no other thread. The 16 bytes it reads there are an operand of mma as they lie: a
+// product may go over K in any order, if both operands do, so lane t of a quad has the eight neighbours k + 8t.. where the
+// instruction's layout would give it four pairs. Which lane and warp has which k follows from K alone: a row of out has the
+// same bits whatever other rows the call holds.
 #include "kernels/cuda_kernels.h"
 #include "kernels/device/ptx.h"
 

@@ -1,5 +1,5 @@
-// reveal_block.cu -- see reveal_block.h. One block of threads decides for all sequences, a warp per sequence's block of masks,
-// so that it can also say whether the run goes on. Ranks are counted, nothing is sorted.
+// reveal_block.cu -- see reveal_block.h. One block of threads decides for all sequences, a warp for each sequence's block of
+// masks; being one, it can also say whether the run goes on. Ranks are counted, nothing is sorted.
 #include "kernels/cuda_kernels.h"
 #include "kernels/device/ptx.h"
 #include "kernels/reveal_block.h"

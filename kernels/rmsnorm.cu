@@ -1,11 +1,13 @@
-// rmsnorm.cu -- see rmsnorm.h. Forward: a row is read once and stays in its threads' registers, 4 packs in each and all of them
-// (and the weights) on their way at once; only what is wider than 1024 packs is read twice. How many threads share a row
-// follows from C alone, and with it the order of a row's sum.
+// rmsnorm.cu -- see rmsnorm.h.
 //
-// Backward: a block takes every gridDim-th row; thread i owns the same columns in all of them and keeps their
-// weight gradients in registers, so that no two threads ever add to one number. The blocks' sums are added in order afterwards.
-// A thread's packs of the next rows are on their way to shared memory, where nobody else reads them, so that a row costs
-// one barrier: that of its sum.
+// Forward: a row is read once and stays in its threads' registers, 4 packs in each, all of them (and the weights) under way
+// at once; only what is wider than 1024 packs is read twice. How many threads share a row follows from C alone, and with
+// it the order of a row's sum.
+//
+// Backward: a block takes every gridDim-th row. Thread i owns the same columns in all of them and keeps their weight
+// gradients in registers, so that no two threads ever add to one number; the blocks' sums are added in order afterwards.
+// Meanwhile a thread's packs of the next rows are copied to shared memory, where only that thread reads them, so that a
+// row costs one barrier: that of its sum.
 #include <algorithm>
 
 #include "kernels/cuda_kernels.h"

@@ -1,9 +1,12 @@
-// rope.cu -- see rope.h. A head belongs to a group of neighbouring lanes, of which each has four elements of its first half and the
-// four that they are rotated with (16 lanes at HD 128). A group takes HEADS heads of a row, all of them on their way at once; how
-// many that is changes no bit.
+// rope.cu -- see rope.h.
 //
-// Backward: a block takes every gridDim-th run of rows, of these always the same heads; each lane keeps the weight gradients of its
-// eight elements in registers. They are added over the groups of a block in shared memory, then over the blocks, in order.
+// Forward: a head belongs to a group of neighbouring lanes, each of which has four elements of the head's first half and the
+// four that they are rotated with (16 lanes at HD 128). A group takes HEADS heads of a row, all of them under way at once;
+// how many that is changes no bit.
+//
+// Backward: a block takes every gridDim-th run of rows, and of these always the same heads; each lane keeps the weight
+// gradients of its eight elements in registers. They are added over the groups of a block in shared memory, then over the
+// blocks, in order.
 #include <algorithm>
 
 #include "kernels/cuda_kernels.h"

@@ -1,9 +1,10 @@
 // rows.cu -- moving rows and adding them up: embedding, gather, scatter, casts, and their backward.
 //
-// copy_rows: one thread per pack of up to 16 bytes of the output. add_rows: rows with one destination are one
-// group (long ones are cut every GROUP_ROWS, so that the mask token does not become one block's work), a
-// thread adds up a pack of columns of a group's rows in order, IN_FLIGHT of them on their way at once; what was cut is
-// joined by a second kernel (part_sums.cuh). No atomics: the same bits every time.
+// copy_rows: one thread per pack of up to 16 bytes of the output.
+//
+// add_rows: rows with one destination are one group; long groups are cut every GROUP_ROWS, so that the mask token does not
+// become one block's work. A thread adds up a pack of columns over a group's rows in order, loading IN_FLIGHT of them at
+// once; the pieces of cut groups are joined by a second kernel (part_sums.cuh). No atomics: the same bits every time.
 #include <algorithm>
 #include <numeric>
 

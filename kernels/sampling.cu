@@ -1,9 +1,7 @@
 // sampling.cu -- see sampling.h. A first kernel reads every logit once, a warp per chunk of a row (logit_chunk.cuh), and leaves
-// of each chunk what a row's numbers can be put together from. A block per row does so: greedily it reads no logit again, at a
-// temperature only those of the chunk that the number falls into, or the chunks that may hold the winner of Gumbel's race.
-// With filters it reads again what may be kept (sampling_filter.cuh).
-//
-// The draw finds the chunk in which the cumulative mass exceeds the number, then the id.
+// for each chunk the sums that a row's result can be joined from. Then a block per row joins them. Greedily it reads no logit
+// again; at a temperature only those of the chunk that the random number falls into (where the cumulative mass exceeds it),
+// or of the chunks that may hold the winner of Gumbel's race; with filters those that may be kept (sampling_filter.cuh).
 #include <algorithm>
 #include <climits>
 

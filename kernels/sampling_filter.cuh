@@ -1,14 +1,14 @@
 // sampling_filter.cuh -- what top-k and top-p leave of a row of logits, found by one block.
 //
-// The order is by logit descending, then id ascending: a number of 64 bits for each id, larger ones first. A filter keeps a
-// beginning of the order that weighs just more than is wanted (top-k: ids count 1; top-p: their masses), so it is found as the
-// order's last number that is kept. Masses are exponentials in fixed point: sums of integers have the same bits in any order, so
-// who adds first does not matter.
+// The order is by logit descending, then id ascending: a key of 64 bits for each id, larger ones first. A filter keeps the
+// shortest prefix of the order that weighs more than is wanted (top-k: ids count 1; top-p: their masses), so all it has to find
+// is the last key that is kept. Masses are exponentials in fixed point: sums of integers have the same bits in any order, so
+// it does not matter which thread adds first.
 //
-// Few ids decide, and the largest logits of quarters of chunks say how few: a beginning of *them* that weighs enough is a bound
-// that the last kept number reaches. What reaches it is gathered and sorted. Only where too many do (a flat distribution, a k of
-// thousands, a crowd of equal logits) their weights go into a histogram first, and what is gathered is the bin that holds the
-// last; and so on, if need be, down to the last bit of the id.
+// Few ids decide, and the largest logits of quarters of chunks tell which: a prefix of *those maxima* that weighs enough gives a
+// bound that the last kept key reaches. The ids that reach it are gathered and sorted. Only if there are too many (a flat
+// distribution, a k of thousands, a crowd of equal logits) their weights go into a histogram first, and only the bin that holds
+// the last key is gathered; and so on, if need be, down to the last bit of the id.
 #pragma once
 #include "kernels/logit_chunk.cuh"
 #include "kernels/sampling.h"

@@ -1,5 +1,4 @@
-// sum_of_squares.cu -- see sum_of_squares.h. A block sums RANGE elements, one block sums the ranges' sums:
-// two fixed orders.
+// sum_of_squares.cu -- see sum_of_squares.h. A block sums RANGE elements, then one block the ranges' sums: two fixed orders.
 #include "kernels/cuda_kernels.h"
 
 namespace cuda {

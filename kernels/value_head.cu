@@ -1,5 +1,4 @@
-// value_head.cu -- see value_head.h. Forward: a warp per row. Backward: a thread per element; dweight as
-// column sums.
+// value_head.cu -- see value_head.h. Forward: a warp per row. Backward: a thread per element; dweight as column sums.
 #include "kernels/cuda_kernels.h"
 
 namespace cuda {
