@@ -1,14 +1,18 @@
 // engine.h -- generation with a KV cache, many sequences per forward pass.
 //
-// Block models: blocks are aligned to absolute position 0. The whole blocks of a prompt are prefilled; its
-// tail opens the first generated block as already revealed tokens, and that block's first denoising step
-// rides in the prefill pass. When no mask is left in a block its keys and values are committed, fused into
-// the first denoising pass of the next block; the last block is never committed. On a device the steps of a block
-// follow each other without the host: it is asked when a sequence has finished its block or is at its end. Full-attention models: every
-// pass forwards the whole canvas of every sequence, and with guidance a second one, the prompt masked; with an approximate
-// cache (options.h) only the pass that opens a block does, those that follow forward the block (and what comes after it) over
-// the keys that pass left. Autoregressive models: one token per pass, whose row
-// predicts the next.
+// Block models: blocks are aligned to absolute position 0. The whole blocks of a prompt are prefilled; its tail
+// opens the first generated block as already revealed tokens, and that block's first denoising step rides in the
+// prefill pass. When no mask is left in a block its keys and values are committed, fused into the first denoising
+// pass of the next block; the last block is never committed.
+//
+// Full-attention models: every pass forwards the whole canvas of every sequence, and with guidance a second one with
+// the prompt masked. With an approximate cache (options.h) only the pass that opens a block does; those that follow
+// forward the block (and what comes after it) over the keys that pass left.
+//
+// Autoregressive models: one token per pass, whose row predicts the next.
+//
+// On a device the steps of a block follow each other without the host: it is asked only when a sequence has finished
+// its block or is at its end.
 #pragma once
 #include <functional>
 #include <memory>
@@ -30,8 +34,8 @@ struct EngineLimits {
     int max_rows = 4096;      // rows of one forward pass; a longer prompt is prefilled in several
     int kv_slots = 16384;     // slots of the KV cache, shared prompts counted once
     bool fuse_commit = true;  // false: commits get passes of their own (slower, the same result)
-    bool keep_last =
-        false;  // keep the keys of the last sequence for a next call whose prompt begins with it (a chat)
+    // Keep the keys of the last sequence, for a next call whose prompt begins with it (a chat).
+    bool keep_last = false;
 };
 
 // Slots and rows that requests of this shape need: what a caller plans EngineLimits by.
@@ -39,21 +43,21 @@ struct Footprint {
     int shared_slots;  // whole blocks of the prompt, counted once among sequences that share them
     int own_slots;     // of each sequence
     int positions;     // of each sequence, shared ones included
-    int rows;          // at most, of one pass, the prompt's whole blocks apart
-    int later_rows;    // at most, of a pass that neither opens a block nor commits one
+    int rows;          // of one pass at most, without the prompt's whole blocks
+    int later_rows;    // of a pass that neither opens a block nor commits one, at most
 };
 Footprint footprint(int prompt_length, const GenerateOptions& options, const ModelConfig& config);
 
 // A response while it is generated: one entry per position from the end of the prompt to the end of the
-// current block (or canvas); step is NEVER, and the id without meaning, where it is still masked.
+// current block (or canvas). Where it is still masked, step is NEVER and the id has no meaning.
 struct PartialResponse {
     std::span<const int> token, step;
     std::span<const float> logprob;
-    int n_final;  // so many leading tokens are output and will not change
+    int n_final;  // how many leading tokens are output and will not change
 };
 
 struct Callbacks {  // any of them may be empty
-    // after a reveal step of a request; on a device after the last of several, where it takes them without the host
+    // after a reveal step of a request, or after the last of several that a device takes without the host
     std::function<void(int request, const PartialResponse&)> on_reveal;
     std::function<void(int request, const Trajectory& done)> on_finish;
     // asked before every pass the host lays out; true ends everything as "interrupted"
@@ -84,8 +88,8 @@ class Engine {
     void check(const Request& request) const;  // of one, whose number its message leaves out
 
     void forget();                   // drops what keep_last kept: call it when the weights change
-    int64_t forward_passes() const;  // of the engine, since it was made
-    int64_t forwarded_rows() const;  // rows of all of them
+    int64_t forward_passes() const;  // since the engine was made
+    int64_t forwarded_rows() const;  // of all these passes
     const EngineLimits& limits() const;
 
   private:

@@ -1,5 +1,5 @@
-// generation.h -- one response while it is generated: what is revealed, which block is denoised, when it
-// ends. Knows nothing of the network, of slots, or of other sequences.
+// generation.h -- one response while it is generated: what is revealed, which block is denoised, when it ends. Knows
+// nothing of the network, of slots, or of other sequences.
 #pragma once
 #include <span>
 #include <vector>
@@ -14,8 +14,8 @@ enum class Geometry {
 };
 Geometry geometry_of(const ModelConfig& config);
 
-// What a pass forwards of a sequence: positions [begin, end), which see every position before `sees`. Keys that are seen and
-// not forwarded are those an earlier pass left.
+// What a pass forwards of a sequence: positions [begin, end), which see every position before `sees`. Where those are not
+// forwarded, their keys are the ones an earlier pass left.
 struct Window {
     int begin, end, sees;
     int rows() const { return end - begin; }
@@ -29,22 +29,20 @@ class Generation {
     Generation(const Request& request, const ModelConfig& config);
 
     int n_positions() const { return int(token_.size()); }  // prompt, output, and the rest of the last block
-    int shared() const {
-        return shared_;
-    }  // tokens of the prompt that other sequences may share: its whole blocks
-    int begin() const { return lo_; }  // the block being denoised
+    // Tokens of the prompt that other sequences may share: its whole blocks.
+    int shared() const { return shared_; }
+    // The block being denoised.
+    int begin() const { return lo_; }
     int end() const { return hi_; }
-    // The block before it, finished, whose keys are not in the cache yet; [begin, end) is empty where there
-    // is none.
+    // The finished block before it, if its keys are not in the cache yet; else empty.
     int commit_begin() const { return commit_; }
     int commit_end() const { return commit_ < 0 ? -1 : lo_; }
     void committed() { commit_ = -1; }
-    // What the next pass forwards, commits apart (empty where the row before the block predicts it), and what the one
-    // after it does if the block is not finished by then.
+    // What the next pass forwards, without commits (empty where the row before the block predicts it), and what the one
+    // after it forwards if the block is not finished by then.
     Window window() const { return window_at(block_step_); }
     Window next_window() const { return window_at(block_step_ + 1); }
-    // Ids of every position whose keys and values will not change any more, given that the pass before was
-    // complete.
+    // Ids of every position whose keys and values will not change any more, given that the pass before was complete.
     std::span<const int> settled() const {
         return std::span(token_).first(size_t(commit_ >= 0 ? commit_ : lo_));
     }
@@ -52,18 +50,18 @@ class Generation {
 
     // Ids of [begin, end) as the network sees them: the mask id where masked.
     std::vector<int> ids(int begin, int end) const;
-    // Those of the whole canvas, everything that was given masked too; and how much the candidates are guided away from
-    // what follows from these (0: not at all).
+    // For guidance: the ids of the whole canvas with everything that was given masked too, and how much the candidates
+    // are guided away from what these predict (0: not at all).
     std::vector<int> ids_without_prompt() const;
     float guidance() const { return request_.options.cfg_scale; }
     // Positions of the current block that are still masked, ascending; never empty before the end.
     const std::vector<int>& masked() const { return masked_; }
     SampleRow sample_row(int position) const;
-    // The same for Ops::reveal_blocks: the block, and whether revealing masked()[i], all before it being revealed, reaches
-    // the end whatever is revealed there.
+    // For Ops::reveal_blocks: the block as a record, and whether the response is at its end, whatever the id, once
+    // masked()[i] and all before it are revealed: the limit, or a known stop id, comes next.
     RevealBlock reveal_block() const;
     bool ends_at(size_t i) const;
-    std::span<const int> stop_ids() const;  // where generation ends at one
+    std::span<const int> stop_ids() const;  // empty where generation does not end at a stop id
 
     // `steps` reveal steps: targets[i] belongs to masked()[i]. Moves on to the next block when none is masked
     // any more. A log-probability that is not finite is an error (Exit::Runtime).

@@ -1,5 +1,4 @@
-// options.h -- how one sequence is generated: lengths, remasking rule, sampling; and the presets that name
-// published variants.
+// options.h -- how one sequence is generated: lengths, remasking rule, sampling; and the presets of published engines.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -10,12 +9,12 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 
-// Whose keys and values a pass computes anew. Those of a block model's finished blocks never change; under full attention
-// every key depends on every token, so that only None is exact there. The approximations (Fast-dLLM) forward a whole canvas
-// when a block is begun, and until it is finished
+// Which keys and values a pass computes anew. Those of a block model's finished blocks never change; under full attention
+// every key depends on every token, so only None is exact there. The approximations (Fast-dLLM) forward the whole canvas
+// when a block is begun, and then, until it is finished,
 //   Prefix   the block and what comes after it, which do not see beyond further_horizon; keys before it stay
 //   Dual     the block; keys before and after it stay
-// where the model's outputs are shifted, the row before the block, which predicts its first token, is one of these.
+// Where the model's outputs are shifted, the row before the block is forwarded too: it predicts the block's first token.
 enum class Cache { Auto, Exact, Prefix, Dual, None };
 constexpr int WHOLE_CANVAS = 1 << 16;  // a block length: all masks of a full-attention canvas are one block
 
@@ -29,7 +28,7 @@ struct GenerateOptions {
     double factor = 1;
     float order_temperature = 0;  // of static, margin and entropy orders; 0: the best, above: drawn
     RevealSchedule schedule = RevealSchedule::Even;
-    float eps = 1e-3f;  // where timesteps end
+    float eps = 1e-3f;  // the last timestep of RevealSchedule::Timesteps
     float temperature = 0;
     int top_k = 0;
     float top_p = 1;
@@ -38,8 +37,8 @@ struct GenerateOptions {
     float cfg_scale = 0;  // logits + cfg_scale * (logits - those without the prompt); 0: no guidance
     std::vector<int> stop_ids = {};
     uint64_t seed = 0;
-    bool infill =
-        false;  // the prompt's mask ids are gaps to fill in, nothing is appended (full-attention models)
+    // The prompt's mask ids are gaps to fill in, and nothing is appended (full-attention models).
+    bool infill = false;
     Cache cache = Cache::Auto;  // Exact (block models) or None (full attention)
     int further_horizon = -1;   // Cache::Prefix: tokens after the block that a pass forwards; -1: all of them
     // What the presets of other engines need:
@@ -65,7 +64,7 @@ struct GenerateOptions {
     }
 };
 
-// Spellings of the command line: a value's own name comes before others of it.
+// Spellings of the command line: a value's own name comes before its aliases.
 template <class Enum>
 using Names = std::vector<std::pair<std::string, Enum>>;
 Names<Remasking> remasking_names();
@@ -79,9 +78,9 @@ const char* name_of(RevealSchedule schedule);
 const char* name_of(Draw draw);
 const char* name_of(Cache cache);
 
-// Sets the sampling and remasking fields and the cache as a published engine has them by default; stop ids, the seed and lengths
-// stay, but for the block where it knows none. Stop rule, limits and step map are always this engine's own. Throws Error(Usage) that lists the
-// names.
+// Sets the sampling and remasking fields and the cache to a published engine's defaults. Stop ids, seed and lengths stay,
+// except the block where that engine knows none. Stop rule, limits and step map are always this engine's own. Throws
+// Error(Usage) that lists the names.
 void apply_preset(GenerateOptions& options, const std::string& name);
 std::vector<std::string> preset_names();
 

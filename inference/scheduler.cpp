@@ -22,8 +22,7 @@ Scheduler::~Scheduler() {
     drop_kept();
 }
 
-// ---- who runs
-// ---------------------------------------------------------------------------------------------------------
+// ---- who runs ----
 
 void Scheduler::start_waiting() {
     if (!room_) return;
@@ -125,8 +124,7 @@ void Scheduler::drop_kept() {
     kept_ = {};
 }
 
-// ---- what a pass computes
-// ---------------------------------------------------------------------------------------------
+// ---- what a pass computes ----
 
 void Scheduler::lay_out(Pass& pass, bool repeats) {
     pass.batch.clear();
@@ -203,7 +201,7 @@ int Scheduler::add_window(TokenBatch& batch, const Active& a, const Window& w) c
     return add_block(batch, a.generation.ids(w.begin, w.end), w.begin, a.at, w.sees - w.end);
 }
 
-// The list of the sequence before, where it is the same one.
+// Two neighbouring sequences with the same stop ids share one list.
 void Scheduler::add_stops(Pass& pass, RevealBlock& block, std::span<const int> stops) const {
     if (!pass.blocks.empty()) {
         block.first_stop = pass.blocks.back().first_stop, block.n_stops = pass.blocks.back().n_stops;

@@ -1,5 +1,5 @@
-// scheduler.h -- who runs: starts waiting requests as soon as there is room, lays out every forward pass,
-// gives slots back.
+// scheduler.h -- which sequences run: starts waiting requests as soon as there is room, lays out every forward pass, gives
+// slots back.
 #pragma once
 #include <chrono>
 #include <list>
@@ -51,12 +51,12 @@ struct Pass {
     std::vector<SampleRow> rows;        // one per target
     std::vector<RevealTarget> targets;  // likewise
     std::vector<RevealBlock> blocks;    // one per draw
-    // Targets that are guided, how much, and for each the row that its guide is read at: targets of the batch behind the
-    // others.
+    // Classifier-free guidance: which targets, how strongly, and for each the row that gives its unconditional hidden
+    // state. These rows are targets of the batch too, behind all others.
     std::vector<int> guided, guide_row;
     std::vector<float> guidance;
     std::vector<int> stops;  // all sequences' stop ids, of a pass that repeats
-    // Where the steps after this one may need nothing new of the host: what they forward, the same blocks without
+    // Whether the steps after this one may need nothing new from the host, and what they forward: the same blocks without
     // prompts and commits, with the same targets.
     bool repeats;
     TokenBatch again;
@@ -71,7 +71,7 @@ class Scheduler {
     // Starts waiting requests, first come first served; one that does not fit yet lets smaller ones pass.
     void start_waiting();
     // Lays out the next pass: as many sequences as fit the rows, those that were left out last time first. repeats: whether
-    // it may be one that repeats.
+    // it may be a pass whose steps are repeated without the host.
     void lay_out(Pass& pass, bool repeats);
     // Takes a finished sequence out; its slots are free.
     void retire(Active& sequence);

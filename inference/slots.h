@@ -1,5 +1,4 @@
-// slots.h -- which slots of the KV cache are free: contiguous runs, first fit, neighbours joined again on
-// release.
+// slots.h -- which slots of the KV cache are free: contiguous runs, first fit, neighbours joined again on release.
 #pragma once
 #include <map>
 
@@ -8,8 +7,7 @@ class SlotAllocator {
     explicit SlotAllocator(int slots) : slots_(slots), free_(slots) {
         if (slots > 0) runs_[0] = slots;
     }
-    // The first slot of a free run of n, now taken; -1 where no run is long enough. n = 0 takes nothing and
-    // returns 0.
+    // The first slot of a free run of n, now taken; -1 where no run is long enough. n = 0 takes nothing and returns 0.
     int allocate(int n);
     // [begin, begin + n) was taken; becomes free.
     void release(int begin, int n);

@@ -1,5 +1,4 @@
-// text_model.h -- a model folder's text side: its tokenizer, its chat template, its stop ids; and the model
-// that comes along.
+// text_model.h -- a model folder's text side: its tokenizer, its chat template, its stop ids; and where the included model is.
 #pragma once
 #include <memory>
 #include <string>

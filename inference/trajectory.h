@@ -1,5 +1,5 @@
-// trajectory.h -- what a generation leaves behind, and what TraceRL trains on: ids, the step each was
-// revealed in, its log-probability.
+// trajectory.h -- what a generation leaves behind, and what TraceRL trains on: ids, the step that revealed each, its
+// log-probability.
 #pragma once
 #include <string>
 #include <vector>
@@ -32,5 +32,6 @@ int64_t generated_tokens(const Trajectory& trajectory);
 double tokens_per_forward(const Trajectory& trajectory);
 
 // prompt_ids, output_ids, step_map, logprobs, tail_ids, tail_steps, finish_reason, denoise_steps,
-// forward_passes, tokens_per_forward, entropy, cache unless "" and cfg_scale unless 0: a line of `infer --json` without text and timings.
+// forward_passes, tokens_per_forward, entropy, cache unless "" and cfg_scale unless 0: a line of `infer --json` without
+// text and timings.
 Json to_json(const Trajectory& trajectory);

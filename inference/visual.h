@@ -1,5 +1,4 @@
-// visual.h -- a response while its blocks fill in, drawn on a terminal: masks as ░, tokens coloured by their
-// probability.
+// visual.h -- a response while its blocks fill in, drawn on a terminal: masks as ░, tokens coloured by their probability.
 #pragma once
 #include <cstdio>
 #include <string>
@@ -27,8 +26,8 @@ int color_of(float probability);
 
 class BlockView {
   public:
-    // On a terminal the picture is redrawn in place, at most every `frame_s` seconds so that an eye can
-    // follow; elsewhere every step is a line of its own, without colours.
+    // On a terminal the picture is redrawn in place, at most every `frame_s` seconds, slowly enough to follow; elsewhere
+    // every step is a line of its own, without colours.
     BlockView(FILE* out, const Tokenizer* tokenizer, bool terminal, int width, double frame_s);
     void show(const PartialResponse& so_far);
     void finish();

@@ -3,8 +3,8 @@
 //   g = grad_scale * grad
 //   m = beta1 m + (1 - beta1) g            v = beta2 v + (1 - beta2) g^2
 //   param -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + weight_decay param)
-// Where there is a master, it is what is updated (fp32), and param is a copy of it, rounded to nearest where it is BF16.
-// Moments in BF16 are rounded stochastically (stochastic_rounding.h), after their exact values have moved the parameter.
+// With a master (fp32) the master is updated, and param is a copy of it, rounded to nearest if it is BF16. Moments in BF16
+// are rounded stochastically (stochastic_rounding.h), after their exact values have moved the parameter.
 // Parallel over ranges of elements.
 #pragma once
 #include "kernels/cpu.h"

@@ -1,12 +1,9 @@
 // attention.h -- softmax attention over spans of slots.
 //
-//   forward    out (T, NH*HD) = sum_s p_s v_s,  p = softmax(q k^T / sqrt(HD)) over the slots that see (T)
-//   names
-//              lse (T, NH) = log of the sum of exponentials. A token that sees nothing: out = 0, lse =
-//              -infinity
-//   backward   with D (T, NH) = sum_i dout_i out_i (scratch) and ds = p (dout . v_s - D) / sqrt(HD):
-//              dq = sum_s ds k_s        dk_s = sum_t ds q_t        dv_s = sum_t p dout_t          all
-//              overwritten
+//   forward    out (T, NH*HD) = sum_s p_s v_s,  p = softmax(q k^T / sqrt(HD)) over the slots s in the spans see (T)
+//              lse (T, NH) = log of the sum of exponentials. A token that sees nothing: out = 0, lse = -infinity
+//   backward   with D (T, NH) = sum_i dout_i out_i (scratch) and ds = p (dout . v_s - D) / sqrt(HD), all overwritten:
+//              dq = sum_s ds k_s        dk_s = sum_t ds q_t        dv_s = sum_t p dout_t
 // Query head h reads key/value head h / (NH / NKV). q, out (T, NH*HD); k, v (S, NKV*HD).
 // Forward and dq are parallel over rows, and a row's result depends on that row alone; dk and dv are parallel
 // over key/value heads and chunks of slots, each owned by one thread.

@@ -25,14 +25,14 @@ struct RowScratch {
 struct Context {
     const Simd& simd;
     std::vector<float> scratch = {};           // grows to what the largest call needed, then stays
-    std::vector<float> panels = {};            // the same, of the matrix product (matmul.cpp)
+    std::vector<float> panels = {};            // likewise, for matrix products (matmul.cpp)
     std::vector<RowScratch> row_scratch = {};  // one per thread
 
     float* floats(size_t n) {
         if (scratch.size() < n) scratch.resize(n);
         return scratch.data();
     }
-    float* packed(size_t n) {  // at a cache line's begin
+    float* packed(size_t n) {  // aligned to a cache line
         constexpr size_t LINE = 16;
         if (panels.size() < n + LINE) panels.resize(n + LINE);
         return panels.data() + (-reinterpret_cast<uintptr_t>(panels.data()) / sizeof(float)) % LINE;

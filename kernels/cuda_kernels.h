@@ -1,9 +1,9 @@
-// cuda_kernels.h -- the launchers of every CUDA kernel, as CudaOps calls them. One .cu per stem; formulas and
-// shapes are those of the stem's header (rmsnorm.h, ...) and of ops.h.
+// cuda_kernels.h -- the launchers of every CUDA kernel, as CudaOps calls them. One .cu per stem; formulas and shapes are
+// those of the stem's header (rmsnorm.h, ...) and of ops.h.
 //
-// Activations, and matrices with them, are F32 or BF16; all arithmetic is fp32. Vectors (norm weights, biases, the value head) and
-// statistics (rstd, lse, logprob, values) are F32, parameter gradients F32 or BF16. Launchers check types and shapes and throw;
-// nothing they start has finished when they return.
+// Activations and matrices are both F32 or both BF16; all arithmetic is fp32. Vectors (norm weights, biases, the value
+// head) and statistics (rstd, lse, logprob, values) are F32, parameter gradients F32 or BF16. Launchers check types and
+// shapes and throw. They are asynchronous: the kernel may still run when they return.
 #pragma once
 #include <tuple>
 #include <vector>
@@ -63,7 +63,7 @@ struct Context {
     MatmulState* matmul_state;
     bool overlap = false;  // launch_next lets kernels overlap
 };
-// As `launch`, of a kernel that may begin before those in front of it have ended (launch_overlapped).
+// Launches a kernel that may begin before those in front of it have ended (launch_overlapped), if kernels overlap.
 template <class... P, class... A>
 void launch_next(const Context& ctx, void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, A... args) {
     if (ctx.overlap)
@@ -82,12 +82,12 @@ struct Matmul {
     bool accumulate = false;
     Tensor bias = {}, residual = {};
 };
-void matmul(const Context&, const Matmul&);  // by the kernel that is made for it
-// By cuBLASLt, in the emulation by matmul_tiles.
-void matmul_library(const Context&, const Matmul&);
-void matmul_tiles(const Context&, const Matmul&);  // by our own kernel: any shape and alignment, not fast
-// By our own, bound by the reading of b: up to NARROW_ROWS rows of bf16 against a weight (N, K), added to nothing but bias and
-// residual, rows of a and b of whole 16 bytes at such addresses. A row of out has the same bits however many there are.
+void matmul(const Context&, const Matmul&);          // by matmul_narrow where it can, else by the library
+void matmul_library(const Context&, const Matmul&);  // by cuBLASLt, in the emulation by matmul_tiles
+void matmul_tiles(const Context&, const Matmul&);    // by our own kernel: any shape and alignment, not fast
+// By our own kernel, as fast as b can be read: up to NARROW_ROWS rows of bf16 against a weight (N, K), with bias and residual
+// but not accumulated, rows of a and b a multiple of 16 bytes long and so aligned. A row of out has the same bits however
+// many there are.
 constexpr int NARROW_ROWS = 8;
 bool matmul_is_narrow(const Matmul&);
 void matmul_narrow(const Context&, const Matmul&);
@@ -98,8 +98,7 @@ void linear_backward(const Context&, Tensor dinp, Tensor dweight, Tensor dbias, 
                      Tensor weight);
 
 // ---- rows (rows.h, embedding.h) ----
-// out[out_row[t]] = inp[inp_row[t]] for `rows` rows; an absent index is the row itself. Casts between F32 and
-// BF16.
+// out[out_row[t]] = inp[inp_row[t]] for `rows` rows; an absent index is the row itself. Casts between F32 and BF16.
 void copy_rows(const Context&, Tensor out, const int* out_row, Tensor inp, const int* inp_row, int64_t rows);
 // inout[row[m]] += scale[m] * (inout[row[m]] - other[m])
 void guide_rows(const Context&, Tensor inout, Tensor other, const int* row, const float* scale);
@@ -198,15 +197,15 @@ struct Attention {
     int HD() const { return int(q.cols) / heads; }
     int group() const { return heads / kv_heads; }  // query heads that share a key/value head
 };
-// Whether the tensor-core kernels take this: bf16, a head size they are compiled for, rows that can be read 16 bytes at a time
-// and written in pairs.
+// Whether the tensor-core kernels can compute this: bf16, a head size they are compiled for, rows that can be read 16 bytes
+// at a time and written in pairs.
 bool attention_on_tensor_cores(const Attention&, std::initializer_list<Tensor> read,
                                std::initializer_list<Tensor> written);
 // Tokens of a query tile of 16 * warps rows, each row one head of a group.
 inline int tile_tokens(const Attention& a, int warps) { return 16 * warps / a.group(); }
 void attention_forward_tiles(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);
-// The same on Hopper's wgmma, over tiles of WGMMA_WARPS that are not split; `attention_on_wgmma`: whether this device, and
-// what attention_on_tensor_cores takes, allow it.
+// The same on Hopper's wgmma, over tiles of WGMMA_WARPS that are not split. attention_on_wgmma: whether the device and the
+// head size allow it, for what attention_on_tensor_cores accepts.
 constexpr int WGMMA_WARPS = 8;
 bool attention_on_wgmma(const Attention&);
 void attention_forward_wgmma(const Context&, Tensor out, Tensor lse, const Attention&, const DeviceTiles&);

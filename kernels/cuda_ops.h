@@ -6,11 +6,11 @@
 #include "kernels/ops.h"
 
 constexpr size_t CUDA_WORKSPACE = size_t(512) << 20;
-// What plans leave free: kernels are loaded when they are first used, lists of tiles and recordings are made during a run.
+// What plans leave free for what comes during a run: kernels loaded when first used, lists of tiles, recordings.
 constexpr size_t CUDA_RESERVE = size_t(512) << 20;
 
 bool built_with_cuda();
-int cuda_device_count();  // 0 where there is no driver, no device, or no CUDA in this build
+int cuda_device_count();  // 0 without a driver, a device, or CUDA in this build
 // workspace_bytes: scratch of the operations (tiles of logits, partial sums, cuBLASLt), allocated here, once.
-// Throws Error(NoMemory) where the device cannot be had.
+// Throws Error(NoMemory) if the device cannot be used.
 std::unique_ptr<Ops> make_cuda_ops(int device, size_t workspace_bytes = CUDA_WORKSPACE);

@@ -6,7 +6,7 @@
 #include "kernels/ops.h"
 
 // wish: "auto", "cpu", "cuda" or "cuda:I", as --device has it.
-//   auto    the first GPU, else the CPU: `note` then says why, or (without a note) the log does where CUDA was built in
+//   auto    the first GPU, else the CPU: `note` then says why; without a note the log does, if CUDA was built in
 //   cpu     the CPU
 //   cuda    that GPU, or Error(NoMemory) saying what is missing
 // Anything else: Error(Usage).

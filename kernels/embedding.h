@@ -1,8 +1,7 @@
 // embedding.h -- token ids to vectors.
 //
 //   forward    out (T, C) = weight (V, C)[token (T)]                        parallel over rows
-//   backward   dweight (V, C)[token] += dout (T, C), in the order of rows     parallel over columns: ids
-//   repeat
+//   backward   dweight (V, C)[token] += dout (T, C), in the order of rows     parallel over columns: ids repeat
 #pragma once
 #include "kernels/cpu.h"
 #include "kernels/view.h"

@@ -1,7 +1,7 @@
 // linear.h -- matrix products: every projection of the network.
 //
-//   forward    out (T, N) = inp (T, K) weight (N, K)^T [+ bias (N)] [+ residual (T, N), which may be out
-//   itself] backward   dinp (T, K) = dout (T, N) weight (N, K)
+//   forward    out (T, N) = inp (T, K) weight (N, K)^T [+ bias (N)] [+ residual (T, N), which may be out itself]
+//   backward   dinp (T, K) = dout (T, N) weight (N, K)
 //              dweight (N, K) += dout^T inp          dbias (N) += column sums of dout
 // weight may be BF16 in the forward pass. A row of out has the same bits whatever other rows the call holds:
 // the sum over K is taken in one order that depends on K alone.

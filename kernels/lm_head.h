@@ -72,8 +72,8 @@ namespace cpu {
 
 constexpr int HEAD_CHUNK = 256;  // of the vocabulary
 
-// softmax(x * scale) seen so far, relative to the largest x: sum of e = exp((x - max) * scale), and of e * (x
-// - max) * scale.
+// The sums of softmax(x * scale) over the x seen so far, relative to the largest: `sum` of e = exp((x - max) * scale),
+// `weighted` of e * (x - max) * scale.
 struct SoftmaxSum {
     float max = -std::numeric_limits<float>::infinity(), sum = 0, weighted = 0;
 
@@ -90,7 +90,7 @@ struct SoftmaxSum {
     float log_sum(float scale) const { return max * scale + std::log(sum); }
     float entropy() const { return std::log(sum) - weighted / sum; }
 };
-// Of a whole row, chunk after chunk: the very numbers that head_logprob computes.
+// Of a whole row, chunk after chunk, with the same bits as head_logprob has.
 SoftmaxSum softmax_sum(const Simd& simd, const float* logits, float scale, int V);
 
 void head_logprob(Context& context, Tensor logprob, Tensor lse, Tensor entropy, Tensor hidden, Tensor weight,

@@ -66,17 +66,17 @@ enum class Remasking : int {
     LowConfidenceDynamic,
     Sequential,
     EntropyBounded,
-    Factor,  // the most confident, as long as there are not too many for the last one's (Fast-dLLM)
+    Factor,  // the most confident, as many as the confidence of the last of them allows (Fast-dLLM)
     Random,
-    Margin,   // of the two likeliest ids
+    Margin,   // by the margin of the two likeliest ids, largest first
     Entropy,  // lowest first
-    Origin,   // every one for itself, at random
+    Origin,   // each independently, at random
 };
 
 // n(step): how many it reveals.
 enum class RevealSchedule : int {
     Even,       // B / S, the remainder going to the first steps; once S steps are used up, what is left
-    Floor,      // B / S in every step, without remainder or last step (lmdeploy)
+    Floor,      // B / S without remainder, in as many steps as it takes (lmdeploy)
     Timesteps,  // masks * (1 - s / t), t going from 1 to eps in S steps; in the last of them what is left (Dream)
 };
 
@@ -94,8 +94,8 @@ struct RevealRule {
     int inclusive = 0;  // 1: confidence >= threshold instead of >
     RevealSchedule schedule = RevealSchedule::Even;
     int block = 4, steps = 4;     // B, S
-    float eps = 1e-3f;            // where the timesteps end
-    float order_temperature = 0;  // above 0: the n positions are drawn by what they are ordered by
+    float eps = 1e-3f;            // the last timestep
+    float order_temperature = 0;  // above 0: the n positions are drawn: softmax(score / temperature)
     double threshold = 0.9, entropy_bound = 0.35, factor = 1;
 };
 
@@ -112,8 +112,8 @@ struct RevealTarget {
 struct RevealBlock {
     int first = 0, count = 0;
     int step = 0;  // denoising steps it has had
-    int first_stop = 0,
-        n_stops = 0;  // of RevealRun::stops: ids that end the sequence when all before them is revealed
+    // Of RevealRun::stops: ids that end the sequence once all before them is revealed.
+    int first_stop = 0, n_stops = 0;
     int padding = 0;
     RevealRule rule;
 };
@@ -131,7 +131,7 @@ struct RevealRun {
 enum RevealStatus : int {
     RUNNING,   // 1: another step may follow
     STEPS,     // done so far
-    MOST,      // steps of the run, at most
+    MOST,      // most steps the run may have
     N_BLOCKS,  // of the run
     STATUS_INTS
 };
@@ -173,7 +173,7 @@ struct LossPair {
     int padding = 0;
 };
 
-// Queries, keys and values of a layer, made of their projection qkv (T, (NH + 2 NKV) * HD) = [q | k | v].
+// Queries, keys and values of a layer, made from their projection qkv (T, (NH + 2 NKV) * HD) = [q | k | v].
 struct QkvForward {
     Tensor q, q_rstd;  // (T, NH*HD), (T, NH): normed and rotated; q absent: not made
     Tensor k, k_rstd;  // (S, NKV*HD), (T, NKV): likewise
@@ -203,9 +203,9 @@ class Ops : public Memory {
     // ---- memory ------------------------------------------------------------------------------------------------
     virtual std::string device_name() const = 0;
     virtual bool on_host() const { return false; }  // the host may read and write tensors in place
-    virtual void upload(Tensor device,
-                        const void* host) = 0;             // contiguous; returns when `host` may be reused
-    virtual void download(void* host, Tensor device) = 0;  // contiguous; waits for everything before it
+    // Of contiguous tensors. upload() returns when `host` may be reused; download() waits for everything before it.
+    virtual void upload(Tensor device, const void* host) = 0;
+    virtual void download(void* host, Tensor device) = 0;
     virtual void zero(Tensor t) = 0;
     virtual void copy(Tensor out, Tensor inp) = 0;  // casts between F32 and BF16
 
@@ -221,7 +221,7 @@ class Ops : public Memory {
     // out (S, C)[slot (T)] = inp (T, C): where keys and values are written
     virtual void scatter_rows(Tensor out, Tensor inp, Tensor slot) = 0;
     // hidden (N, C)[row (M)] += scale (1, M) * (hidden[row] - unconditional (M, C)): classifier-free guidance of the logits
-    // that are made of them. Rows are distinct.
+    // computed from them. Rows are distinct.
     virtual void guide_rows(Tensor hidden, Tensor unconditional, Tensor row, Tensor scale) = 0;
 
     // ---- normalisation -------------------------------------------------------------------------------------------
@@ -235,12 +235,11 @@ class Ops : public Memory {
     // out (T, N) = inp (T, K) weight (N, K)^T [+ bias (N)] [+ residual (T, N), which may be out itself]
     virtual void linear_forward(Tensor out, Tensor inp, Tensor weight, Tensor bias = {},
                                 Tensor residual = {}) = 0;
-    // Where products of few rows are faster with a second copy of `weight` in an order of the device's own: the shape and type
-    // that the copy is to have, without memory; where they are not, or the weight is too large for one, no rows. weight
-    // may be only planned.
+    // A second copy of `weight` in the device's own order, with which products of few rows are faster: its shape and type,
+    // without memory; no rows where there is no gain or the weight is too large. weight may be only planned.
     virtual Tensor packed_shape(Tensor /*weight*/) const { return {}; }
-    // Fills that copy. A tensor that is weight but for its `packed`, the copy's data, gives linear_forward and head_sample
-    // the same bits as weight, for as long as weight does not change.
+    // Fills that copy. With its data as weight.packed, linear_forward and head_sample give the same bits as without, for
+    // as long as weight does not change.
     virtual void pack(Tensor /*packed*/, Tensor /*weight*/) {}
     // dinp (T, K) = dout (T, N) weight (N, K)       dweight (N, K) += dout^T inp       dbias (N) += column sums
     // Any of dinp, dweight, dbias may be absent.
@@ -253,7 +252,7 @@ class Ops : public Memory {
     // rope is (max_position, HD): the row of a position holds cos (HD/2) then sin (HD/2); half-split (NeoX) rotation.
     virtual void head_norm_rope_forward(Tensor out, Tensor rstd, Tensor inp, Tensor weight, Tensor position,
                                         Tensor rope, int heads, float eps) = 0;
-    // The same for the queries and keys of a layer, and its values put where the keys are: one pass over their projection.
+    // The same for a layer's queries and keys; its values are copied to the rows of the keys. One pass over the projection.
     virtual void qkv_forward(const QkvForward& layer) = 0;
     // dinp (T, H*HD) =, dweight (HD) +=
     virtual void head_norm_rope_backward(Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd, Tensor inp,
@@ -300,25 +299,25 @@ class Ops : public Memory {
     virtual void value_loss_backward(Tensor dvalue, Tensor value, Tensor pairs, double value_clip) = 0;
 
     // ---- generation --------------------------------------------------------------------------------------------------
-    // One step's decision for every block of the run: targets are revealed from `sampled`, ids written into `token`, the
-    // rows and the status brought to the next step. The run goes on while every block keeps a mask and no sequence ends.
+    // One step's decision for every block of the run: targets are revealed from `sampled`, their ids written into `token`,
+    // rows and status advanced to the next step. The run goes on while every block keeps a mask and no sequence ends.
     virtual void reveal_blocks(const RevealRun& run) = 0;
-    // Calls `step` while `running`, an I32 in device memory that it writes, is not 0. `step` may be recorded once and its
-    // launches repeated from the recording, also in later calls of the same key: it must start the same operations on the
-    // same tensors, and upload and download nothing. Key: everything that its sizes follow from.
+    // Calls `step` while `running`, an I32 in device memory that `step` writes, is not 0. `step` may be recorded once and
+    // its launches repeated from the recording, also in later calls with the same key: it must start the same operations
+    // on the same tensors, and upload and download nothing. key: everything that its sizes follow from.
     virtual void repeat_while(Tensor running, std::span<const int> key, const std::function<void()>& step);
 
     // ---- optimizer -------------------------------------------------------------------------------------------------
     // Decoupled weight decay (Loshchilov & Hutter): param, m, v are updated in place from grad, all of one shape.
-    // m and v may be BF16. With a master (F32) that is what is updated, and param (F32 or BF16) becomes its copy.
+    // m and v may be BF16. With a master (F32) the master is updated, and param (F32 or BF16) becomes its copy.
     virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, const AdamW& options,
                        Tensor master = {}) = 0;
-    // Of all elements of all tensors, each contiguous: in double, in an order that depends on the shapes alone.
+    // The sum over all elements of all tensors, each contiguous: in double, in an order that depends on the shapes alone.
     virtual double sum_of_squares(std::span<const Tensor> tensors) = 0;
 };
 
 // Every fp32 kernel on the host's cores. Weights may be BF16 where a method reads them (linear_forward, embedding_forward,
 // head_*): accumulated in fp32, never expanded to a copy of the model.
 std::unique_ptr<Ops> make_cpu_ops();
-// A GPU of which only its free memory is known: everything can be planned for it, nothing allocated or computed.
+// A GPU of which only the free memory is known: everything can be planned for it, nothing allocated or computed.
 std::unique_ptr<Ops> make_planned_ops(size_t bytes);

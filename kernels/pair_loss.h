@@ -7,9 +7,9 @@
 //   value    weight * 0.5 max((V - R)^2, (old + clamp(V - old, +-value_clip) - R)^2)
 //
 // The one definition: the host sums these terms for reports (train/objective.cpp), both devices turn outputs into gradients
-// with them. In double, since a few thousand pairs cost nothing and the weights of an update are small. constexpr is what
-// lets a kernel call them; numbers that std::clamp takes by reference have no name, or a device would look for them in the
-// host's memory.
+// with them. In double, since a few thousand pairs cost nothing and the weights of an update are small. constexpr lets a
+// kernel call them; std::clamp takes its limits by reference, so they are temporaries here: a device would look for a
+// named constant in the host's memory.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,8 @@
 // reveal_block.h -- which masked positions of a block a denoising step reveals, decided where the candidates are drawn.
 //
-// With m the masked positions of a block, k = min(n, |m|), u a random number of each, and order = m by score, highest first, then
-// position:
+// With m the masked positions of a block, n = n(step), k = min(n, |m|), u a random number of each, and order = m by
+// score, highest first, then position:
+//
 //   low_confidence_static    order[0:k], score = confidence
 //   low_confidence_dynamic   A = {i in m : confidence_i > threshold};  A if |A| >= k else order[0:k], score = confidence
 //   sequential               the first k of m
@@ -13,11 +14,17 @@
 //   topk_margin              order[0:k], score = difference of the two largest probabilities (Dream; SampleRow::margin)
 //   entropy                  order[0:k], score = -entropy (Dream)
 //   origin                   {i in m : u_i < 1 - s / t}, whatever n (Dream)
-// order_temperature T > 0, with scores that are confidences, margins or entropies: k positions without replacement from
-// softmax(score / T), which are the first k by score / T - log(-log u) (Dream's alg_temp; Kool et al. 2019, "Stochastic beams").
-// n(step) = B / S, the remainder going to the first steps; once the S steps are used up, everything that is left. With timesteps
-// n(step) = floor(|m| (1 - s / t)), t = t(step), s = t(step + 1), t falling from 1 to eps in S steps; in the last step everything
-// that is left.
+//
+// How many, n(step), by RevealRule::schedule:
+//
+//   Even                     B / S, the remainder going to the first steps; once the S steps are used up, all that are left
+//   Floor                    B / S without remainder, at least 1, for as many steps as it takes
+//   Timesteps                floor(|m| (1 - s / t)), t = t(step), s = t(step + 1), t falling from 1 to eps in S steps; in
+//                            the last step all that are left
+//
+// order_temperature T > 0, with scores that are confidences, margins or entropies: k positions are drawn without replacement
+// from softmax(score / T), which are the first k by score / T - log(-log u) (Dream's alg_temp; Kool et al. 2019, "Stochastic
+// beams").
 //
 // reveal_blocks() does it for all blocks of a run (ops.h) and says whether the run goes on: as long as every block keeps a mask
 // and no sequence is at its end, the next step needs nothing from the host.
@@ -36,8 +43,8 @@ constexpr int reveal_count(int block, int steps, int step) {
     return block / steps + (step < block % steps ? 1 : 0);
 }
 
-// t(step) in fp32, from both ends as torch.linspace has it. In double, where products are exact: a compiler that contracts
-// them changes nothing.
+// t(step) in fp32, from both ends as torch.linspace has it. Computed in double, where the products are exact, so that a
+// compiler which fuses multiply-adds changes nothing.
 constexpr float timestep(const RevealRule& rule, int step) {
     const double by = (rule.eps - 1.0f) / float(rule.steps);
     return float(step < (rule.steps + 1) / 2 ? 1 + by * step : double(rule.eps) - by * (rule.steps - step));
@@ -58,7 +65,7 @@ constexpr int reveal_count(const RevealRule& rule, int step, int n_masked) {
     if (rule.schedule == RevealSchedule::Floor) return std::max(1, rule.block / rule.steps);
     return reveal_count(rule.block, rule.steps, step);
 }
-// So many of n_masked positions a step reveals whatever the candidates are (at most: all of them).
+// How many of n_masked positions a step reveals at least, whatever the candidates are.
 int surely_revealed(const RevealRule& rule, int step, int n_masked);
 
 // Whether the positions of a step are drawn from what they are ordered by.

@@ -1,8 +1,7 @@
 // rmsnorm.h -- root mean square normalisation (Zhang & Sennrich, arXiv 1910.07467).
 //
 //   forward    out (T, C) = inp * rstd * weight (C),   rstd (T) = 1 / sqrt(mean(inp^2) + eps)
-//   backward   dinp (T, C) += rstd (dout w - inp rstd^2 mean(dout w inp)): += because the residual stream
-//   passes by
+//   backward   dinp (T, C) += rstd (dout w - inp rstd^2 mean(dout w inp)), on top of the residual stream's gradient
 //              dweight (C) += sum_t dout inp rstd
 // Parallel over rows; dweight in a second pass parallel over columns, added in the order of rows.
 #pragma once

@@ -5,8 +5,7 @@
 //              out[i + HD/2] = y[i + HD/2] cos + y[i] sin
 //   backward   dy = the rotation back; dinp (T, H*HD) = as in rmsnorm.h; dweight (HD) +=
 // rope (max_position, HD): the row of a position holds cos (HD/2), then sin (HD/2).
-// Parallel over rows; dweight through a fixed number of partial sums, so the number of threads does not
-// matter.
+// Parallel over rows; dweight through a fixed number of partial sums, so the number of threads does not matter.
 #pragma once
 #include "kernels/cpu.h"
 #include "kernels/view.h"
@@ -69,7 +68,8 @@ void head_norm_rope_backward(Rows<T> dinp, T* dweight, Rows<const T> dout, Rows<
 namespace cpu {
 void head_norm_rope_forward(Context& context, Tensor out, Tensor rstd, Tensor inp, Tensor weight,
                             Tensor position, Tensor rope, int heads, float eps);
-// Of a layer's queries and keys, each as above, and its values copied: the keys and values of token t into row slot[t], or nowhere if that is -1.
+// The same for a layer's queries and keys, and its values copied: keys and values of token t go into row slot[t], or
+// nowhere if that is -1.
 void qkv_forward(Context& context, const QkvForward& layer);
 void head_norm_rope_backward(Context& context, Tensor dinp, Tensor dweight, Tensor dout, Tensor rstd,
                              Tensor inp, Tensor weight, Tensor position, Tensor rope, int heads);

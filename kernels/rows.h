@@ -1,10 +1,9 @@
 // rows.h -- picking rows and putting them elsewhere.
 //
-//   gather            out (N, C) = inp (T, C)[row (N)]                      parallel over rows
-//   gather backward   dinp (T, C) = 0, then dinp[row] += dout (N, C)        parallel over columns: a row may
-//   repeat scatter           out (S, C)[slot (T)] = inp (T, C)                     parallel over rows; slots
-//   are distinct
-//   guide             inout (N, C)[row (M)] += scale (M) * (inout[row] - other (M, C))         parallel over rows, which are distinct
+//   gather            out (N, C) = inp (T, C)[row (N)]                   parallel over rows
+//   gather backward   dinp (T, C) = 0, then dinp[row] += dout (N, C)     parallel over columns: a row may repeat
+//   scatter           out (S, C)[slot (T)] = inp (T, C)                  parallel over rows; slots are distinct
+//   guide             inout (N, C)[row (M)] += scale (M) * (inout[row] - other (M, C))     likewise
 #pragma once
 #include "kernels/cpu.h"
 #include "kernels/view.h"
@@ -43,7 +42,7 @@ namespace cpu {
 void gather_rows(Tensor out, Tensor inp, Tensor row);
 void gather_rows_backward(Context& context, Tensor dinp, Tensor dout, Tensor row);
 void scatter_rows(Tensor out, Tensor inp, Tensor slot);
-// inp's rows to rows row[t] of out, -1: nowhere; without `row`, to row t
+// Copies inp's row t to row row[t] of out (-1: nowhere), or to row t where `row` is null.
 void copy_to_rows(Tensor out, const int* row, Tensor inp);
 // The n numbers of `row`, all of them in [least, limit); throws where one is not.
 const int* checked_rows(Tensor row, int64_t n, int64_t limit, int least = 0);

@@ -1,16 +1,16 @@
 // sampling.h -- one candidate id per row of logits.
 //
-// In this order: temperature, ban (mask_id and ids from n_ids on), top-k, top-p, draw. Softmaxes read by
-// confidence, entropy and log-probability run over the whole vocabulary, banned ids included, but for
-// Confidence::Filtered.
+// In this order: temperature, ban (mask_id and ids from n_ids on), top-k, top-p, draw. Confidence, entropy and
+// log-probability are those of softmaxes over the whole vocabulary, banned ids included, except Confidence::Filtered.
+//
 //   temperature 0   argmax of the logits, lowest id on ties; confidence and entropy of softmax(logits)
 //   top-k           exactly k ids, by logit descending, then id ascending
-//   top-p           of the softmax over what is left, in that order: the shortest beginning whose probability
-//   exceeds p, so
-//                   the id that crosses p is kept
+//   top-p           of the softmax over what is left, in that order: the shortest prefix whose probability exceeds p,
+//                   so the id that crosses p is kept
 //   draw            inverse of the cumulative distribution over the kept ids in ascending order, at a Philox number;
 //                   or the id of the largest p / -log u, a Philox number u for each (Gumbel's maximum, in the
 //                   form of a race of exponential times), lowest id on ties
+//
 // head_sample() computes a few rows of logits at a time, then handles every row on its own.
 #pragma once
 #include <algorithm>
@@ -32,8 +32,8 @@ constexpr double sample_uniform(const SampleRow& row) {
 
 // For Draw::Gumbel: two words, the higher first, for the u of id 2 pair, two for that of 2 pair + 1.
 constexpr std::array<uint32_t, 4> gumbel_bits(const SampleRow& row, int pair) {
-    const uint32_t stream = uint32_t(Stream::Sample) | uint32_t(pair + 1)
-                                                           << 8;  // 24 bits for pairs, 0 is taken
+    const uint32_t numbered = uint32_t(pair + 1) << 8;  // 24 bits for pairs; 0 is sample_uniform's
+    const uint32_t stream = uint32_t(Stream::Sample) | numbered;
     return philox(row.seed, {row.position, row.step, stream, row.sequence});
 }
 struct GumbelPair {

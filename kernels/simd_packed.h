@@ -1,8 +1,8 @@
 // simd_packed.h -- part of simd_kernels.h: products with a weight in panels (packed_weight.h).
 //
-// One register tile of M rows by V vectors: 1 x 8, 2 x 4, up to 8 x 2, so that eight or more sums are on their way (a fused
-// multiply-add takes 4 cycles, and two begin in each), and that a panel, which may come from the third cache, passes
-// by once for up to eight rows.
+// One register tile of M rows by V vectors: 1 x 8, 2 x 4, up to 8 x 2. So eight or more sums are under way at once (a fused
+// multiply-add takes 4 cycles, and two begin in each), and a panel, which may come from the third-level cache, is read
+// once for up to eight rows.
 
 namespace {
 

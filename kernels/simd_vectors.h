@@ -1,5 +1,5 @@
-// simd_vectors.h -- a vector of SIMD_LANES floats: loads, stores, fused multiply-add, exp. The ground of simd_kernels.h, which
-// includes it once for each instruction set and says what may stand here.
+// simd_vectors.h -- a vector of SIMD_LANES floats: loads, stores, fused multiply-add, exp. Included by simd_kernels.h, once
+// for each instruction set; what may stand here is said there.
 #pragma once
 
 namespace {
@@ -45,8 +45,7 @@ SIMD_INLINE Vec sqrt_of(Vec x) {
 #endif
 #endif
 
-// The width of an access: a whole vector, known when compiling, or the first n lanes (the others read as
-// zero).
+// The width of an access: a whole vector, known at compile time, or the first n lanes (the others read as zero).
 struct Full {
     SIMD_INLINE operator int() const { return LANES; }
 };
@@ -83,15 +82,15 @@ SIMD_INLINE float max_lanes(Vec x) {
     return e[0];
 }
 
-// exp to 2 units in the last place (polynomial of Cephes' expf); 0 below the smallest normal number, e^88
-// above it.
+// exp to 2 units in the last place (polynomial of Cephes' expf); 0 where the result would be below the smallest normal
+// number, e^88 above x = 88.
 SIMD_INLINE Vec exp_of(Vec x) {
     const float LOG2E = 1.44269504088896341f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f,
                 SHIFTER = 12582912.0f;
     const Vec lowest = all(-87.3365f), highest = all(88.0f);
     const Vec clamped = x > highest ? highest : x;
-    const Vec shifted =
-        fma(clamped, all(LOG2E), all(SHIFTER));  // the low bits of its fraction are round(x / ln 2)
+    // The low bits of its fraction are round(x / ln 2).
+    const Vec shifted = fma(clamped, all(LOG2E), all(SHIFTER));
     const Vec n = shifted - all(SHIFTER);
     const Vec r = fma(n, all(-LN2_LOW), fma(n, all(-LN2_HIGH), clamped));
     Vec p = all(1.9875691500e-4f);

@@ -1,8 +1,8 @@
 // swiglu.h -- the gated activation of the MLP (Shazeer, arXiv 2002.05202).
 //
 //   forward    out (T, F) = silu(gate) * up,  gate_up (T, 2F) = [gate | up],  silu(x) = x / (1 + exp(-x))
-//   backward   dgate = dout up (s + gate s (1 - s)),  dup = dout gate s,  s = 1 / (1 + exp(-gate));  dgate_up
-//   (T, 2F) =
+//   backward   dgate_up (T, 2F) = [dgate | dup],  dgate = dout up (s + gate s (1 - s)),  dup = dout gate s,
+//              s = 1 / (1 + exp(-gate))
 // Parallel over rows.
 #pragma once
 #include "kernels/cpu.h"

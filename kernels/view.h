@@ -1,9 +1,7 @@
-// view.h -- strided rows, and the few scalar functions that let one reference serve float, double and
-// complex.
+// view.h -- strided rows, and the few scalar functions that let one reference serve float, double and complex.
 //
-// A reference is called with its scalar spelled out, ref::rmsnorm_forward<double>(...), so that Rows<T>
-// converts to Rows<const T>. A weight that may be BF16 has a type of its own, W, and is read through
-// number().
+// A reference is called with its scalar spelled out, ref::rmsnorm_forward<double>(...), so that Rows<T> converts to
+// Rows<const T>. A weight that may be BF16 has a type of its own, W, and is read through number().
 #pragma once
 #include <cmath>
 #include <complex>
@@ -29,8 +27,7 @@ Rows<T> rows_of(Tensor t) {
     return {t.as<std::remove_const_t<T>>(), t.stride};
 }
 
-// A contiguous vector of n elements, however its n are split into rows and columns; null where the tensor is
-// absent.
+// A contiguous vector of n elements, however its n are split into rows and columns; null if the tensor is absent.
 template <class T>
 T* vector_of(Tensor t, int64_t n) {
     if (!t) return nullptr;

@@ -9,13 +9,12 @@
 //
 //   prefill + first denoise     add_prompt, add_block (masks)
 //   denoise (cached)            add_block (masks)
-//   commit + denoise, fused     add_block (finished block b), add_block (masks of block b+1): b's keys are
-//   written before b+1 reads
+//   commit + denoise, fused     add_block (finished block b), add_block (masks of block b+1); b's keys are written before
+//                               b+1 reads them
 //   full attention              add_block (the whole canvas, position 0)
 //   ... with a prefix cache     add_block (the block and what comes after it)
 //   ... with a dual cache       add_block (the block), seeing what is behind it, too
-//   autoregressive              add_prompt in blocks of 1, add_block (the last token); its row predicts the
-//   next
+//   autoregressive              add_prompt in blocks of 1, add_block (the last token); its row predicts the next
 #pragma once
 #include <span>
 
@@ -27,11 +26,10 @@ struct SequenceSlots {
     int own = 0;     // the slot of position `shared`
 };
 
-// Positions [begin, end) of a prompt, both multiples of `block`; position 0 is at slot `prefix`. Returns the
-// first row.
+// Positions [begin, end) of a prompt, both multiples of `block`; position 0 is at slot `prefix`. Returns the first row.
 int add_prompt(TokenBatch& batch, std::span<const int> prompt, int begin, int end, int block, int prefix);
 
-// `ids` at positions [position, position + ids.size()), position >= shared; they see `behind` positions after their own,
-// too, whose keys are in the cache. Returns the first row.
+// `ids` at positions [position, position + ids.size()), position >= shared. They also see the `behind` positions that
+// follow, whose keys are in the cache. Returns the first row.
 int add_block(TokenBatch& batch, std::span<const int> ids, int position, const SequenceSlots& at,
               int behind = 0);

@@ -1,5 +1,5 @@
-// packed_weights.h -- the weights as generation reads them: views of the parameters, and beside the small matrices a copy in
-// the order that few rows are multiplied with fastest on this device (Ops::pack). Where it wants none this is the views alone.
+// packed_weights.h -- the weights as generation reads them: views of the parameters, and for small matrices also a copy in
+// the order that this device multiplies few rows with fastest (Ops::pack). A device that wants no copies gets the views alone.
 #pragma once
 #include <vector>
 

@@ -148,12 +148,12 @@ static std::vector<float> rope_rows(const ModelConfig& c, int begin, int end) {
     return table;
 }
 
-// Where others use the memory in turn, what was in it before the last of them is lost.
+// Where other arenas use the memory in turn (SharedMemory), what it held of this one is lost.
 void Transformer::claim_memory() {
     if (!arena_.claim()) return;
     rope_rows_ = 0;
     if (!cache_) return;
-    // Attention multiplies by 0 the values of slots in a tile that a row does not see: any number will do, but a number.
+    // Attention multiplies the values of slots in a tile that a row does not see by 0: they must not be NaN.
     for (const Tensor& v : cache_->v) ops_.zero(v);
 }
 
@@ -165,7 +165,7 @@ void Transformer::load(const TokenBatch& batch, Place place) {
     const int longest = *std::max_element(batch.position.begin(), batch.position.end());
     CHECK(longest < config_.max_positions, "position %d, the model has %d", longest, config_.max_positions);
     claim_memory();
-    // Angles as far as they are needed: all 32,768 positions take longer than a short answer.
+    // Only as many angles as are needed: those of all 32,768 positions take longer than a short answer.
     if (longest >= rope_rows_) {
         const int end = std::min(config_.max_positions, std::max({longest + 1, 2 * rope_rows_, 1024}));
         ops_.upload(rope_.row_range(rope_rows_, end), rope_rows(config_, rope_rows_, end).data());
@@ -316,14 +316,14 @@ void Transformer::backward(const Parameters& grads, Tensor dhidden) {
     const Tensor dresid_all = dresid_.row_range(0, T), dqkv = dqkv_.row_range(0, T), dk = dk_.row_range(0, T),
                  dv = dv_.row_range(0, T);
     const Tensor dnorm_all = dnorm_.row_range(0, T);
-    Tensor dresid = dresid_gathered_.row_range(
-        0, N);  // gradient of the residual stream: N rows above the last layer's attention
+    // Gradient of the residual stream: N rows above the last layer's attention, T below.
+    Tensor dresid = dresid_gathered_.row_range(0, N);
     ops_.zero(dresid);
     ops_.rmsnorm_backward(dresid, grads.final_norm, dhidden, final_rstd_.col_range(0, N),
                           resid_out_.row_range(0, N), weights_.final_norm);
     for (int l = c.L - 1; l >= 0; l--) {
         const bool last = l + 1 == c.L;
-        // What all layers share is still the last layer's.
+        // After forward() the buffers that all layers share still hold the last layer's.
         if (recompute_ != Recompute::None && !last) compute_layer(l, recompute_ == Recompute::Block);
         const LayerActivations all = activations(l, T);
         const QuerySide in = query_side(l, all);

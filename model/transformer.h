@@ -10,17 +10,16 @@
 // What backward() finds of each layer's forward pass, and what it computes again. The gradients are the same bits.
 enum class Recompute {
     None,  // everything is kept
-    Norms,  // what matrix products and attention return is kept: norms, q and k with RoPE and the gated activation are
-    // computed again
-    Block,  // the layer's input is kept: all of the layer is computed again
+    Norms,  // kept: what matrix products and attention return; again: norms, q and k with RoPE, the gated activation
+    Block,  // kept: the layer's input; again: all of the layer
 };
 const char* name_of(Recompute recompute);  // "none", "norms", "block"
 
-// Says that numbers the network computed are not finite, and why that may be. where: of which of them.
+// Throws Error(Runtime): numbers the network computed are not finite, and why that may be. where: which numbers.
 [[noreturn]] void fail_not_finite(const std::string& where);
 
-// What a forward pass computes of a layer. What is kept for backward() every layer has to itself; the rest has one set
-// of buffers, shared by all layers. In inference that is everything, and keys and values live in the KV cache.
+// What a forward pass computes of a layer. Each layer has its own buffers for what is kept for backward(); for the rest
+// all layers share one set. In inference everything is shared, and keys and values live in the KV cache.
 struct LayerActivations {
     Tensor resid;   // (T, C)                 input of the layer
     Tensor rstd1;   // (1, T)
@@ -49,25 +48,25 @@ struct KvCache {
     void plan(Arena& arena, const ModelConfig& config, int slots, DType dtype = DType::F32);
 };
 
-// Where a batch lies on the device.
+// Which of the two batches that the device has room for in inference: the one of the next pass, or the one that further
+// denoising steps of the same blocks repeat (Ops::repeat_while).
 enum class Place { Now, Again };
 
 // Keys and values need every row of every layer; all else of the last layer is read at the target rows alone,
 // so there the query side runs on those N rows only (in a trace layout a quarter of T).
 class Transformer {
   public:
-    // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena` (allocated
-    // by the caller, and keys and values with it). Training: slots are rows, and `recompute` says what backward() finds. Inference: pass the cache.
+    // Plans the buffers for batches of up to max_T tokens and max_targets target rows in `arena`, which the caller
+    // allocates. Training (no cache): slots are rows, and `recompute` says what backward() finds. Inference: pass the cache.
     Transformer(Ops& ops, const ModelConfig& config, const Parameters& weights, Arena& arena, int max_T,
                 int max_targets, KvCache* cache, Recompute recompute = Recompute::None);
 
     // The final-norm hidden states of the batch's target rows, (n_targets, C), valid until the next call.
     Tensor forward(const TokenBatch& batch);
-    // The same in two parts: a batch is put on the device, then forwarded, which uploads nothing. In inference there is
-    // place for a second one.
+    // The same in two parts: load() puts the batch on the device, forward() computes and uploads nothing.
     void load(const TokenBatch& batch, Place place = Place::Now);
     Tensor forward(Place place = Place::Now);
-    Tensor token(Place place) const { return loaded_[int(place)].token; }  // of the batch that is there
+    Tensor token(Place place) const { return loaded_[int(place)].token; }  // (1, T) of the batch loaded there
     // After forward() in training: gradients of every parameter += ; dhidden (n_targets, C). The LM head's
     // own gradient is the caller's (Ops::head_backward).
     void backward(const Parameters& gradients, Tensor dhidden);
@@ -110,17 +109,18 @@ class Transformer {
     bool training_;
     Recompute recompute_;
     DType dtype_;
-    std::vector<LayerActivations> layers_;  // what each keeps to itself
-    LayerActivations shared_;               // what all use in turn
+    std::vector<LayerActivations> layers_;  // each layer's own buffers
+    LayerActivations shared_;               // those that all use in turn
     Tensor q_gathered_, resid_gathered_;    // (N, NH * HD), (N, C) of the last layer's target rows
     Tensor resid_out_;                      // (N, C) after the last layer
     Tensor final_rstd_, hidden_;            // (1, N), (N, C)
     std::vector<int> target_position_;      // of the current batch, on the host
     std::vector<AttentionSpans> target_see_;
-    Tensor rope_;        // (max_positions, HD)
-    int rope_rows_ = 0;  // so many of its rows are filled in
-    DeviceBatch device_[2], loaded_[2],
-        now_;  // by place: the buffers, the part a batch fills; of the current pass
+    Tensor rope_;            // (max_positions, HD)
+    int rope_rows_ = 0;      // how many of its rows are filled in
+    DeviceBatch device_[2];  // by Place: buffers for the largest batch,
+    DeviceBatch loaded_[2];  // and the part of them that the batch loaded there fills
+    DeviceBatch now_;        // that of the pass under way
     // backward
     Tensor dhidden_, dresid_gathered_, dq_gathered_, dresid_, dnorm_, dqkv_, dq_, dk_, dv_, datt_, dscratch_,
         dgate_up_, dact_;

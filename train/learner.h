@@ -1,8 +1,7 @@
-// learner.h -- a network in training with everything that belongs to it: weights, gradients, activations,
-// optimizer moments.
+// learner.h -- a network in training with everything that belongs to it: weights, gradients, activations, moments.
 //
-// On a device the passes read weights in BF16; what is trained, loaded and saved is their master in F32, of which they are a
-// copy after every update. Elsewhere the weights are F32 and their own master.
+// On a device the passes read weights in BF16. What is trained, loaded and saved is their master in F32, of which the
+// weights become a copy after every update. Elsewhere the weights are F32 and their own master.
 #pragma once
 #include <memory>
 #include <string>
@@ -21,8 +20,7 @@ struct LearnerMemory {
 
 class Learner {
   public:
-    // Plans everything; nothing is allocated yet. `block`: the block length that is trained at (0: full
-    // attention).
+    // Plans everything; nothing is allocated yet. `block`: the block length of training (0: full attention).
     Learner(Ops& ops, const ModelConfig& config, Head head, int block, const MicroBatchLimits& limits,
             const OptimizerOptions& options, const LearnerMemory& memory = {});
     Learner(const Learner&) = delete;

@@ -33,8 +33,7 @@ struct Part {
     int begin, end;
 };
 
-// Block models: the blocks from the one the prompt ends in to the one the response ends in. Full attention:
-// everything.
+// Block models: the blocks from the one the prompt ends in to the one the response ends in. Full attention: everything.
 std::vector<Part> parts(int prompt_length, int response_end, int canvas_end, int block) {
     if (block == 0) return {{0, canvas_end}};
     std::vector<Part> out;
@@ -128,8 +127,7 @@ Sequence random_mask_sequence(const Record& record, const MaskShape& shape, cons
     return s;
 }
 
-// ---- supervised fine-tuning
-// ----------------------------------------------------------------------------------
+// ---- supervised fine-tuning ----
 
 Sequence sft_sequence(const SftExample& example, const MaskShape& shape) {
     Sequence s = clean_sequence(example.prompt_ids, example.response_ids);
@@ -167,8 +165,8 @@ std::vector<double> stratified_levels(int n, double low, double high, Rng& rng) 
     return levels;
 }
 
-// The copy that masks response indices [lo, hi) where `masked` says, and its complement where asked for. What
-// is in `after` is masked too, but not trained.
+// A copy that masks each of the response indices [lo, hi) with probability t, and its complement where asked for. Indices
+// [hi, after_end) are masked too, but not trained.
 void add_noisy(std::vector<SftCopy>& out, int lo, int hi, double t, int after_end,
                const SftMaskOptions& options, Rng& rng) {
     std::vector<char> masked = draw_mask(hi - lo, t, t, false, rng);
@@ -242,8 +240,7 @@ std::vector<SftCopy> sft_copies(const SftExample& e, const MaskShape& shape, con
             break;
         }
         case SftMethod::RandomMask: {
-            // Block models see one block at a time, so one level for the sequence is one level for all its
-            // blocks.
+            // Block models see one block at a time: one level for the sequence is one level for all its blocks.
             const double t = options.low + (options.high - options.low) * double(rng.uniform());
             const std::vector<Part> blocks =
                 shape.block ? response_blocks(e, shape, 0) : std::vector<Part>{{0, n}};

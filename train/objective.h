@@ -1,8 +1,9 @@
 // objective.h -- what is maximised: TraceRL (Wang et al., arXiv 2509.06949), equation by equation.
 //
 // A response is trained through pairs (t, j): token j, predicted from the state t it was revealed from. tau(t) are the
-// tokens revealed at t = 1..S, in order of the trace, after shrinkage (Section 4.1; masks.h). Numbers are the paper's. What
-// it states without one has its section and a letter, in its order there; objective.cpp names each where it computes it.
+// tokens revealed at t = 1..S, in order of the trace, after shrinkage (Section 4.1; masks.h). Equation numbers are the
+// paper's; an equation without a number there has its section and a letter, in order. objective.cpp cites each where it
+// is computed.
 //
 //   (1)    x_t masks every token with probability t            the noise of SFT and random masks: masks.h
 //   (2)    E_t 1/t sum over the masked i of log p(x_i | x_t)   the diffusion bound: SFT's weight 1/t (masks.h), eval/likelihood.h
@@ -26,12 +27,12 @@
 //            the paper's norm is 1/|tau|; here it is the one of (3)
 //
 // (A.1) and (A.2), equations (1) and (2) of the paper's Appendix A, are tested against the recursions in
-// tests/test_objective.cpp. Section 4.3 (all blocks' l-th steps in one pass) is the packed layout, model/layout.h; Algorithm 1
-// (B.6) is tracerl.cpp.
+// tests/test_objective.cpp. Section 4.3 (all blocks' l-th steps in one pass) is the packed layout, model/layout.h;
+// Algorithm 1 (B.6) is tracerl.cpp.
 //
-// loss = policy_loss + beta kl = -J; the value loss is the other network's own. Everything here is on the host and in
-// double, one response at a time. What one pair adds to (3) and (4), with its derivative, is in kernels/pair_loss.h, since
-// a device computes it, too.
+// loss = policy_loss + beta kl = -J; the value loss is the value model's own. Everything here is on the host and in
+// double, one response at a time. What one pair adds to (3) and (4), with its derivative, is in kernels/pair_loss.h,
+// since a device computes it, too.
 #pragma once
 #include <span>
 #include <vector>

@@ -1,11 +1,9 @@
-// optimizer.h -- AdamW with decoupled weight decay over everything a Parameters holds, and learning-rate
-// schedules.
+// optimizer.h -- AdamW with decoupled weight decay over everything a Parameters holds, and learning-rate schedules.
 //
 //   m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g^2
 //   w -= lr (m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + eps) + decay w)       (Loshchilov & Hutter)
 //
-// g is clipped first so that its norm over all tensors is at most max_grad_norm. Norm weights and biases do
-// not decay.
+// g is clipped first so that its norm over all tensors is at most max_grad_norm. Norm weights and biases do not decay.
 #pragma once
 #include <string>
 
@@ -29,8 +27,8 @@ double learning_rate(const OptimizerOptions& options, int64_t step);
 
 class Optimizer {
   public:
-    // Plans two moments per weight in an arena of its own, those of matrices in the type `moments`. master: in F32
-    // what is updated, with the weights its copy; null: the weights are F32 and updated themselves.
+    // Plans two moments per weight in an arena of its own, those of matrices in the type `moments`. master: the F32
+    // parameters that are updated, the weights becoming their copy; null: the weights are F32 and updated themselves.
     Optimizer(Ops& ops, const ModelConfig& config, Head head, const Parameters& weights,
               const Parameters* master = nullptr, DType moments = DType::F32);
     void allocate();

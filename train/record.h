@@ -37,9 +37,10 @@ struct RecordLimits {
 };
 RecordLimits record_limits(const ModelConfig& config, int block, bool has_value_model);
 
-// Every line of a JSONL file, validated; `output_ids` and `logprobs` are accepted as names of response_ids
-// and old_logprobs, so a line of `infer --json` with a reward is a record; where its `cache` says that it was an approximate one (prefix, dual),
-// or `cfg_scale` that it was guided, its `logprobs` are not those of the states that are trained, and not taken. Throws Error(BadFile) "path:line: ...".
+// Every line of a JSONL file, validated. `output_ids` and `logprobs` are accepted as names of response_ids and
+// old_logprobs, so a line of `infer --json` with a reward is a record. Its `logprobs` are ignored where it has an
+// approximate `cache` (prefix, dual) or a `cfg_scale`: they are then not those of the states that are trained. Throws
+// Error(BadFile) "path:line: ...".
 std::vector<Record> read_records(const std::string& path, const RecordLimits& limits);
 
 // One record from JSON: its own soundness. `where` is "path:line".

@@ -1,5 +1,4 @@
-// rl_update.h -- from records to gradients: one update of policy (and value model) by TraceRL or another mask
-// generator.
+// rl_update.h -- from records to gradients: one update of policy (and value model), by TraceRL or another mask generator.
 //
 //   Rollout r = prepare(records, ...)        which responses are kept, from which states they are trained
 //   r.old_* = ...                            old log-probs where the record's do not hold (evaluate_old)
@@ -22,8 +21,7 @@ struct RlOptions {
     ValueTarget value_target = ValueTarget::ZScore;
 };
 
-// The kept responses of a rollout. Every inner vector holds one number per (copy, token) pair of its
-// sequence.
+// The kept responses of a rollout. Every inner vector holds one number per (copy, token) pair of its sequence.
 struct Rollout {
     std::vector<int> record;                       // (n) index of the record it comes from
     std::vector<Sequence> sequences;               // (n)
@@ -51,8 +49,7 @@ void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* va
 std::vector<double> per_pair(const Sequence& sequence, std::span<const double> per_token);
 std::vector<double> per_token(const Sequence& sequence, std::span<const double> per_pair, int n_tokens);
 
-// What one update did, sums already normalised; inner vectors per response of the update, in order, one
-// number per pair.
+// What one update did, sums already normalised. Inner vectors: per response of the update, in order, one number per pair.
 struct UpdateReport {
     double policy_loss = 0, kl = 0, value_loss = 0, loss = 0;
     int64_t n_pairs = 0;
@@ -62,7 +59,6 @@ struct UpdateReport {
     std::vector<std::vector<double>> logprobs, values, returns, advantages;
 };
 
-// Adds the gradients of one update over the given responses of the rollout (indices into it) to policy's and
-// value's.
+// Adds the gradients of one update over the given responses of the rollout (indices into it) to policy's and value's.
 UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, TrainingNetwork& policy,
                         TrainingNetwork* value, const RlOptions& options);

@@ -79,7 +79,7 @@ std::vector<PartStats> RolloutBatch::part_stats(const Task& task) const {
     return out;
 }
 
-// Where a task rewards tokens, those of a response that it did not judge earn nothing.
+// Judges the batch. If a task gives token rewards, the tokens of a response that it did not judge earn nothing.
 static void reward(RolloutBatch& batch, const TextCodec& codec, const Task& task, bool judge_truncated,
                    const std::function<bool()>& should_stop) {
     std::vector<Response*> judged;

@@ -11,8 +11,8 @@
 
 // How text becomes a prompt and ids become text again.
 struct TextCodec {
-    std::function<std::vector<int>(const std::string& user_text)>
-        encode_prompt;  // with its prompt and chat template
+    // with its prompt and chat template
+    std::function<std::vector<int>(const std::string& user_text)> encode_prompt;
     std::function<std::vector<int>(const std::string& response)> encode_response;  // with the end-of-turn id
     std::function<std::string(std::span<const int> ids)> decode;                   // without special tokens
     std::function<std::vector<std::string>(std::span<const int> ids)> pieces;      // the text of each token

@@ -2,9 +2,10 @@
 //
 //   config.toml       every option as resolved; `--config` takes it again
 //   metrics.jsonl     one JSON object per step; after a resume, what is done again replaces its old lines
-//   main.log          everything that was said
-//   samples/          trajectories, as --replay takes them: of every step (or --samples-every), and some of every evaluation (eval-*)
-//   report.html       curves and samples, made anew at every checkpoint
+//   main.log          everything that was logged
+//   samples/          trajectories, as --replay takes them: of every step (or --samples-every), and some of every
+//                     evaluation (eval-*)
+//   report.html       curves and samples, rewritten at every checkpoint
 //   ckpt/step-N/      a Hugging Face folder + optimizer.safetensors + state.json, under a temporary name until whole
 //   latest            the name of the newest checkpoint, "ckpt/step-N"
 #pragma once
@@ -19,13 +20,13 @@ class RunFolder {
     // A fresh folder: `path`, or runs/NAME-DATE where it is empty. Refuses one that holds a run already.
     // Throws Error(Usage).
     static RunFolder create(const std::string& path, const std::string& name, const std::string& config_toml);
-    // Throws what create() would: Error(Usage) where a run is at the path or the name is none, Error(Runtime) where no
-    // folder can be.
+    // Throws what create() would: Error(Usage) where the path holds a run or the name is invalid, Error(Runtime) where the
+    // folder cannot be made.
     static void check_free(const std::string& path, const std::string& name);
     // An existing run of `program` (train_sft, train_tracerl), locked. Throws Error(BadFile) where there is none or it has
     // no checkpoint, Error(Usage) where it is another program's.
     static RunFolder open(const std::string& path, const std::string& program);
-    // The program whose run is in the folder: config.toml begins with "# train_sft" or "# train_tracerl". "" where it does not.
+    // The program whose run is in the folder: config.toml begins with "# train_sft" or "# train_tracerl"; "" otherwise.
     static std::string program_of(const std::string& path);
     ~RunFolder();
     RunFolder(RunFolder&& other) noexcept;
@@ -47,7 +48,7 @@ class RunFolder {
     std::string latest() const;  // path of the newest checkpoint; empty where there is none
 
   private:
-    // Of the entries step-* of a folder up to `newest`, by their names, which order them, removes all but the last `keep`.
+    // Of a folder's entries step-* up to `newest`, in the order of their names, removes all but the last `keep`.
     void prune(const std::string& folder, int keep, const std::string& newest) const;
     RunFolder(std::string path) : path_(std::move(path)) {}
     void lock();  // one process per run; throws Error(Usage) where another has it

@@ -15,8 +15,7 @@
 struct SftDataOptions {
     std::string prompt_field = "prompt", response_field = "response";
     bool thinking = false;
-    int max_length =
-        0;  // longer examples (prompt and response) are left out; 0: as the model's positions allow
+    int max_length = 0;  // longer examples (prompt and response) are left out; 0: as the positions allow
     int pad_tokens = 0;  // end-of-text ids trained after the response
     int canvas = 0;  // full attention: tokens a response stands in, as in generation; the rest stays masked
     bool needs_step_map = false;  // method trace

@@ -1,5 +1,4 @@
-// sft_example.h -- one example of supervised fine-tuning: a response to a prompt, and the states it is
-// trained from.
+// sft_example.h -- one example of supervised fine-tuning: a response to a prompt, and the states it is trained from.
 #pragma once
 #include <string>
 #include <vector>

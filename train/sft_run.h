@@ -26,8 +26,7 @@ struct SftRunOptions {
 
 int64_t steps_of(const SftRunOptions& options, size_t n_examples);
 
-// Indices of the examples of update `step`: every epoch goes through all of them once, in an order of its
-// own.
+// Indices of the examples of update `step`: every epoch goes through all of them once, in an order of its own.
 std::vector<size_t> batch_indices(size_t n_examples, int batch, uint64_t seed, int64_t step);
 
 // The largest number of tokens that one example can take in a pass, whatever its masks.

@@ -27,8 +27,7 @@ static std::vector<std::vector<int>> kept_groups(const Rollout& rollout, std::sp
     return groups;
 }
 
-// Responses in the order they are trained in: whole groups stay together, so that a micro-batch shares their
-// prompt.
+// Responses in the order they are trained in: whole groups stay together, so that a micro-batch shares their prompt.
 static std::vector<int> shuffled(std::vector<std::vector<int>> groups, Rng& rng) {
     for (size_t i = groups.size(); i > 1; i--) std::swap(groups[i - 1], groups[rng.below(uint32_t(i))]);
     std::vector<int> order;

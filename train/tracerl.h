@@ -10,15 +10,15 @@
 #include "train/rl_update.h"
 #include "train/rollout.h"
 
-// What a response that met the length limit is: wrong, judged like any other, or left out of the update before
-// the responses of its group are compared.
+// What becomes of a response that met the length limit: it is wrong, judged like any other, or left out of the update
+// before the responses of its group are compared.
 enum class Overlong { Zero, Keep, Mask };
 
 struct TraceRlOptions {
     int tasks = 32, responses = 16;  // problems per step, responses to each
     int epochs = 1, mini_batches = 1;
     Overlong overlong = Overlong::Zero;
-    int max_resample = 0;  // so often a step draws other problems where no group is kept
+    int max_resample = 0;  // how often a step draws other problems if no group is kept
     GenerateOptions rollout;
     RlOptions rl;
     uint64_t seed = 0;

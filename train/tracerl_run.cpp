@@ -121,7 +121,7 @@ void TraceRlRun::count_bad_updates(int updates, int skipped) {
     bad_updates_ = updates && skipped == updates ? bad_updates_ + updates : 0;
     if (bad_updates_ < BAD_UPDATES_TO_STOP) return;
     const int bad = bad_updates_;
-    bad_updates_ = 0;  // who goes on from here has changed something
+    bad_updates_ = 0;  // whoever resumes from here has changed something
     save_checkpoint();
     fail(Exit::Runtime,
          "%d updates in a row had gradients that are not finite; the state before them is saved in %s: try a "
@@ -129,13 +129,12 @@ void TraceRlRun::count_bad_updates(int updates, int skipped) {
          bad, folder_.path().c_str());
 }
 
-// How right the model is by now, on problems that are neither trained on nor reported: the held-out ones
-// after those.
+// The accuracy now, on problems that are neither trained on nor reported: the held-out ones after the reported ones.
 RolloutStats TraceRlRun::quick_accuracy() {
     GenerateOptions o = options_.rl.rollout;
     o.temperature = 0;
     o.remasking = Remasking::LowConfidenceDynamic;
-    // A small data file has none after those.
+    // A small data file has none after them.
     const int64_t held_out = task_.held_out_size, n = options_.sft_eval_problems;
     const int64_t first = held_out && held_out < options_.eval_problems + n
                               ? std::max<int64_t>(held_out - n, 0)
@@ -174,7 +173,7 @@ bool TraceRlRun::warm_start(const std::function<bool()>& should_stop) {
     return true;
 }
 
-// What RL starts from. Where blocks will be enlarged also in the larger ones: that is what there is to gain.
+// What RL starts from; if blocks will be enlarged, also in the larger ones, which is what is to be gained.
 bool TraceRlRun::milestone_before_rl(const std::function<bool()>& should_stop) {
     const std::string name = options_.sft.steps ? "after SFT" : "before RL";
     const int small = options_.rl.rollout.block, large = final_block();
@@ -252,7 +251,7 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
     Timer since_line;  // saving counts, evaluations have lines of their own
     while (rl_step_ < options_.steps) {
         if (should_stop()) return false;
-        // Before the next step, not after the last one: so that one that is cut off is done after a resume.
+        // Before the next step, not after the last one, so that an evaluation that is cut off is done after a resume.
         const bool due = options_.eval_every && rl_step_ > 0 && rl_step_ % options_.eval_every == 0;
         const Timer evaluation;
         if (due && !milestone(format("RL step %lld", (long long)rl_step_), final_block(), should_stop))

@@ -1,5 +1,5 @@
-// tracerl_run.h -- a whole training run: warm start, reinforcement learning, evaluations, checkpoints,
-// report. Can be stopped and resumed at any step.
+// tracerl_run.h -- a whole training run: warm start, reinforcement learning, evaluations, checkpoints, report. Can be
+// stopped and resumed at any step.
 #pragma once
 #include <memory>
 #include <string>
@@ -26,15 +26,15 @@ struct TraceRlRunOptions {
     // rollouts and evaluations from RL step enlarge_at on (0: never).
     int train_block = 0;
     int64_t enlarge_at = 0;
-    // From RL step `step` on responses are at most so long; before the first entry, and without any, as long as
-    // rl.rollout.gen_length, which is the most there is.
+    // From RL step `step` on responses have at most gen_length tokens; before the first entry, and without any, at most
+    // rl.rollout.gen_length, which no entry exceeds.
     struct Limit {
         int64_t step;
         int gen_length;
     };
     std::vector<Limit> length_schedule;
-    bool value_from_policy =
-        false;  // the value model begins as the policy's body after the warm start, with a zero head
+    // The value model begins as the policy's body after the warm start, with a zero head.
+    bool value_from_policy = false;
     // evaluation and records
     int eval_problems = 256;     // held-out problems of every evaluation
     int eval_samples = 1;        // responses to each
@@ -50,17 +50,17 @@ struct TraceRlRunOptions {
 
 class TraceRlRun {
   public:
-    // eval_task: whose held-out problems are evaluated on; may be `task`. save(folder) writes the model folder of the current weights (policy, and the value model beside it).
+    // eval_task: whose held-out problems are evaluated on; may be `task`. save(folder) writes the model folder of the
+    // current weights (policy, and the value model beside it).
     TraceRlRun(const TraceRlRunOptions& options, Learner& policy, Learner* value, Engine& engine,
                const TextCodec& codec, const Task& task, const Task& eval_task, RunFolder& folder,
                std::function<void(const std::string& folder)> save);
 
-    // Takes over weights' optimizer state and progress from a checkpoint (its weights are loaded already).
+    // Takes over optimizer state and progress from a checkpoint (its weights are loaded already).
     void resume(const std::string& checkpoint);
 
-    // Runs to the end. When should_stop turns true, the step under way is dropped, the state before it is
-    // saved, and false is returned. Throws Error(Runtime), after saving, where three updates in a row are not
-    // finite.
+    // Runs to the end. When should_stop turns true, the step under way is dropped, the state before it is saved, and
+    // false is returned. Throws Error(Runtime), after saving, where three updates in a row are not finite.
     bool run(const std::function<bool()>& should_stop);
 
     // The table before / after SFT / after RL, and sample problems with their reveal order.
@@ -68,10 +68,10 @@ class TraceRlRun {
     // Its figures: name, step, static and dynamic of every evaluation.
     std::vector<Json> evaluations() const;
 
-    // The block length that is generated with by now, and at the end.
+    // The block length of rollouts: now, and at the end of the run.
     int rollout_block() const;
     int final_block() const;
-    // How long a response may be by now, by the length schedule.
+    // How long a response may be now, by the length schedule.
     int generation_limit() const;
 
   private:

@@ -5,7 +5,7 @@
 
 namespace {
 
-// Outputs of so many full passes stay on the device until the host asks for them. One number per target: next to nothing.
+// How many full passes' outputs stay on the device before the host fetches them: one number per target, next to nothing.
 constexpr int OUTPUT_PASSES = 16;
 
 int64_t count_targets(const Sequence& s) {

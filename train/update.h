@@ -1,9 +1,9 @@
 // update.h -- a network in training: its gradients and activations, and passes over any number of sequences
 // cut into micro-batches by a token budget.
 //
-// The copies of a block model's sequence share its clean text: it is never cut. Under full attention a copy stands alone, and
-// those of one sequence may be in several passes. Sequences whose prompts' whole blocks are equal are put together, so that
-// the prompt is forwarded once per micro-batch. Losses and gradients do not depend on the cut (to summation order).
+// The copies of a block model's sequence share its clean text, so it is never cut. Under full attention a copy stands alone,
+// and those of one sequence may fall into several passes. Sequences whose prompts' whole blocks are equal are put together,
+// so that the prompt is forwarded once per micro-batch. Losses and gradients do not depend on the cut (to summation order).
 #pragma once
 #include <functional>
 #include <memory>
@@ -31,7 +31,7 @@ std::vector<std::vector<Part>> cut_micro_batches(std::span<const Sequence> seque
                                                  const MicroBatchLimits& limits);
 std::vector<Sequence> parts_of(std::span<const Sequence> sequences, std::span<const Part> parts);
 
-// The smallest limits that let everything through that is not cut.
+// The smallest limits that no sequence (under full attention: no copy) exceeds.
 MicroBatchLimits needed_limits(std::span<const Sequence> sequences, int block);
 
 // The loss of an update: (3) of objective.h for a policy, (4) for a value model. Outputs are the log-probabilities or values
@@ -39,17 +39,17 @@ MicroBatchLimits needed_limits(std::span<const Sequence> sequences, int block);
 struct UpdateLoss {
     std::span<const std::vector<LossPair>> pairs;  // of every sequence
     ObjectiveOptions options = {};
-    // Called with every sequence's outputs when they have come to the host, some passes later.
+    // Called with every sequence's outputs once they have reached the host, some passes later.
     std::function<void(int sequence, std::span<const double> output)> outputs = nullptr;
-    // Pairs are made of outputs, by outputs(): it is called between forward and backward, where a device then waits. Not
-    // for sequences that are cut.
+    // `pairs` depend on the outputs: outputs() fills them in. It is then called between forward and backward, where a device
+    // waits for it. Not for sequences that are cut.
     bool pairs_from_outputs = false;
 };
 
 class TrainingNetwork {
   public:
-    // head: what is read at a target, the log-probability of its id or a value. block: 0 for full attention.
-    // Gradients are F32. activations: where they lie, null: in memory of ops' own.
+    // head: what is read at a target, the log-probability of its id or a value. block: 0 for full attention. Gradients are
+    // F32. activations: the memory they lie in; null: ops' own.
     TrainingNetwork(Ops& ops, const ModelConfig& config, const Parameters& weights, Head head, int block,
                     const MicroBatchLimits& limits, Recompute recompute = Recompute::None,
                     Memory* activations = nullptr);
@@ -59,7 +59,7 @@ class TrainingNetwork {
     std::vector<std::vector<double>> evaluate(std::span<const Sequence> sequences);
     // Forward, loss, backward: gradients += . Returns the outputs. Deterministic for given limits.
     std::vector<std::vector<double>> accumulate(std::span<const Sequence> sequences, const UpdateLoss& loss);
-    bool cuts(std::span<const Sequence> sequences) const;  // one of them into several passes
+    bool cuts(std::span<const Sequence> sequences) const;  // whether one of them goes into several passes
 
     void zero_gradients();
     const Parameters& gradients() const { return gradients_; }

@@ -1,5 +1,4 @@
-// warm_start.h -- a short SFT on a task's own solutions, so that RL begins with a model that is sometimes
-// right.
+// warm_start.h -- a short SFT on a task's own solutions, so that RL begins with a model that is sometimes right.
 #pragma once
 #include "train/learner.h"
 #include "train/masks.h"
@@ -7,10 +6,9 @@
 
 struct WarmStartOptions {
     int64_t steps = 0;
-    int batch = 64;  // solutions per step
-    int pad_tokens =
-        0;  // end tokens trained after the response, so that the model knows what comes after an answer: nothing
-    int canvas = 0;  // full attention: tokens a response stands in, the generation limit
+    int batch = 64;      // solutions per step
+    int pad_tokens = 0;  // end tokens trained after the response: the model learns that nothing follows
+    int canvas = 0;      // full attention: tokens a response stands in, the generation limit
     SftMaskOptions masks;
     uint64_t seed = 0;
 };

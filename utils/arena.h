@@ -23,8 +23,7 @@ class Memory {
     virtual bool claim(const Arena* /*arena*/) { return false; }
 };
 Memory& host_memory();
-// Bytes that can still be used without swapping or being killed: the machine's, or the container's if that is
-// less.
+// Bytes that can still be used without swapping or being killed: the machine's, or the container's if that is less.
 size_t available_host_memory();
 size_t peak_host_memory();  // the most that this process has had in RAM so far, bytes; 0 where unknown
 

@@ -10,16 +10,14 @@
 //                 options.add("--model DIR", &model, "a Hugging Face folder");
 //                 options.section("Decoding");
 //                 options.add("--steps S", &steps, "denoising steps per block").range(1, 64);
-//                 options.check([&](Faults& faults) { if (model.empty()) faults.add("--model: say which");
-//                 });
+//                 options.check([&](Faults& faults) { if (model.empty()) faults.add("--model: say which"); });
 //             },
 //             [&](const Options& options) { ...; return Exit::Ok; });
 //     }
 //
-// A variable's value at the time of add() is the default that --help shows. The file of --config sets options
-// by name
-// (`steps = 4`, below any [section]), the command line beats it; variables are set in the order of add(). `_` and
-// `-` are the same in names. Every fault of both is found before run() is called, and all are listed, with exit
+// A variable's value at the time of add() is the default that --help shows. The file of --config sets options by name
+// (`steps = 4`, below any [section]), and the command line overrides it; variables are set in the order of add(). `_`
+// and `-` are the same in names. Every fault of both is found before run() is called, and all are listed, with exit
 // code 2: checks try everything that does not depend on another fault (Faults::attempt).
 #pragma once
 #include <cstdint>
@@ -49,8 +47,8 @@ struct Common {
 class Faults {
   public:
     void add(const char* fmt, ...) __attribute__((format(printf, 2, 3)));
-    // Runs `part`, which may throw an Error: of Exit::Usage every line is a fault, any other code is kept for
-    // refuse(). False where it threw: what needs the part is then to be left out.
+    // Runs `part`, which may throw an Error: every line of an Exit::Usage is a fault, any other code is kept for
+    // refuse_others(). False if it threw: skip what needs the part.
     bool attempt(const std::function<void()>& part);
     // Throws Error(Usage) with every fault and what else was caught, one per line, where there are faults.
     void refuse_usage() const;
@@ -81,8 +79,7 @@ class Options {
         std::function<size_t()> get;
         std::function<void(size_t)> set;
     };
-    // A list of numbers is written 1,2,3 on the command line; any list's option may be repeated; an array in
-    // TOML.
+    // A list of numbers is written 1,2,3 on the command line; any list's option may be repeated; in TOML it is an array.
     using Target =
         std::variant<bool*, int*, int64_t*, uint64_t*, float*, double*, std::string*, std::vector<int>*,
                      std::vector<double>*, std::vector<std::string>*, std::optional<int>*,
@@ -111,9 +108,9 @@ class Options {
     bool given(const std::string& name) const;         // "--top-k": set by command line or file
     bool typed(const std::string& name) const;         // "--top-k": set by the command line
     bool sound(const std::string& name) const;         // "--top-k": its value has no fault of its own
-    // A fault "NAME: why" for each of these options that is on the command line. For those that have no effect beside
-    // others; a file may hold them, since it serves runs that switch parts of it off. None where the value of `beside`,
-    // which leaves them without effect, is at fault itself: what was meant is not known then.
+    // Adds a fault "NAME: why" for each of these options that is on the command line and has no effect beside `beside`. A
+    // file may hold them, since it serves runs that switch parts of it off. Adds none if the value of `beside` is at fault
+    // itself, since then it is not known what was meant.
     void refuse_typed(Faults& faults, const std::vector<std::string>& names, const std::string& why,
                       const std::string& beside = "") const;
     std::string to_toml() const;  // every option with its value, readable by --config

@@ -8,8 +8,7 @@
 #include <string>
 #include <string_view>
 
-// A regular file's bytes, mapped read-only. An empty file is an empty view. Folders, pipes and devices are
-// refused.
+// A regular file's bytes, mapped read-only. An empty file is an empty view. Folders, pipes and devices are refused.
 class MappedFile {
   public:
     explicit MappedFile(const std::string& path);
@@ -32,11 +31,11 @@ std::string read_text(const std::string& path);
 void check_readable(const std::string& path);
 bool file_exists(const std::string& path);  // anything of that name
 bool folder_exists(const std::string& path);
-// `name` beside the running program where it is there, else in the working directory.
+// `name` beside the running program if it exists there, else in the working directory.
 std::string beside_program(const std::string& name);
 void make_folders(const std::string& path);  // and its parents; fine where it is there already
 
-// Throws what writing the file would, where it cannot be written; leaves nothing behind. For checks before the work
+// Throws what writing the file would throw, if it cannot be written; leaves nothing behind. For checks before the work
 // whose result the file is to hold.
 void check_writable(const std::string& path);
 // Whether two paths name the same file or folder, be it there or not. "" is none.

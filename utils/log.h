@@ -5,10 +5,10 @@
 #include <string>
 #include <string_view>
 
-void log_info(const char* fmt, ...) __attribute__((format(printf, 1, 2)));  // one line; dropped when quiet
-void log_warning(const char* fmt, ...)
-    __attribute__((format(printf, 1, 2)));  // "warning: ..."; shown also when quiet
-void log_error(const char* fmt, ...) __attribute__((format(printf, 1, 2)));  // "error: ..."
+// One line each: info is dropped when quiet; "warning: ..." and "error: ..." are shown also then.
+void log_info(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+void log_warning(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+void log_error(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
 
 void set_quiet(bool quiet);
 bool is_quiet();

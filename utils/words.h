@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-std::vector<std::string> split(const std::string& text,
-                               char separator);                    // "a,,b" has three parts, "" has one
+// "a,,b" has three parts, "" has one.
+std::vector<std::string> split(const std::string& text, char separator);
 std::string hyphens(std::string name);                             // top_k -> top-k
 std::string underscores(std::string name);                         // top-k -> top_k
 size_t edit_distance(const std::string& a, const std::string& b);  // insertions, deletions, substitutions

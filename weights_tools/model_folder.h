@@ -25,9 +25,9 @@ std::string resolve_model_path(const std::string& path);
 // Config and stop ids alone, for plans: no weights need be there.
 ModelConfig read_model_config(const std::string& path);
 
-// For weights in the host's memory that are only read, while the folder is there: points every matrix that
-// lies in a file as it is wanted, in its type and in one piece, at the file itself. Its room in the arena is
-// never touched, and so takes no memory. After allocate(), before bind() and load_weights().
+// For weights in the host's memory that are only read while the folder is there: every matrix that lies in a file in
+// the wanted type and in one piece is used where it lies in the mapped file. Its room in the arena is never touched, and
+// so takes no memory. After allocate(), before bind() and load_weights().
 void use_files(const ModelFolder& folder, Parameters& parameters);
 
 // Fills the planned and allocated parameters (F32 or BF16, on ops' device) from the folder.
@@ -52,10 +52,9 @@ struct TensorSpec {
 };
 std::vector<TensorSpec> tensor_specs(const ModelConfig& config, Head head);
 
-// Writes a complete Hugging Face folder `path`, which must exist and be private to the caller (an
-// AtomicFolder's): weights in `dtype`, sharded where large, config.json (config.raw where there is one, with
-// the type, block length and sizes brought up to date), generation_config.json, and every other file of
-// `source` that is not weights (tokenizer,
+// Writes a complete Hugging Face folder `path`, which must exist and be private to the caller (an AtomicFolder's):
+// weights in `dtype`, sharded where large; config.json (config.raw where there is one, with the type, block length and
+// sizes brought up to date); generation_config.json; and every other file of `source` that is not weights (tokenizer,
 // *.py, ...; "": none).
 void save_model_folder(const std::string& path, const Parameters& parameters, const ModelConfig& config,
                        const std::string& source, DType dtype, Ops& ops);

@@ -10,7 +10,7 @@ struct Rewrite {
     std::optional<DType> dtype;  // F32 or BF16; none: every tensor keeps its own
     bool to_value = false;       // leave the LM head out, add a zero value head
     std::string
-        companions;  // the folder whose other files (tokenizer, *.py, ...) travel along; "": the model's own
+        companions;  // folder whose other files (tokenizer, *.py, ...) are copied; "": the model's own
 };
 
 // Fills `path` (an AtomicFolder's). `progress` is told the bytes done so far.

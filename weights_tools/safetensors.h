@@ -1,5 +1,4 @@
-// safetensors.h -- reading and writing one .safetensors file: 8 bytes of header length, a JSON header, the
-// data.
+// safetensors.h -- reading and writing one .safetensors file: 8 bytes of header length, a JSON header, the data.
 //
 // Every rule of the format is checked before a byte of data is used: lengths, UTF-8, duplicate names, types,
 // shapes, and that the tensors cover the data exactly, without holes or overlaps. Faults throw Error(BadFile)

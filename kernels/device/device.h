@@ -78,8 +78,9 @@ inline bool runs_code_for_hopper() {
     return major == 9 && minor == 0;
 #endif
 }
-// Whether kernels may be launched overlapped. Code for older devices does not wait, whatever it runs on; with KERNELS_IN_TURN in the
-// environment none are (compute-sanitizer's racecheck, 2025.3, ends with an error of its own where they are).
+// Whether kernels may be launched overlapped. Code for older devices does not wait, whatever it runs on. With
+// KERNELS_IN_TURN in the environment none are: compute-sanitizer's racecheck (2025.3) fails with an internal error where
+// kernels overlap.
 inline bool device_overlaps_kernels() { return runs_code_for_hopper() && !getenv("KERNELS_IN_TURN"); }
 
 constexpr int WARP = 32;

@@ -1,7 +1,7 @@
 // graph.h -- launches recorded once and repeated by the device itself, as long as a flag in its memory is not 0.
 //
-// CUDA: a graph whose one node is a loop (CUDA 12.4 and a driver as new). Emulation: the same rules, by a list of launches:
-// arguments keep the values they were recorded with, and what would need the host stops the program.
+// CUDA: a graph with a loop node (CUDA 12.4 and a driver as new). Emulation: the same rules, by a list of launches: arguments
+// keep the values they were recorded with, and what would need the host stops the program.
 #pragma once
 #include <cstdlib>
 #include <functional>
@@ -23,8 +23,8 @@ class LoopGraph {
     LoopGraph(const LoopGraph&) = delete;
     LoopGraph& operator=(const LoopGraph&) = delete;
 
-    // Records what `step` starts on the stream; starts nothing. false: runtime or driver know no such graphs, or LOOPS_ON_HOST is set
-    // in the environment (compute-sanitizer 2025.3 fails in such a loop).
+    // Records what `step` starts on the stream; starts nothing. false: runtime or driver know no such graphs, or
+    // LOOPS_ON_HOST is set in the environment (compute-sanitizer 2025.3 fails in such a loop).
     bool record(cudaStream_t stream, const int* on, const std::function<void()>& step) {
         reset();
         if (getenv("LOOPS_ON_HOST")) return false;

@@ -1,6 +1,5 @@
 // ptx.h -- every inline-PTX instruction we use, one function each; those of Hopper's warpgroups are in wgmma.h.
-// The host version next to each one is not only a test double: it is the readable statement of the register
-// layout.
+// The host version next to each one is not only a test double: it is the readable statement of the register layout.
 #pragma once
 #include "kernels/device/device.h"
 
@@ -60,8 +59,8 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const
 #endif
 }
 
-// Four 8x8 bf16 matrices from shared memory. Lane l supplies the address of row l%8 of matrix l/8; it receives in r[m] the pair at
-// row l/4, columns 2*(l%4).. of matrix m, or of its transpose.
+// Four 8x8 bf16 matrices from shared memory. Lane l supplies the address of row l%8 of matrix l/8; it receives in r[m] the
+// pair at row l/4, columns 2*(l%4).. of matrix m, or of its transpose.
 constexpr bool TRANSPOSED = true;
 template <bool TRANS = false>
 __device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
@@ -103,12 +102,10 @@ __device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row PTX_SRC) {
 #endif
 }
 
-// Copies 16 bytes global -> shared without going through registers; complete after the matching wait. With
-// valid = false nothing is read (`global` need only be an aligned address inside an allocation) and the 16
-// bytes become zeros.
-// REUSED: through the first-level cache, for what other blocks of the multiprocessor read too.
-// WHOLE_LINES: what is not yet in the second-level cache comes there with the line of 128 bytes around it, for what is read in
-// pieces smaller than a line and soon to the line's end.
+// Copies 16 bytes global -> shared without going through registers; complete after the matching wait. With valid = false
+// nothing is read (`global` need only be an aligned address inside an allocation) and the 16 bytes become zeros.
+//   REUSED        through the first-level cache: other blocks of the multiprocessor read the same
+//   WHOLE_LINES   brings the whole line of 128 bytes to the second-level cache: the rest of it is read soon, in pieces
 enum CopyHint { NO_HINT, REUSED, WHOLE_LINES };
 template <CopyHint HINT = NO_HINT>
 __device__ inline void cp_async_16(void* smem, const void* global, bool valid PTX_SRC) {
@@ -140,8 +137,8 @@ __device__ inline void cp_async_commit() {
     cpu_device::copy_queue().commit();
 #endif
 }
-// Until at most PENDING of this thread's groups are under way. What others copied is visible after a barrier
-// only.
+// Waits until at most PENDING of this thread's groups are under way. What other threads copied is visible only after a
+// barrier.
 template <int PENDING>
 __device__ inline void cp_async_wait() {
 #ifdef __CUDACC__
@@ -151,8 +148,8 @@ __device__ inline void cp_async_wait() {
 #endif
 }
 
-// Of a kernel that was launched by launch_overlapped: until all kernels before it have ended and what they wrote can be seen. Of
-// any other: nothing.
+// In a kernel launched by launch_overlapped: waits until all kernels before it have ended and what they wrote is visible.
+// In any other: does nothing.
 __device__ inline void griddepcontrol_wait() {
 #ifndef __CUDACC__
     cpu_device::waited_for_kernels() = true;
@@ -160,8 +157,8 @@ __device__ inline void griddepcontrol_wait() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// The next kernel, if it is launched by launch_overlapped, may begin as soon as every block of this one has come here, or ended:
-// it then takes what this one's blocks leave free, and waits.
+// Lets the next kernel begin, if it is launched by launch_overlapped, as soon as every block of this one has come here or
+// ended: it then takes the resources that this one's blocks leave free, and waits.
 __device__ inline void griddepcontrol_launch_dependents() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -180,7 +177,7 @@ __device__ inline float exp2_approx(float x) {
 #endif
 }
 
-// log2 x, to 2^-22 where |log2 x| < 1 and to that share of it elsewhere; of 0: -inf.
+// log2 x, to within 2^-22 where |log2 x| < 1, elsewhere to that relative error; of 0: -inf.
 __device__ inline float log2_approx(float x) {
 #ifdef __CUDACC__
     float y;

@@ -6,10 +6,10 @@
 //
 //   log p(x) >= mean over l = 1..n, S with |S| = l, of  n/l sum_{i in S} log p(x_i | x without S)
 //
-// which is the diffusion bound (Eq. 2 of arXiv 2509.06949, times |x|) with the noise level's own variance taken out. Block models: the sum over
-// blocks, each given the ones before it; the rest of the last block stays masked, as in generation. Where a
-// block has few enough sets all of them are taken, otherwise as many as asked for are drawn, their sizes
-// stratified.
+// which is the diffusion bound (Eq. 2 of arXiv 2509.06949, times |x|) with the noise level's own variance taken out.
+// Block models: the sum over blocks, each given the ones before it; the rest of the last block stays masked, as in
+// generation. Where a block has few enough sets all of them are taken, otherwise as many as asked for are drawn, their
+// sizes stratified.
 #pragma once
 #include "model/transformer.h"
 #include "train/masks.h"

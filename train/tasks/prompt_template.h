@@ -1,5 +1,4 @@
-// prompt_template.h -- how a question is put to a model: the words around it, and how the chat template's opening of the answer
-// ends.
+// prompt_template.h -- how a question is put to a model: the words around it, and how the answer is opened.
 //
 //   chat           the question alone
 //   math           the question, then "Please reason step by step, and put your final answer within \boxed{}."

@@ -14,8 +14,7 @@
 #include <string_view>
 #include <vector>
 
-// Problems of one split never occur in the other: a generated problem belongs to the split that its hash
-// says.
+// Problems of one split never occur in the other: a generated problem belongs to the split that its hash says.
 enum class Split { Train, HeldOut };
 
 struct Problem {
@@ -41,7 +40,7 @@ struct Task {
     std::string name;
     std::vector<std::string> parts;             // of a mixture: the names of its tasks; empty: one task
     int64_t train_size = 0, held_out_size = 0;  // problems there are; 0: generated, any index below 2^31
-    int64_t pass = 0;  // of a mixture: so many problems show every one of its data files
+    int64_t pass = 0;  // of a mixture: in so many problems every one of its data files is shown whole
     // The same problem for the same index, always; a generated task may draw a problem more than once.
     std::function<Problem(Split split, int64_t index)> problem;
     // In [0, 1]; 1: right.
@@ -72,8 +71,7 @@ int64_t drawn_index(const Task& task, uint64_t seed, int64_t draw);
 
 // ---- for the files that define tasks
 
-// The key=value pairs of a spec. Every key that a task knows is asked for once; reject_unknown() then names
-// what is left.
+// The key=value pairs of a spec. A task asks for every key it knows once; reject_unknown() then names what is left.
 class TaskOptions {
   public:
     // What begins after the `name_length` characters of the name is ':' and pairs.
@@ -107,7 +105,7 @@ struct Problems {
     // By the hash of its prompt, so that `share` of all are held out.
     void add(Problem problem, double share);
 };
-// The task of going through them; what rewards a response is yet to be said. Throws Error(BadFile) where there are none.
+// The task of going through them, still without a reward. Throws Error(BadFile) where there are none.
 Task task_of(Problems problems, const std::string& path);
 
 // The split of a problem: `key` is what must not be shared, e.g. the operands in sorted order. `share` of all
