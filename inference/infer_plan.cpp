@@ -7,7 +7,7 @@
 #include "inference/generation.h"
 #include "utils/json.h"
 
-int64_t kv_bytes_per_slot(const ModelConfig& config, DType dtype) {
+static int64_t kv_bytes_per_slot(const ModelConfig& config, DType dtype) {
     return int64_t(2) * config.L * config.kv_width() * int64_t(size_of(dtype));
 }
 

@@ -11,8 +11,6 @@
 EngineLimits plan_limits(std::span<const Request> requests, const ModelConfig& config, int max_active,
                          int max_rows, int kv_slots, size_t free_bytes, DType kv_dtype);
 
-int64_t kv_bytes_per_slot(const ModelConfig& config, DType dtype);
-
 // Throws Error(NoMemory) with the numbers where the arenas together do not fit into the memory there is.
 void check_memory(std::span<const Arena* const> arenas, size_t available);
 // --dry-run: every arena, tensor by tensor where `detailed`, and the sum.

@@ -97,9 +97,6 @@ Names<RevealSchedule> schedule_names() { return names(SCHEDULES); }
 Names<Draw> draw_names() { return names(DRAWS); }
 Names<Cache> cache_names() { return names(CACHES); }
 const char* name_of(Remasking remasking) { return name_in(REMASKINGS, remasking); }
-const char* name_of(Confidence confidence) { return name_in(CONFIDENCES, confidence); }
-const char* name_of(RevealSchedule schedule) { return name_in(SCHEDULES, schedule); }
-const char* name_of(Draw draw) { return name_in(DRAWS, draw); }
 const char* name_of(Cache cache) { return name_in(CACHES, cache); }
 
 std::vector<std::string> preset_names() {

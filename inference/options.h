@@ -73,9 +73,6 @@ Names<RevealSchedule> schedule_names();
 Names<Draw> draw_names();
 Names<Cache> cache_names();
 const char* name_of(Remasking remasking);
-const char* name_of(Confidence confidence);
-const char* name_of(RevealSchedule schedule);
-const char* name_of(Draw draw);
 const char* name_of(Cache cache);
 
 // Sets the sampling and remasking fields and the cache to a published engine's defaults. Stop ids, seed and lengths stay,

@@ -14,7 +14,6 @@ class SlotAllocator {
     // Lengthens the run [begin, begin + n) to `more` slots if those behind it are free.
     bool extend(int begin, int n, int more);
     int n_free() const { return free_; }
-    int n_slots() const { return slots_; }
 
   private:
     int slots_, free_;

@@ -31,18 +31,6 @@ TEST(Rng, StreamsDiffer) {
     EXPECT_EQ(Rng(3, Stream::Task).next(), Rng(3, Stream::Task).next());
 }
 
-TEST(Rng, SeekResumesExactly) {
-    Rng a(7, Stream::Mask);
-    for (int i = 0; i < 11; i++) {
-        Rng b(7, Stream::Mask);
-        EXPECT_EQ(a.state(), uint64_t(i));
-        b.seek(a.state());
-        EXPECT_EQ(b.state(), a.state());
-        const uint32_t next = a.next();
-        EXPECT_EQ(b.next(), next);
-    }
-}
-
 TEST(Rng, BelowIsUniform) {
     Rng rng(1, Stream::Task);
     constexpr int N = 7, DRAWS = 70000;

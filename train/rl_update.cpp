@@ -5,7 +5,8 @@
 
 #include "utils/error.h"
 
-std::vector<double> per_pair(const Sequence& s, std::span<const double> per_token) {
+// From one number per response token to one per (copy, token) pair of its sequence.
+static std::vector<double> per_pair(const Sequence& s, std::span<const double> per_token) {
     std::vector<double> out;
     for (const Copy& copy : s.copies)
         for (const int i : copy.target) out.push_back(per_token[size_t(i - s.prompt_length)]);

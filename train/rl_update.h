@@ -44,9 +44,8 @@ std::vector<int> all_responses(const Rollout& rollout);  // 0 ... size() - 1: on
 // current weights, on exactly the states that are trained. Needed before the first of several updates.
 void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value);
 
-// From one number per response token to one per (copy, token) pair of its sequence, and back (where a token
-// occurs in several copies, the last one counts).
-std::vector<double> per_pair(const Sequence& sequence, std::span<const double> per_token);
+// From one number per (copy, token) pair of a sequence to one per response token; where a token occurs in several copies,
+// the last one counts.
 std::vector<double> per_token(const Sequence& sequence, std::span<const double> per_pair, int n_tokens);
 
 // What one update did, sums already normalised. Inner vectors: per response of the update, in order, one number per pair.

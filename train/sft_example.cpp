@@ -47,7 +47,7 @@ static SftCopy parse_copy(const Json& json, int prompt_length, int n, int block,
     return copy;
 }
 
-SftExample parse_sft_example(const Json& json, const RecordLimits& limits, const std::string& where) {
+static SftExample parse_sft_example(const Json& json, const RecordLimits& limits, const std::string& where) {
     SftExample e;
     e.prompt_ids = get_ints(json, "prompt_ids", where, 0, limits.V - 1, "a token id");
     e.response_ids = get_ints(json, "response_ids", where, 0, limits.V - 1, "a token id");

@@ -23,4 +23,3 @@ struct SftExample {
 // Lines of `prompt_ids, response_ids, canvas, copies: [{masked, targets (default: masked), weight (default
 // 1), causal}]`; a copy of a block model lies inside one block. Throws Error(BadFile) "path:line: ...".
 std::vector<SftExample> read_sft_examples(const std::string& path, const RecordLimits& limits);
-SftExample parse_sft_example(const Json& json, const RecordLimits& limits, const std::string& where);

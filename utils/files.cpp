@@ -76,9 +76,6 @@ MappedFile::MappedFile(const std::string& path) {
     data_ = static_cast<const char*>(mapped);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, "")), size_(std::exchange(other.size_, 0)) {}
-
 MappedFile::~MappedFile() {
     if (size_) munmap(const_cast<char*>(data_), size_);
 }

@@ -13,7 +13,6 @@ class MappedFile {
   public:
     explicit MappedFile(const std::string& path);
     ~MappedFile();
-    MappedFile(MappedFile&& other) noexcept;
     MappedFile(const MappedFile&) = delete;
     MappedFile& operator=(const MappedFile&) = delete;
     const char* data() const { return data_; }

@@ -1,5 +1,4 @@
-// philox.h -- counter-based random numbers (Philox4x32-10, Salmon et al., "Parallel random numbers: as easy
-// as 1, 2, 3").
+// philox.h -- counter-based random numbers (Philox4x32-10; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3").
 //
 // A number is a pure function of its key and counter, so a sample does not depend on who shares its batch.
 #pragma once
@@ -53,13 +52,6 @@ class Rng {
         }
     }
     float normal();  // Box-Muller
-    // Position in the stream, for exact resume.
-    uint64_t state() const { return counter_ * 4 - uint64_t(left_); }
-    void seek(uint64_t state) {
-        counter_ = state / 4;
-        left_ = 0;
-        for (uint64_t i = 0; i < state % 4; i++) next();
-    }
 
   private:
     uint64_t seed_, counter_ = 0;

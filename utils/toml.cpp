@@ -6,17 +6,6 @@
 
 #include "utils/error.h"
 
-const char* name_of(TomlValue::Kind kind) {
-    switch (kind) {
-        case TomlValue::String: return "a string";
-        case TomlValue::Integer: return "an integer";
-        case TomlValue::Float: return "a number";
-        case TomlValue::Bool: return "a boolean";
-        case TomlValue::Array: return "an array";
-    }
-    return "?";
-}
-
 namespace {
 constexpr int MAX_DEPTH = 8;  // arrays in arrays
 

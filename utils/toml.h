@@ -13,7 +13,6 @@ struct TomlValue {
     std::string text;  // what a string says; else the value as written, without underscores
     std::vector<TomlValue> items;
 };
-const char* name_of(TomlValue::Kind kind);
 
 struct TomlItem {
     std::string key;

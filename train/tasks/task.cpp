@@ -44,13 +44,13 @@ size_t name_length(const std::string& spec, bool* is_file) {
     return colon;
 }
 
-}  // namespace
-
 std::vector<std::string> task_names() {
     std::vector<std::string> names;
     for (const Entry& entry : TABLE) names.push_back(entry.name);
     return names;
 }
+
+}  // namespace
 
 Task make_task(const std::string& spec, uint64_t seed) {
     bool is_file = false;

@@ -59,7 +59,6 @@ Task make_task(const std::string& spec, uint64_t seed);
 // One spec, or a mixture: of every w1 + w2 + ... problems w1 are of the first task, and so on. Throws
 // Error(Usage) with the faults of all specs.
 Task make_tasks(std::span<const std::string> specs, uint64_t seed);
-std::vector<std::string> task_names();
 
 // By judge or reward, whichever the task has.
 std::vector<Verdict> judge(const Task& task, std::span<const Answer> answers,
