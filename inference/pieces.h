@@ -6,8 +6,8 @@
 
 #include "tokenizer/tokenizer.h"
 
-// One piece per id, always valid UTF-8, together the text of all ids. A character that several tokens make up
-// stands whole in the piece of the last of them; bytes that never become one are U+FFFD. An id without text
+// One piece per id, always valid UTF-8, together the text of all ids as Tokenizer::decode() has it. A character that several
+// tokens make up stands whole in the piece of the last of them; bytes that never become one are U+FFFD. An id without text
 // is shown as <id>. Where `known` is not empty, ids with known[i] == 0 get "" and no character spans them.
 std::vector<std::string> pieces_of(const Tokenizer* tokenizer, std::span<const int> ids,
                                    std::span<const char> known = {});

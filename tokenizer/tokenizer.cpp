@@ -13,23 +13,6 @@ std::vector<AddedToken> with_normalized(const std::vector<AddedToken>& tokens, b
     return out;
 }
 
-// Moves every character of `bytes` to `out` that is complete, or broken and so replaced; what is cut off at
-// the end stays.
-void move_characters(std::string& bytes, std::string& out) {
-    size_t at = 0;
-    while (at < bytes.size()) {
-        const Utf8 c = utf8_at(bytes, at);
-        if (c.kind == Utf8::CutOff) break;
-        if (c.kind == Utf8::Whole) {
-            out.append(bytes, at, c.length);
-        } else {
-            append_utf8(out, 0xFFFD);
-        }
-        at += c.length;
-    }
-    bytes.erase(0, at);
-}
-
 }  // namespace
 
 Tokenizer::Tokenizer(TokenizerDefinition definition)

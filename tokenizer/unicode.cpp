@@ -36,6 +36,21 @@ void append_utf8(std::string& out, int32_t code_point) {
     out.append(reinterpret_cast<char*>(bytes), size_t(utf8proc_encode_char(code_point, bytes)));
 }
 
+void move_characters(std::string& bytes, std::string& out) {
+    size_t at = 0;
+    while (at < bytes.size()) {
+        const Utf8 c = utf8_at(bytes, at);
+        if (c.kind == Utf8::CutOff) break;
+        if (c.kind == Utf8::Whole) {
+            out.append(bytes, at, c.length);
+        } else {
+            append_utf8(out, 0xFFFD);
+        }
+        at += c.length;
+    }
+    bytes.erase(0, at);
+}
+
 CharClass class_of(int32_t code_point) {
     if (code_point < 0) return CharClass::Other;
     switch (utf8proc_category(code_point)) {
@@ -59,8 +74,8 @@ CharClass class_of(int32_t code_point) {
 
 namespace {
 
-// Characters that NFC leaves alone whatever stands beside them, unless that neighbour is not in here: below
-// the first combining mark, and the blocks of most text. Anything else takes the long way.
+// Characters that NFC leaves alone as long as their neighbours are such characters too: those below the first combining
+// mark, and the blocks of most text. Anything else takes the long way.
 bool nfc_keeps(int32_t c) {
     return c < 0x300 || (c >= 0x388 && c <= 0x482) || (c >= 0x48A && c <= 0x590) ||
            (c >= 0x2010 && c <= 0x2027) || (c >= 0x3001 && c <= 0x3029) || (c >= 0x3041 && c <= 0x3096) ||

@@ -15,6 +15,9 @@ struct Utf8 {
 };
 Utf8 utf8_at(std::string_view text, size_t at);  // at < text.size()
 void append_utf8(std::string& out, int32_t code_point);
+// Moves every character of `bytes` to `out` that is complete, or broken and so replaced by U+FFFD; what is cut off at the
+// end stays.
+void move_characters(std::string& bytes, std::string& out);
 
 // \p{L}, \p{N}, \r and \n, the rest of \s, and everything else (broken bytes too).
 enum class CharClass : uint8_t { Other, Letter, Number, Space, Newline };
