@@ -132,7 +132,7 @@ void Engine::Implementation::check(const Request& r) const {
         refuse(format("needs passes of %d rows, the limit is %d", need.rows, limits_.max_rows));
 }
 
-// Rows and targets that nobody reads, up to a size that other passes have too.
+// Adds rows and targets that nobody reads, up to a size that other passes have too, so that a recording serves them all.
 static void pad(TokenBatch& batch, int most) {
     const int T = std::min(size_bucket(batch.T()), most);
     const int N = std::max(std::min(coarse_bucket(batch.n_targets()), T), batch.n_targets());
@@ -162,8 +162,8 @@ void Engine::Implementation::upload(Pass& pass) {
     ops_.upload(run_.status, status.data());
 }
 
-// Forwards the pass and reveals from it; one that repeats goes on until a sequence has finished its block. Returns how many
-// steps that were, and in pass.targets what came of them.
+// Forwards the pass and reveals from it; a pass that repeats goes on until a sequence has finished its block. Returns the
+// number of steps, and in pass.targets what they revealed.
 int Engine::Implementation::run(Pass& pass) {
     const int again_rows = pass.again.T();
     network_.load(pass.batch, Place::Now);

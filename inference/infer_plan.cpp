@@ -41,8 +41,8 @@ EngineLimits plan_limits(std::span<const Request> requests, const ModelConfig& c
     limits.kv_slots =
         kv_slots ? kv_slots
                  : int(std::clamp<int64_t>(std::max(std::min(wanted, affordable), largest), 1, INT32_MAX));
-    // Every sequence in flight in every pass, and some room for prompts; a canvas is large, so that a few
-    // fill a pass, but with a cache one that opens a block shall not keep the others waiting.
+    // Room for every sequence in flight in every pass, and some for prompts. Canvases are large, so a few of them fill a
+    // pass; but with an approximate cache a sequence that opens a block should not keep the others waiting.
     const bool canvas = geometry_of(config) == Geometry::Canvas;
     int64_t rows = canvas ? std::max(widest, std::min<int64_t>(n * widest, 1024))
                           : n * widest + std::min<int64_t>(longest_prompt, 512);

@@ -1,8 +1,7 @@
-// One item of work is a group of rows with equal spans and the query heads of one key/value head: M queries
-// that meet the same keys, so that scores, weighted sums and gradients are all small matrix products for the
-// register-tile kernel. The keys of a group are one list, span after span, taken in blocks of KEYS; nothing
-// depends on where in memory they lie. Where keys are met by several groups (training, long prompts), they are
-// transposed once for all of them.
+// attention.cpp -- see attention.h. The unit of work is a group: rows with equal spans and the query heads of one key/value
+// head. Its M queries meet the same keys, so that scores, weighted sums and gradients are all small matrix products for the
+// register-tile kernel. The keys of a group are one list, span after span, taken in blocks of KEYS; nothing depends on where
+// in memory they lie. Where keys are met by several groups (training, long prompts), they are transposed once for all.
 #include "kernels/attention.h"
 
 #include <algorithm>
@@ -215,7 +214,7 @@ void backward_group(const Problem& p, const Gradients& grad, int g, int low, int
 
 // ---- shared keys
 
-// What the groups of a call meet: slots [first, last), and how many keys all groups of a head together.
+// Which keys the groups of a call meet: slots [first, last), and the number of meetings of all groups of a head together.
 struct Meetings {
     int first = 0, last = 0;
     int64_t keys = 0;

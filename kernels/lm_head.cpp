@@ -87,8 +87,7 @@ void head_logprob(Context& context, Tensor logprob, Tensor lse, Tensor entropy, 
 
 // ---- backward
 
-// A tile of dlogits at a time, at most TILE floats of it: made from the logits computed again, then read
-// twice.
+// A tile of dlogits at a time, at most TILE floats: computed from the logits, which are made again, then read twice.
 void head_backward(Context& context, Tensor dhidden, Tensor dweight, Tensor dlogprob, Tensor lse,
                    Tensor hidden, Tensor weight, Tensor target) {
     constexpr int TILE = 1 << 18, MAX_WIDTH = 1024;

@@ -21,7 +21,7 @@ std::vector<int> positions_where(size_t n, const auto& holds) {
     return positions;
 }
 
-// How many of those in order factor reveals.
+// How many of `order`, from its beginning, Remasking::Factor reveals.
 size_t before_end(const std::vector<int>& order, std::span<const float> confidence, const RevealRule& rule) {
     const int n = int(order.size());
     int count = 0;
@@ -29,7 +29,7 @@ size_t before_end(const std::vector<int>& order, std::span<const float> confiden
     return size_t(count);
 }
 
-// How many of those in order are revealed before the sum of their entropies reaches the bound.
+// How many of `order`, from its beginning, before the sum of their entropies reaches the bound; at least 1.
 size_t below_bound(const std::vector<int>& order, std::span<const float> entropy, double bound) {
     double sum = 0;
     size_t count = 0;

@@ -14,7 +14,7 @@ TextCodec make_codec(const TextModel& text, const PromptTemplate& prompt, bool t
     const int turn = end_of_turn(text.chat, *text.tokenizer), end = turn >= 0 ? turn : text.eos_ids[0];
     TextCodec codec;
     codec.encode_prompt = [&text, prompt, thinking](const std::string& question) {
-        // The plain question goes the way of `infer --prompt`; the reference's prompts have an opening of the answer of their own.
+        // The plain question is encoded as by `infer --prompt`; the reference's prompts open the answer in their own way.
         if (prompt.name == "chat") return text.encode_prompt(question, "", thinking);
         return encode_prompt(*text.tokenizer, prompt, text.chat, question);
     };

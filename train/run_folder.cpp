@@ -17,7 +17,7 @@
 
 namespace fs = std::filesystem;
 
-// Made here, so that no run that begins in the same second takes it too.
+// A new folder, made at once, so that no run that begins in the same second takes it too.
 static std::string fresh_folder(const std::string& name) {
     const time_t now = time(nullptr);
     char date[32];
@@ -77,7 +77,7 @@ std::string RunFolder::program_of(const std::string& path) {
     return "";
 }
 
-// What is at a path that was taken for a run, and what to do.
+// Why a path is not a run's folder, and what to do.
 static std::string why_no_run(const std::string& path) {
     if (!file_exists(path)) return "there is no such folder";
     if (!folder_exists(path)) return "is a file; name the run's folder";
@@ -88,7 +88,7 @@ static std::string why_no_run(const std::string& path) {
     return "is no run's folder: config.toml is missing";
 }
 
-// The names of what is there for steps, step-N, sorted.
+// The names of a folder's entries step-*, sorted.
 static std::vector<std::string> steps_in(const std::string& folder) {
     std::vector<std::string> all;
     std::error_code error;
@@ -168,7 +168,7 @@ void RunFolder::truncate_metrics(int64_t lines) {
 void RunFolder::prune(const std::string& folder, int keep, const std::string& newest) const {
     if (keep <= 0) return;
     const std::vector<std::string> all = steps_in(file(folder));
-    // After a resume from an older checkpoint some are of steps that will be done again: they will be written anew.
+    // Entries beyond `newest` (after a resume from an older checkpoint) are of steps that will be done and written again.
     const auto end = size_t(std::upper_bound(all.begin(), all.end(), newest) - all.begin());
     for (size_t i = 0; i + size_t(keep) < end; i++) {
         const std::string old = file(folder + "/" + all[i]);

@@ -21,7 +21,7 @@ void Faults::add(const char* fmt, ...) {
     va_start(args, fmt);
     const std::string fault = vformat(fmt, args);
     va_end(args);
-    // Of two models the same may be wrong.
+    // The same may be wrong with each of two models: say it once.
     if (std::find(faults_.begin(), faults_.end(), fault) == faults_.end()) faults_.push_back(fault);
 }
 

@@ -133,8 +133,8 @@ class Team {
         std::atomic<uint64_t> left{0};  // chunks [high half, low half)
     };
 
-    // The first chunk of a row; false where none is left. The loop stands until its last chunk is finished, so whoever has
-    // taken one may read it, whichever loop he had in mind.
+    // Takes the first chunk of a row; false if none is left. A loop lives until its last chunk is finished, so a thread that
+    // has taken a chunk may read the loop, even if it came for an earlier one.
     static bool take(Row& row, int64_t& chunk) {
         uint64_t left = row.left.load(std::memory_order_acquire);
         do {

@@ -28,8 +28,7 @@ std::string join(const std::vector<std::string>& words) {
     return out;
 }
 
-// The characters of a spec that are its name: up to the first ':', for a data file up to the one after .json
-// or .jsonl.
+// The length of a spec's name: up to the first ':', for a data file up to the one after .json or .jsonl.
 size_t name_length(const std::string& spec, bool* is_file) {
     const size_t colon = std::min(spec.find(':'), spec.size());
     for (const Entry& entry : TABLE)
@@ -84,8 +83,8 @@ std::vector<Verdict> judge(const Task& task, std::span<const Answer> answers,
     return out;
 }
 
-// A permutation of [0, n) by a counter-based sort key would need n numbers; a random affine map i -> (a i +
-// b) mod n, with a coprime to n, is a permutation too and needs two.
+// The place of i in a random permutation of [0, n). Sorting by random keys would need n numbers; a random affine map
+// i -> (a i + b) mod n, with a coprime to n, is a permutation too and needs two.
 static int64_t shuffled(int64_t i, int64_t n, uint64_t seed, uint32_t pass) {
     Rng rng(seed, Stream::Shuffle, pass);
     const auto gcd = [](int64_t a, int64_t b) {

@@ -90,8 +90,7 @@ Problem problem(const Options& o, Split split, int64_t index) {
 
 // ---- checking
 
-// sum := product (('+' | '-') product)*, product := factor (('*' | '/') factor)*, factor := number | '(' sum
-// ')'
+// sum := product (('+' | '-') product)*,  product := factor (('*' | '/') factor)*,  factor := number | '(' sum ')'
 class Expression {
   public:
     explicit Expression(std::string_view text) : text_(text) {}

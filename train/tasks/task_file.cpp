@@ -1,12 +1,11 @@
 // task_file.cpp -- questions from a file, answers checked as numbers.
 //
-// A JSON array or JSON lines, of GSM8K's own records ({question, answer}, the answer's working ends in `####
-// 72`) or dLLM-RL's
-// ({question, ground_truth_answer, ...}). Options:
-//   held_out=0.1        share of the questions kept for evaluation, by hash; 0: all are for training, 1: all
-//   for evaluation answer=any|boxed|hash   where a response has its answer: \boxed{...}, after ####, or
-//   either format=0            share of the reward for having an answer there at all, right or wrong
-//   calculator=off      keep GSM8K's <<48/2=24>> in the reference solutions
+// A JSON array or JSON lines, of GSM8K's own records ({question, answer}, the answer's working ends in `#### 72`) or
+// dLLM-RL's ({question, ground_truth_answer, ...}). Options:
+//   held_out=0.1            share of the questions kept for evaluation, by hash; 0: all are for training, 1: for evaluation
+//   answer=any|boxed|hash   where a response has its answer: \boxed{...}, after ####, or either
+//   format=0                share of the reward for having an answer there at all, right or wrong
+//   calculator=off          keep GSM8K's <<48/2=24>> in the reference solutions
 #include <algorithm>
 
 #include "train/tasks/task.h"

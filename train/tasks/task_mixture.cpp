@@ -1,5 +1,4 @@
-// task_mixture.cpp -- several tasks at once, each with a weight: `SPEC@WEIGHT`, a whole number, 1 where it is
-// left out.
+// task_mixture.cpp -- several tasks at once, each with a weight: `SPEC@WEIGHT`, a whole number, 1 if it is left out.
 //
 // With weights w1, w2, ... of sum W, every run of W problems holds w1 of the first task, w2 of the second and
 // so on, in a fixed order that spreads them evenly. So which problem is the i-th is a function of i alone.

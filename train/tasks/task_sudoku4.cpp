@@ -29,8 +29,7 @@ bool fits(const Grid& grid, int cell, int value) {
     return true;
 }
 
-// Counts solutions up to `limit`; the last one found is left in `solution`. Values are tried in the order
-// given.
+// Counts solutions up to `limit`; the last one found is left in `solution`. Values are tried in the order given.
 int solve(Grid& grid, const std::array<int, 4>& order, int limit, Grid* solution) {
     const auto hole = std::find(grid.begin(), grid.end(), 0);
     if (hole == grid.end()) {
@@ -65,8 +64,7 @@ std::array<int, N> shuffled(Rng& rng, int first) {
     return out;
 }
 
-// A random grid: the first row and a few other cells are drawn, the rest follows in an order that is drawn
-// too.
+// A random grid: the first row and a few other cells are drawn, the rest follows in a random order.
 Grid random_grid(Rng& rng) {
     for (;;) {
         Grid grid{}, solution{};
@@ -80,8 +78,7 @@ Grid random_grid(Rng& rng) {
     }
 }
 
-// Empties cells in an order that is drawn, keeping the solution unique; false where this order does not lead
-// to enough holes.
+// Empties cells in a random order, keeping the solution unique; false if this order does not lead to enough holes.
 bool dig(const Grid& solution, int holes, Rng& rng, Grid* puzzle) {
     *puzzle = solution;
     int dug = 0;
