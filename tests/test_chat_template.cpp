@@ -56,6 +56,61 @@ TEST(ChatTemplate, RawIsWhatWasSaid) {
     EXPECT_EQ(chat_text({}, messages, {}), "3+4=7");
 }
 
+// What is trained is what the template renders behind the prompt.
+TEST(ChatTemplate, AnAnswerIsTheRestOfItsConversation) {
+    const Tokenizer tokenizer = every_token();
+    const ChatTemplate qwen3 = choose_chat_template("qwen3", "", tokenizer),
+                       qwen25 = choose_chat_template("qwen2.5", "", tokenizer);
+    const Message user = {.role = "user", .content = "2+2?"};
+    const Json call = Json::array({{{"name", "add"}, {"arguments", {{"a", 2}, {"b", 2}}}}});
+    const auto rest = [&](const ChatTemplate& chat, const Message& answer) {
+        const std::string all =
+            chat_text(chat, {user, answer}, {.thinking = true, .generation_prompt = false});
+        const std::string prompt = chat_text(chat, {user}, {});
+        EXPECT_TRUE(all.starts_with(prompt)) << all;
+        return all.substr(prompt.size());
+    };
+    const std::string end = "<|im_end|>\n";
+    for (const std::string content : {"", "4", "\n4"})
+        for (const Json& calls : {Json::array(), call}) {
+            const Message thought = {
+                .role = "assistant", .content = content, .reasoning = "\nhm\n", .tool_calls = calls};
+            EXPECT_EQ(answer_text(qwen3, thought, true, "f:1") + end, rest(qwen3, thought));
+            const Message plain = {.role = "assistant", .content = content, .tool_calls = calls};
+            EXPECT_EQ(answer_text(qwen25, plain, false, "f:1") + end, rest(qwen25, plain));
+        }
+    // Without a thought Qwen3 is not taught an empty one.
+    EXPECT_EQ(answer_text(qwen3, {.role = "assistant", .content = "4"}, true, "f:1"), "4");
+
+    const Message thought = {.role = "assistant", .content = "4", .reasoning = "hm"};
+    const Message calls = {.role = "assistant", .content = "4", .tool_calls = call};
+    const ChatTemplate llada = choose_chat_template("llada", "", tokenizer);
+    const auto fault = [&](const ChatTemplate& chat, const Message& answer, bool thinking) {
+        return fault_of(Exit::BadFile, [&] { answer_text(chat, answer, thinking, "f:1"); });
+    };
+    EXPECT_EQ(fault(qwen3, thought, false),
+              "f:1: reasoning_content: --thinking off leaves no place for it; use --thinking on");
+    for (const ChatTemplate& chat : {qwen25, llada, ChatTemplate{}})
+        EXPECT_NE(fault(chat, thought, true).find("f:1: reasoning_content: only the template qwen3"),
+                  std::string::npos);
+    for (const ChatTemplate& chat : {llada, ChatTemplate{}})
+        EXPECT_NE(fault(chat, calls, true).find("f:1: tool_calls"), std::string::npos);
+}
+
+// A model writes marks such as <think> as one token; what ends a turn or stands for a mask it cannot say in words.
+TEST(ChatTemplate, MarksThatAreNotSpecialAreAnAnswersTokens) {
+    TokenizerDefinition d = byte_tokenizer_definition();
+    const int think = int(d.bytes.size());
+    d.added.push_back({think, "<think>", false, false});
+    d.bytes.push_back("<think>");
+    const Tokenizer tokenizer(d);
+    std::vector<int> want = {think, 'a'};
+    for (const char c : std::string("<|im_end|>")) want.push_back(uint8_t(c));
+    want.push_back(think);
+    EXPECT_EQ(encode_answer(tokenizer, "<think>a<|im_end|><think>"), want);
+    EXPECT_EQ(encode_answer(tokenizer, ""), std::vector<int>());
+}
+
 TEST(ChatTemplate, IsChosenByFamilyThenByTokens) {
     const Tokenizer all = every_token(), bytes(byte_tokenizer_definition());
     const auto kind = [](const char* family, const Tokenizer& t) {

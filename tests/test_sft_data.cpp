@@ -68,6 +68,30 @@ TEST(SftData, ConversationsTrainTheLastAnswer) {
               std::string::npos);
 }
 
+TEST(SftData, AnAnswersMarksAndCallsAreTrained) {
+    TokenizerDefinition d = byte_tokenizer_definition();
+    const int think = int(d.bytes.size());
+    d.added.push_back({think, "<think>", false, false});
+    d.bytes.push_back("<think>");
+    TextModel text = bytes("qwen2.5");
+    text.tokenizer = std::make_unique<Tokenizer>(d);
+    const RecordLimits limits = {
+        .V = BYTE_VOCABULARY, .max_positions = 512, .block = 4, .has_value_model = false};
+    EXPECT_EQ(read(R"({"prompt": "a", "response": "<think>b"})", {}, text, limits).examples[0].response_ids,
+              (std::vector<int>{think, 'b', BYTE_IM_END}));
+    const auto line = [](const std::string& fields) {
+        return R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", )" + fields + "}]}";
+    };
+    const std::string call = R"("tool_calls": [{"name": "f", "arguments": {"x": 1}}])";
+    const SftExample e = read(line(R"("content": "yo", )" + call), {}, text, limits).examples[0];
+    EXPECT_EQ(text.tokenizer->decode(e.response_ids),
+              "yo\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|im_end|>");
+    EXPECT_GT(read(line(call), {}, text, limits).examples[0].response_ids.size(), 40u);  // no content
+    EXPECT_NE(fault(line(R"("content": "yo", "reasoning_content": "hm")"), {}, text)
+                  .find(":1: messages[1]: reasoning_content"),
+              std::string::npos);
+}
+
 TEST(SftData, IdsAreTakenAsTheyAre) {
     const SftDataOptions trace = {.pad_tokens = 1, .needs_step_map = true};
     const SftExample e =

@@ -133,6 +133,13 @@ class Renderer {
         if (options.generation_prompt) write("<|im_start|>assistant\n");
     }
 
+    // Behind the opening of the turn.
+    void answer(const Message& message, bool string_as_is) {
+        if (message.reasoning) write("<think>\n" + thought(*message.reasoning) + "\n</think>\n\n");
+        say(message.reasoning ? strip_front(message.content, '\n') : message.content);
+        tool_calls(message, !message.content.empty(), string_as_is);
+    }
+
     void llada(const ChatOptions& options) {
         const auto header = [&](const std::string& role) {
             write("<|start_header_id|>" + role + "<|end_header_id|>\n\n");
@@ -154,6 +161,10 @@ class Renderer {
         } else {
             parts.push_back({std::string(text), said});
         }
+    }
+
+    static std::string thought(std::string_view reasoning) {
+        return std::string(strip_front(strip_back(reasoning, '\n'), '\n'));
     }
 
     // The last message that a user wrote (and not a tool in his name); answers before it lose their thoughts.
@@ -181,7 +192,7 @@ class Renderer {
         write("<|im_start|>assistant\n");
         if (after_last_query && (last || !reasoning.empty())) {
             write("<think>\n");
-            say(strip_front(strip_back(reasoning, '\n'), '\n'));
+            say(thought(reasoning));
             write("\n</think>\n\n");
             say(strip_front(content, '\n'));
         } else {
@@ -331,26 +342,74 @@ std::string chat_text(const ChatTemplate& chat, const std::vector<Message>& mess
     return out;
 }
 
-std::vector<int> encode_parts(const Tokenizer& tokenizer, const std::vector<ChatPart>& parts) {
-    std::vector<int> ids;
-    std::string run;  // text since the last special token
-    for (const ChatPart& part : parts) {
-        if (part.said) {
-            run += part.text;
-            continue;
-        }
-        for (const Tokenizer::Segment& segment : tokenizer.segments(part.text)) {
-            if (segment.id == NO_TOKEN) {
-                run += segment.text;
-                continue;
+std::string answer_text(const ChatTemplate& chat, const Message& answer, bool thinking,
+                        const std::string& where) {
+    const bool qwen3 = chat.kind == ChatTemplate::Qwen3, qwen = qwen3 || chat.kind == ChatTemplate::Qwen25;
+    if (answer.reasoning && !qwen3)
+        fail(Exit::BadFile,
+             "%s: reasoning_content: only the template qwen3 has a place for it; put it into content, or "
+             "leave "
+             "it out",
+             where.c_str());
+    if (answer.reasoning && !thinking)
+        fail(Exit::BadFile, "%s: reasoning_content: --thinking off leaves no place for it; use --thinking on",
+             where.c_str());
+    if (!answer.tool_calls.empty() && !qwen)
+        fail(Exit::BadFile, "%s: tool_calls: only the templates qwen3 and qwen2.5 have a place for them",
+             where.c_str());
+    const std::vector<Message> messages = {answer};
+    Renderer out(messages);
+    out.answer(answer, qwen3);
+    std::string text;
+    for (const ChatPart& part : out.parts) text += part.text;
+    return text;
+}
+
+namespace {
+
+// Ids of a text that comes in parts: merges may join one to the next.
+class Encoder {
+  public:
+    explicit Encoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+    void text(std::string_view text) { run_ += text; }
+    // A text whose added tokens are tokens; without `special` those that are special stay text.
+    void marked(std::string_view text, bool special) {
+        for (const Tokenizer::Segment& segment : tokenizer_.segments(text)) {
+            if (segment.id == NO_TOKEN || (!special && tokenizer_.is_special(segment.id))) {
+                run_ += segment.text;
+            } else {
+                end_run();
+                ids_.push_back(segment.id);
             }
-            tokenizer.encode(run, false, ids);
-            run.clear();
-            ids.push_back(segment.id);
         }
     }
-    tokenizer.encode(run, false, ids);
-    return ids;
+    std::vector<int> ids() {
+        end_run();
+        return std::move(ids_);
+    }
+
+  private:
+    void end_run() {
+        tokenizer_.encode(run_, false, ids_);
+        run_.clear();
+    }
+    const Tokenizer& tokenizer_;
+    std::string run_;  // text since the last token
+    std::vector<int> ids_;
+};
+
+}  // namespace
+
+std::vector<int> encode_answer(const Tokenizer& tokenizer, std::string_view text) {
+    Encoder out(tokenizer);
+    out.marked(text, false);
+    return out.ids();
+}
+
+std::vector<int> encode_parts(const Tokenizer& tokenizer, const std::vector<ChatPart>& parts) {
+    Encoder out(tokenizer);
+    for (const ChatPart& part : parts) part.said ? out.text(part.text) : out.marked(part.text, true);
+    return out.ids();
 }
 
 std::vector<int> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat,

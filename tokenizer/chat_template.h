@@ -54,5 +54,14 @@ std::vector<int> encode_parts(const Tokenizer& tokenizer, const std::vector<Chat
 std::vector<int> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat,
                              const std::vector<Message>& messages, const ChatOptions& options);
 
+// What the assistant's message `answer` says behind a prompt that opens its turn, up to the end of the turn: its content and
+// tool calls, with Qwen3 its reasoning before them where `thinking`. Throws Error(BadFile) naming `where` for what the template
+// cannot say: nothing is left out.
+std::string answer_text(const ChatTemplate& chat, const Message& answer, bool thinking,
+                        const std::string& where);
+// The ids of such a text. Added tokens that are not special (<think>, <tool_call>) are what a model writes itself, and become
+// tokens; special ones stay text.
+std::vector<int> encode_answer(const Tokenizer& tokenizer, std::string_view text);
+
 // The token that ends a turn, a stop id; NO_TOKEN for raw.
 int end_of_turn(const ChatTemplate& chat, const Tokenizer& tokenizer);

@@ -19,7 +19,7 @@ TextCodec make_codec(const TextModel& text, const PromptTemplate& prompt, bool t
         return encode_prompt(*text.tokenizer, prompt, text.chat, question);
     };
     codec.encode_response = [&text, end](const std::string& response) {
-        std::vector<int> ids = text.tokenizer->encode(response);
+        std::vector<int> ids = encode_answer(*text.tokenizer, response);
         ids.push_back(end);
         return ids;
     };

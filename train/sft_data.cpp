@@ -51,7 +51,7 @@ class LineReader {
     }
 
     void set_response(SftExample& e, const std::string& response, const std::string& where) const {
-        e.response_ids = text_.tokenizer->encode(response);
+        e.response_ids = encode_answer(*text_.tokenizer, response);
         e.response_ids.push_back(end_id(where));
     }
 
@@ -86,7 +86,9 @@ class LineReader {
             fail(Exit::BadFile,
                  "%s: field 'messages' does not end with an assistant's message, which is what is trained",
                  where.c_str());
-        const std::string response = messages.back().content;
+        const std::string response =
+            answer_text(text_.chat, messages.back(), options_.thinking,
+                        format("%s: messages[%zu]", where.c_str(), messages.size() - 1));
         messages.pop_back();
         SftExample e;
         e.prompt_ids = text_.encode_messages(messages, options_.thinking);
