@@ -105,6 +105,31 @@ TEST(TaskExternal, OneResponseItFailsAtCostsNoOther) {
     }
 }
 
+// A second answer to the last response of a call lies there when the next call reads.
+TEST(TaskExternal, AnAnswerThatComesTwiceIsNoOtherResponses) {
+    const Task task = task_of(EACH_LINE +
+                              "case $line in *bad*) r=0;; *) r=1;; esac; "
+                              "printf '{\"id\": %d, \"reward\": %d}\\n' $id $r $id $r; done");
+    EXPECT_EQ(ask(task, {{"good", {"good"}}})[0].reward, 1);
+    const Verdict next = ask(task, {{"bad", {"bad"}}})[0];
+    EXPECT_TRUE(next.graded);
+    EXPECT_EQ(next.reward, 0);
+}
+
+TEST(TaskExternal, ALateAnswerToWhatWasInterruptedIsNoOtherResponses) {
+    const Task task = task_of(EACH_LINE +
+                              "case $line in *slow*) sleep 0.2; r=1;; *) r=0;; esac; "
+                              "echo \"{\\\"id\\\": $id, \\\"reward\\\": $r}\"; done");
+    const Problem problem = task.problem(Split::Train, 0);
+    const std::vector<std::string> tokens = {"x"};
+    const std::vector<Answer> slow = {{&problem, "slow", tokens}};
+    int asked = 0;
+    EXPECT_FALSE(judge(task, slow, [&] { return asked++ == 1; })[0].graded);
+    const Verdict next = ask(task, {{"other", tokens}})[0];
+    EXPECT_TRUE(next.graded);
+    EXPECT_EQ(next.reward, 0);
+}
+
 TEST(TaskExternal, ACommandThatNeverWorksEndsTheWait) {
     const std::string count = temporary("external_starts");
     write_file_atomic(count, "");

@@ -7,7 +7,7 @@
 //
 //   {"id": 0, "prompt": "...", "response": "...", "tokens": ["...", ...], "record": {...}}
 //
-// (tokens: the response's, stop token included) and writes, in any order, a line
+// (id: of the question asked, another one every time; tokens: the response's, stop token included) and writes, in any order, a line
 //
 //   {"id": 0, "reward": 1}                                      1: right
 //   {"id": 0, "token_rewards": [0, 0.5, ...]}                   one per token
@@ -69,7 +69,9 @@ class Judge {
         for (int in_vain = 0; !waiting.empty() && in_vain < STARTS_FOR_NOTHING;) {
             const size_t before = waiting.size();
             std::string fault;
-            if (ask(answers, waiting, out, fault, should_stop) == LineProcess::End::Interrupted) return out;
+            const LineProcess::End end = ask(answers, waiting, out, fault, should_stop);
+            first_id_ += answers.size();  // answers that come late, or twice, are passed over
+            if (end == LineProcess::End::Interrupted) return out;
             if (fault.empty()) continue;
             process_.reset();
             in_vain = waiting.size() < before ? 0 : in_vain + 1;
@@ -89,7 +91,7 @@ class Judge {
         std::string lines;
         for (const size_t i : waiting) {
             const Answer& a = answers[i];
-            lines += dump({{"id", i},
+            lines += dump({{"id", first_id_ + i},
                            {"prompt", a.problem->prompt},
                            {"response", a.text},
                            {"tokens", std::vector<std::string>(a.tokens.begin(), a.tokens.end())},
@@ -99,10 +101,11 @@ class Judge {
         const auto on_line = [&](std::string_view text) {
             try {
                 const Json line = parse_json(text, "its answer");
-                const auto id = size_t(get_int(line, "id", "its answer", 0, int64_t(answers.size()) - 1));
-                const auto place = std::find(waiting.begin(), waiting.end(), id);
+                const auto id = size_t(get_int(line, "id", "its answer", 0, INT64_MAX)), i = id - first_id_;
+                if (id < first_id_) return true;
+                const auto place = std::find(waiting.begin(), waiting.end(), i);
                 if (place == waiting.end()) fail(Exit::BadFile, "its answer %zu was not asked for", id);
-                out[id] = verdict_of(line, answers[id].tokens.size(), format("its answer %zu", id));
+                out[i] = verdict_of(line, answers[i].tokens.size(), format("its answer %zu", id));
                 waiting.erase(place);
             } catch (const Error& error) {
                 fault = error.what();
@@ -119,6 +122,7 @@ class Judge {
     std::string command_;
     double timeout_s_;
     std::unique_ptr<LineProcess> process_;
+    size_t first_id_ = 0;  // ids count on from one call to the next
 };
 
 Problems read(const std::string& path, double held_out_share) {
