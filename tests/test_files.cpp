@@ -198,3 +198,45 @@ TEST_F(Files, FoldersInTheWay) {
               std::string::npos);
     EXPECT_EQ(entries(), 3u);
 }
+
+TEST_F(Files, OfALinkToAFolderItsTargetIsMade) {
+    fs::create_directory(at("real"));
+    fs::create_symlink("real", at("link"));
+    for (const std::string text : {"first", "second"}) {  // into an empty folder, and in place of it
+        AtomicFolder out(at("link"), true);
+        write_file_atomic(out.file("x"), text);
+        out.commit();
+        EXPECT_TRUE(fs::is_symlink(at("link")));
+        EXPECT_EQ(read_text(at("real/x")), text);
+    }
+    fs::create_symlink("nowhere", at("dangling"));
+    EXPECT_NE(fault_of(Exit::Runtime, [&] { AtomicFolder out(at("dangling")); }).find("is a link to what"),
+              std::string::npos);
+}
+
+// A folder that nothing can be renamed over: a mount point, or as here the one we stand in.
+TEST_F(Files, AFolderThatCannotBeReplacedIsFilled) {
+    fs::create_directory(at("here"));
+    const fs::path before = fs::current_path();
+    fs::current_path(at("here"));
+    for (const char* path : {".", "../here"}) {
+        AtomicFolder out(path, true);
+        write_file_atomic(out.file("config.json"), "{}");
+        fs::create_directory(out.file("sub"));
+        write_file_atomic(out.file("sub/x"), "x");
+        EXPECT_FALSE(file_exists("config.json"));
+        out.commit();
+        EXPECT_EQ(read_text("config.json") + read_text("sub/x"), "{}x");
+        EXPECT_EQ(std::distance(fs::directory_iterator("."), fs::directory_iterator()), 2);
+        EXPECT_NE(fault_of(Exit::Runtime, [&] { AtomicFolder full(path, true); }).find("cannot be replaced"),
+                  std::string::npos);
+        fs::remove("config.json");
+        fs::remove_all("sub");
+    }
+    {
+        AtomicFolder out(".");
+        write_file_atomic(out.file("x"), "x");
+    }  // no commit
+    EXPECT_TRUE(fs::is_empty("."));
+    fs::current_path(before);
+}

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "utils/error.h"
 
@@ -221,17 +223,38 @@ void write_file_atomic(const std::string& path, std::string_view content) {
 
 // ---- writing a folder
 
+// A folder that another cannot be renamed over: a file system is mounted there, or someone stands in it.
+static bool cannot_be_replaced(const std::string& path) {
+    struct statx info;
+    std::error_code error;
+    return (statx(AT_FDCWD, path.c_str(), 0, STATX_BASIC_STATS, &info) == 0 &&
+            (info.stx_attributes & STATX_ATTR_MOUNT_ROOT)) ||
+           fs::equivalent(path, ".", error);
+}
+
 AtomicFolder::AtomicFolder(const std::string& path, bool replace)
     : path_(without_trailing_slash(path)), replace_(replace) {
     std::error_code error;
+    if (fs::is_symlink(path_) && !file_exists(path_))
+        fail(Exit::Runtime, "%s: is a link to what is not there; choose another folder", path_.c_str());
     if (file_exists(path_)) {
         if (!folder_exists(path_)) fail(Exit::Runtime, "%s: is a file; choose another folder", path_.c_str());
-        if (!replace_ && !fs::is_empty(path_, error))
+        const bool empty = fs::is_empty(path_, error);
+        if (!replace_ && !empty)
             fail(Exit::Runtime, "%s: exists and is not empty; remove it or choose another folder",
                  path_.c_str());
+        in_place_ = cannot_be_replaced(path_);
+        if (in_place_ && !empty)
+            fail(
+                Exit::Runtime,
+                "%s: is a mount point or the working directory, which cannot be replaced; empty it or choose "
+                "another folder",
+                path_.c_str());
+        const fs::path real = fs::canonical(path_, error);
+        if (!error) path_ = real;
     }
     make_folders(folder_of(path_));
-    const std::string name = temporary_name(path_);
+    const std::string name = temporary_name(in_place_ ? path_ + "/new" : path_);
     if (mkdir(name.c_str(), 0777) != 0) write_fault(path_, errno);
     temporary_ = name;
 }
@@ -241,12 +264,26 @@ AtomicFolder::~AtomicFolder() {
     if (!done_) fs::remove_all(temporary_, error);
 }
 
+// From inside path_. What a folder is known by comes last.
+void AtomicFolder::move_in() {
+    std::vector<std::string> names;
+    for (const fs::directory_entry& entry : fs::directory_iterator(temporary_))
+        names.push_back(entry.path().filename());
+    std::stable_partition(names.begin(), names.end(), [](const auto& n) { return n != "config.json"; });
+    for (const std::string& name : names)
+        if (rename(file(name).c_str(), (path_ + "/" + name).c_str()) != 0) write_fault(path_, errno);
+    if (rmdir(temporary_.c_str()) != 0) write_fault(path_, errno);
+    done_ = true;
+}
+
 void AtomicFolder::commit() {
     CHECK(!done_, "%s committed twice", path_.c_str());
     for (const fs::directory_entry& entry : fs::recursive_directory_iterator(temporary_))
         if (entry.is_regular_file() || entry.is_directory()) sync_path(entry.path());
     sync_path(temporary_);
-    if (rename(temporary_.c_str(), path_.c_str()) == 0) {  // also over an empty folder
+    if (in_place_) {
+        move_in();
+    } else if (rename(temporary_.c_str(), path_.c_str()) == 0) {  // also over an empty folder
         done_ = true;
     } else if (replace_ && (errno == ENOTEMPTY || errno == EEXIST)) {
         std::error_code error;

@@ -63,7 +63,8 @@ class AtomicFile {
 
 // A folder built under a temporary name beside its own, synced and renamed into place by commit(); without
 // commit() it is removed. An existing non-empty folder is refused, or with `replace` exchanged and then
-// deleted.
+// deleted. Of a symbolic link its target is meant. What cannot be renamed over, a mount point or the working
+// directory, is built in itself and has to be empty.
 class AtomicFolder {
   public:
     explicit AtomicFolder(const std::string& path, bool replace = false);
@@ -75,6 +76,7 @@ class AtomicFolder {
     void commit();
 
   private:
+    void move_in();
     std::string path_, temporary_;
-    bool replace_, done_ = false;
+    bool replace_, in_place_ = false, done_ = false;
 };
