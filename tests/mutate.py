@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Breaks the CUDA kernels one line at a time and reports what share of the breaks the tests catch.
 
-usage: tests/mutate.py BUILD_DIR [--sample N] [--seed N] [--only FILE] [--thread BUILD_DIR] [--list]
+usage: tests/mutate.py BUILD_DIR [--sample N] [--seed N] [--only FILE] [--again LOG] [--tests FILTER] [--jobs N] [--address BUILD_DIR] [--thread BUILD_DIR] [--list]
 
 Every mutant is one changed operator, constant, index, mask or barrier in the device code of one .cu file, or of a header of theirs, compiled
 as host code (the emulation) and run through the tests of the CUDA kernels. A mutant that no test notices is printed with its line, to be judged: an equivalent
-(the change means nothing), or a hole in the tests. --thread builds the survivors among the removed barriers again under ThreadSanitizer,
-which sees the race even where the values come out right. Development only; needs the objects of `make build/run_tests`.
+(the change means nothing), or a hole in the tests. --address and --thread build what survives once more under the sanitizers, which the tests are run
+under, too: AddressSanitizer sees what is read or written one too far, ThreadSanitizer (removed barriers only) the race where the values come out right.
+--again tries what survived in an earlier run, whose output LOG is, and nothing else: with tests that have been added (--tests: with those
+alone), or under a sanitizer.
+Development only; `make mutate` builds the objects that this needs and begins it.
 """
 import argparse
 import glob
@@ -16,25 +19,42 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 
 FLAGS = "-std=c++20 -O1 -fno-math-errno -I. -Wno-unknown-pragmas -x c++".split()
 # The tests that a file's kernels are under.
 FILTERS = {
-    "device": "*CudaOps*:*CudaHead*:*CudaSampling*:*CudaSumOfSquares*", "stochastic_rounding": "*CudaAdamW*:*CudaOps*AdamW*",
-    "attention": "*CudaAttention*", "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "matmul": "*CudaMatmul*:*CudaHead*",
-    "reveal_block": "CudaReveal*", "column_sums": "*CudaColumnSums*", "value_head": "*CudaColumnSums*",
-    "sum_of_squares": "*CudaSumOfSquares*", "pair_loss": "*CudaPairLoss*", "logit_chunk": "*CudaHead*:*CudaSampling*",
-    "part_sums": "*CudaColumnSums*:*CudaOps*", "rope": "*CudaRope*:*Qkv*",
+    "device": "*CudaOps*:*CudaRmsnorm*:*CudaRope*:*CudaHead*:*CudaSampling*:*CudaSumOfSquares*",
+    "attention_rows": "*CudaAttentionRows*:CudaAttention.*:Ragged/CudaAttentionBackward*",
+    "attention_wgmma": "*CudaAttentionWgmma*:*CudaAttentionBackward*", "attention_backward_wgmma": "*CudaAttentionBackward*",
+    "attention_backward": "*CudaAttentionBackward*:*CudaAttentionMma*", "attention_tile": "*CudaAttention*",
+    "attention": "*CudaAttention*-*CudaAttentionWgmma*:*CudaAttentionRows*",
+    "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "logit_chunk": "*CudaHead*:*CudaSampling*", "matmul": "*CudaMatmul*:*CudaHead*",
+    "rope": "*CudaRope*:*Qkv*", "rows": "*CudaOps*:*CudaEmbedding*", "part_sums": "*CudaColumnSums*:*CudaEmbedding*",
+    "column_sums": "*CudaColumnSums*", "value_head": "*CudaColumnSums*", "sum_of_squares": "*CudaSumOfSquares*",
+    "stochastic_rounding": "*CudaAdamW*:*CudaOps*AdamW*", "pair_loss": "*CudaPairLoss*", "reveal_block": "CudaReveal*",
+}
+# Quick ones of them, which are run first: what they catch need not go through the others.
+NEAR = {
+    "attention_wgmma": "Ragged/CudaAttentionWgmma*", "attention_backward": "Ragged/CudaAttentionBackward*",
+    "attention_rows": "*CudaAttentionRows*",
 }
 DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*:*CudaNorms*:*CudaRmsnorm*"
+# How the builds of `make SAN=...` are compiled, and which survivors are worth a try there.
+SANITIZERS = {
+    "address": (["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], lambda mutant: True),
+    "thread": (["-fsanitize=thread"], lambda mutant: "barrier" in mutant["name"]),
+}
 # Headers with device code, and the .cu files that are compiled with a broken one.
 HEADERS = {
     "kernels/attention_tile.cuh": ["attention", "attention_backward", "attention_wgmma", "attention_backward_wgmma"],
     "kernels/attention_wgmma.cuh": ["attention_wgmma", "attention_backward_wgmma"],
     "kernels/logit_chunk.cuh": ["lm_head", "sampling"], "kernels/sampling_filter.cuh": ["sampling"],
     "kernels/part_sums.cuh": ["column_sums", "rows"],
-    "kernels/device/device.h": ["rmsnorm", "lm_head", "sampling", "sum_of_squares"],
+    "kernels/device/device.h": ["rmsnorm", "lm_head", "rope", "sampling", "sum_of_squares"],
     "kernels/pair_loss.h": ["pair_loss"],
     "kernels/stochastic_rounding.h": ["adamw"],
 }
@@ -94,6 +114,20 @@ def mutants_of(path):
                        "text": "\n".join(lines[:i] + [changed] + lines[i + 1:])}
 
 
+def filters_of(path, tests):
+    """The tests of a file, in the order in which they are run; or those asked for."""
+    if tests:
+        return [tests]
+    stem = os.path.basename(path).split(".")[0]
+    near = [f for key, f in NEAR.items() if stem.startswith(key)]
+    return near + [next((f for key, f in FILTERS.items() if stem.startswith(key)), DEFAULT_FILTER)]
+
+
+def survivors_of(log):
+    """What a run has printed of its survivors: (file, name, was, now), the line may have moved since."""
+    return set(re.findall(r"^(\S+):\d+: ([^:\n]+): SURVIVES\n    was (.*)\n    now (.*)$", open(log).read(), re.MULTILINE))
+
+
 def run(command, timeout):
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
@@ -102,14 +136,16 @@ def run(command, timeout):
 
 
 class Builder:
-    def __init__(self, build, flags):
-        self.build, self.flags = build, flags
+    """The tests in one build, linked with one mutant after another, in a folder of its own for each of several jobs."""
+
+    def __init__(self, build, flags, job):
+        self.flags, self.most_seconds = flags, {}
         self.objects = sorted(glob.glob(f"{build}/emulation/kernels/*.o")) + glob.glob(f"{build}/tests/test_cuda_*.o") + \
             glob.glob(f"{build}/emulation/tests/test_*.o")
         self.rest = [f"{build}/kernels/device/cpu_device.o", f"{build}/engine.a"]
         if not all(os.path.exists(f) for f in self.rest) or not self.objects:
-            sys.exit(f"tests/mutate.py: no objects in {build}; first type: make {build}/run_tests")
-        self.folder = f"{build}/mutant"
+            sys.exit(f"tests/mutate.py: no objects in {build}; first type: make BUILD={build} mutate-objects, with the SAN that belongs to it")
+        self.folder = f"{build}/mutant{job}"
         self.program = f"{self.folder}/run"
         os.makedirs(self.folder, exist_ok=True)
 
@@ -136,16 +172,34 @@ class Builder:
             sys.exit(link.stderr)
         return True
 
-    def test(self, test_filter):
+    def measure(self, filters):
+        """Runs the tests without a mutant: they must pass, and say how long one may take that does not hang."""
+        self.link({"file": "kernels/swiglu.cu", "text": open("kernels/swiglu.cu").read()})
+        for f in filters:
+            begin = time.monotonic()
+            if self.run_tests(f):
+                sys.exit(f"tests/mutate.py: {self.program} --gtest_filter={f}: fails without any mutant")
+            self.most_seconds[f] = 10 + 5 * (time.monotonic() - begin)
+
+    def run_tests(self, test_filter):
         """How the program is caught, or None where every test passes."""
-        result = run(["setarch", "-R", self.program, f"--gtest_filter={test_filter}", "--gtest_fail_fast", "--gtest_brief=1"], 240)
+        result = run(["setarch", "-R", self.program, f"--gtest_filter={test_filter}", "--gtest_fail_fast", "--gtest_brief=1"],
+                     self.most_seconds.get(test_filter, 1200))
         if result is None:
             return "hangs"
         if result.returncode == 0:
             return None
-        if "data race" in result.stderr:
-            return "data race"
-        return "reported by the emulation" if "cpu_device:" in result.stderr else "wrong values or a crash"
+        for text, how in (("data race", "data race"), ("AddressSanitizer", "out of bounds"), ("runtime error", "undefined behaviour"),
+                          ("cpu_device:", "reported by the emulation")):
+            if text in result.stderr:
+                return how
+        return "wrong values or a crash"
+
+    def catch(self, mutant, filters):
+        """How the mutant is caught, "" where it is not, None where it does not compile."""
+        if not self.link(mutant):
+            return None
+        return next(filter(None, map(self.run_tests, filters)), "")
 
 
 def main():
@@ -154,8 +208,12 @@ def main():
     parser.add_argument("--sample", type=int, default=100, help="mutants to try, chosen at random; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one file")
+    parser.add_argument("--again", metavar="LOG", help="the survivors of an earlier run, instead of a sample")
+    parser.add_argument("--tests", metavar="FILTER", help="of GoogleTest, instead of all that a file is under")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="print how many mutants every file has, and stop")
-    parser.add_argument("--thread", help="build folder of SAN=thread, for barriers whose removal leaves the values right")
+    for name in SANITIZERS:
+        parser.add_argument(f"--{name}", metavar="BUILD_DIR", help=f"build folder of SAN={name}, for what survives")
     options = parser.parse_args()
 
     files = [options.only] if options.only else sorted(glob.glob("kernels/*.cu")) + list(HEADERS)
@@ -170,36 +228,44 @@ def main():
             print()
         print(f"{total:6}  in all")
         return
-    if options.sample and options.sample < total:
+    if options.again:
+        wanted = survivors_of(options.again)
+        mutants = [m for m in mutants if (m["file"], m["name"], m["was"], m["now"]) in wanted]
+    elif options.sample and options.sample < total:
         mutants = random.Random(options.seed).sample(mutants, options.sample)
     print(f"{total} possible mutants, trying {len(mutants)}", flush=True)
 
-    plain = Builder(options.build, [])
-    thread = Builder(options.thread, ["-fsanitize=thread"]) if options.thread else None
-    def filter_of(path):
-        stem = os.path.basename(path).split(".")[0]
-        return next((f for key, f in FILTERS.items() if stem.startswith(key)), DEFAULT_FILTER)
+    filters = sorted({f for m in mutants for f in filters_of(m["file"], options.tests)})
+    builds = [(options.build, [], lambda mutant: True)]
+    builds += [(getattr(options, name), *rest) for name, rest in SANITIZERS.items() if getattr(options, name)]
+    jobs = [[(Builder(build, flags, job), concerns) for build, flags, concerns in builds] for job in range(options.jobs)]
+    for first, *others in zip(*jobs):
+        first[0].measure(filters)
+        for builder, _ in others:
+            builder.most_seconds = first[0].most_seconds
+    idle = Queue()
+    for job in jobs:
+        idle.put(job)
 
-    plain.link({"file": "kernels/swiglu.cu", "text": open("kernels/swiglu.cu").read()})  # what is not broken passes
-    for f in sorted({filter_of(m["file"]) for m in mutants}):
-        if plain.test(f):
-            sys.exit(f"tests/mutate.py: the tests {f} fail without any mutant")
-    caught, tried, survivors = 0, 0, []
-    for m in mutants:
-        test_filter = filter_of(m["file"])
-        if not plain.link(m):
-            continue
-        how = plain.test(test_filter)
-        if how is None and "barrier" in m["name"] and thread and thread.link(m):
-            how = thread.test(test_filter)
-        tried += 1
-        caught += how is not None
-        if how is None:
-            survivors.append(m)
-        print(f"{m['file']}:{m['line']}: {m['name']}: {how or 'SURVIVES'}", flush=True)
+    def attempt(mutant):
+        builders = idle.get()
+        try:
+            caught = (b.catch(mutant, filters_of(mutant["file"], options.tests)) for b, concerns in builders if concerns(mutant))
+            return next((how for how in caught if how != ""), "")
+        finally:
+            idle.put(builders)
+
+    caught, tried = 0, 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for m, how in zip(mutants, pool.map(attempt, mutants)):
+            if how is None:
+                continue
+            tried += 1
+            caught += how != ""
+            print(f"{m['file']}:{m['line']}: {m['name']}: {how or 'SURVIVES'}", flush=True)
+            if not how:
+                print(f"    was {m['was']}\n    now {m['now']}", flush=True)
     print(f"\n{caught} of {tried} caught ({100 * caught / max(tried, 1):.0f}%)")
-    for m in survivors:
-        print(f"survives: {m['file']}:{m['line']} ({m['name']})\n    was {m['was']}\n    now {m['now']}")
 
 
 main()

@@ -72,7 +72,10 @@ gpu-report:
 	@if $(HAVE_ALL); then $(MAKE) --no-print-directory gpu-programs; \
 	else echo "GoogleTest and the other libraries are not here: running the programs that are"; ls $(GPU_PROGRAMS); fi
 	tests/gpu_report.sh $(BUILD) gpu-report.txt $(PARTS)
-# What share of deliberate mistakes in the kernels the tests catch: make mutate [SAMPLE=100]
-mutate: $(BUILD)/run_tests
-	tests/mutate.py $(BUILD) --sample $(or $(SAMPLE),100)
-.PHONY: gpu-programs gpu-report mutate
+# What share of deliberate mistakes in the kernels the tests catch, with what survives tried again under both sanitizers:
+# make mutate [SAMPLE=100]
+mutate-objects: $(EMULATION_OBJ) $(BUILD)/engine.a $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/test_cuda_*.cpp))
+mutate: mutate-objects
+	@for san in address thread; do $(MAKE) --no-print-directory SAN=$$san mutate-objects || exit 1; done
+	tests/mutate.py $(BUILD) --address build-address --thread build-thread --sample $(or $(SAMPLE),100)
+.PHONY: gpu-programs gpu-report mutate mutate-objects
