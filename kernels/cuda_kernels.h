@@ -28,6 +28,7 @@ class Workspace {
             fail(Exit::NoMemory, "an operation needs %zu MiB of scratch, the CUDA workspace has %zu MiB left",
                  bytes >> 20, left() >> 20);
         T* out = reinterpret_cast<T*>(block_ + used_);
+        mark_scratch(out, n * sizeof(T), left() - n * sizeof(T));
         used_ += bytes;
         return out;
     }

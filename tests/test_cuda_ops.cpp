@@ -2,7 +2,6 @@
 #include "tests/cuda_shapes.h"
 // after the references' scalar
 #include "kernels/adamw.h"
-#include "kernels/cuda_kernels.h"
 #include "kernels/rows.h"
 #include "kernels/swiglu.h"
 
@@ -164,15 +163,6 @@ TEST(CudaOps, GradientsAreReproducible) {
         else
             EXPECT_EQ(now, first);
     }
-}
-
-// cuBLASLt refuses scratch that is not.
-TEST(CudaWorkspace, GivesAddressesAlignedTo256) {
-    alignas(256) static char block[4096];
-    cuda::Workspace workspace(block, sizeof block);
-    workspace.take<char>(1);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(workspace.take<float>(65)) % 256, 0u);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(workspace.take<char>(1)) % 256, 0u);
 }
 
 TEST(CudaOps, RefusesWhatItCannotDo) {

@@ -332,6 +332,11 @@ void poison(void* p, size_t bytes) {
     memset(p, 0xFF, bytes);
     if (__tsan_write_range) __tsan_write_range(p, bytes);
 }
+void poison_scratch(void* p, size_t bytes, size_t behind) {
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(p, bytes);
+    if (__asan_poison_memory_region) __asan_poison_memory_region(static_cast<char*>(p) + bytes, behind);
+    memset(p, 0xFF, bytes);
+}
 void finish_pending() {
     for (const CopyQueue::Copy& c : pending()) memcpy(c.dst, c.src, c.bytes);
     pending().clear();

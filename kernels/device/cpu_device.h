@@ -10,7 +10,7 @@
 // different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, or without having waited
 // in a kernel that is launched overlapped, a write past dynamic
 // shared memory, a launch that no device would take, a stack overflow; of wgmma what stands in cpu_wgmma.h.
-// Dynamic shared memory starts as NaNs and a cp.async destination is NaN until it is waited for. What is copied from pinned
+// Dynamic shared memory and a workspace's scratch start as NaNs, and a cp.async destination is NaN until it is waited for. What is copied from pinned
 // memory is read when the stream's next operation starts, as late as a device may.
 // ThreadSanitizer sees missing barriers (every thread of a block is a fiber with its own clock),
 // AddressSanitizer overruns of every allocation.
@@ -69,6 +69,7 @@ size_t shared_bytes();
 int lane_id();
 int warp_id();
 void poison(void* p, size_t bytes);
+void poison_scratch(void* p, size_t bytes, size_t behind);
 void check_launch(dim3 grid, dim3 block, size_t smem, size_t most_smem);
 
 // cp.async: the destination is poisoned at the issue and filled at the wait, so both a read before the wait
@@ -228,6 +229,14 @@ inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
 inline void check_aligned(const void* p, size_t bytes, SRC) {
     if (reinterpret_cast<uintptr_t>(p) % bytes)
         cpu_device::fail("a pack at an address that is none of its multiples", file, line);
+}
+// A workspace hands out `bytes` of scratch, of the `behind` bytes after them none yet: scratch starts as NaNs, and behind it is out of
+// bounds to AddressSanitizer. In the order of the stream, as a kernel that did so would be.
+inline void mark_scratch(void* p, size_t bytes, size_t behind) {
+    if (cpu_device::recording())
+        cpu_device::recording()->push_back([=] { cpu_device::poison_scratch(p, bytes, behind); });
+    else
+        cpu_device::poison_scratch(p, bytes, behind);
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 // Integers only: the order of additions does not matter to them.

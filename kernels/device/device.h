@@ -64,6 +64,7 @@ void launch_overlapped(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
     CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, P(args)...));
 }
 __device__ inline void check_aligned(const void*, size_t) {}  // the hardware does
+inline void mark_scratch(void*, size_t, size_t) {}
 #endif
 
 // Whether the current device is a Hopper and this program has code for it (sm_90a). True in the emulation.
