@@ -1,5 +1,7 @@
 // The LM head and the sampler on CUDA against the references, with a workspace that cuts rows and vocabulary
 // into many tiles.
+#include <numeric>
+
 #include "tests/cuda_testing.h"
 // after the references' scalar
 #include "kernels/lm_head.h"
@@ -72,6 +74,45 @@ INSTANTIATE_TEST_SUITE_P(
         Shape{DType::BF16, 9, 32, 97, 64 << 10}, Shape{DType::BF16, 41, 24, 200, 20 << 10},
         // several chunks of a row, the last of them ragged: in one tile, and in tiles of whole chunks
         Shape{DType::F32, 3, 4, 2503, 64 << 10}, Shape{DType::BF16, 3, 4, 4098, 40 << 10}));
+
+// Of tiles that begin and end everywhere, and of logits whose exponentials are no fp32 numbers.
+TEST(CudaHead, EveryIdIsATarget) {
+    const int V = 301;
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(16 << 10);
+    const std::vector<float> logits = random_floats(V, 1, 3, -300);
+    std::vector<int> target(V);
+    std::iota(target.begin(), target.end(), 0);
+    const DeviceMatrix hidden(*ops, V, 1, DType::F32, std::vector<float>(V, 1)),
+        weight(*ops, V, 1, DType::F32, logits);
+    DeviceMatrix logprob(*ops, 1, V, DType::F32), lse(*ops, 1, V, DType::F32);
+    ops->head_logprob(logprob, lse, {}, hidden, weight, DeviceInts(*ops, target));
+    double sum = 0;
+    for (const float x : logits) sum += std::exp(double(x) + 300);
+    const std::vector<double> p = logprob.read(), l = lse.read();
+    for (size_t i = 0; i < size_t(V); i++) {
+        ASSERT_NEAR(l[i], std::log(sum) - 300, 300 * 0x1p-23);
+        ASSERT_NEAR(p[i], double(logits[i]) + 300 - std::log(sum), 2e-5) << "id " << i;
+    }
+}
+
+// More chunks than a warp has lanes.
+TEST(CudaHead, AVocabularyOfManyChunks) {
+    const int V = 34 * 1024 + 5;
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(size_t(1) << 20);
+    const std::vector<float> logits = random_floats(size_t(V), 1, 3);
+    const std::vector<int> target = {0, V - 1};
+    const DeviceMatrix hidden(*ops, 2, 1, DType::F32, {1, 1}), weight(*ops, V, 1, DType::F32, logits);
+    DeviceMatrix logprob(*ops, 1, 2, DType::F32), lse(*ops, 1, 2, DType::F32),
+        entropy(*ops, 1, 2, DType::F32);
+    ops->head_logprob(logprob, lse, entropy, hidden, weight, DeviceInts(*ops, target));
+    double sum = 0, weighted = 0;
+    for (const float x : logits) sum += std::exp(double(x)), weighted += std::exp(double(x)) * double(x);
+    for (size_t i = 0; i < 2; i++) {
+        EXPECT_NEAR(lse.read()[i], std::log(sum), 2e-5);
+        EXPECT_NEAR(logprob.read()[i], double(logits[size_t(target[i])]) - std::log(sum), 2e-5);
+        EXPECT_NEAR(entropy.read()[i], std::log(sum) - weighted / sum, 2e-5);
+    }
+}
 
 struct Case {
     const char* name;
@@ -156,18 +197,22 @@ TEST_P(CudaSamplingOfChunks, DrawsWhatTheReferenceDraws) {
     const Case c = GetParam();
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
     const size_t V = size_t(c.V);
-    std::vector<float> normal = random_floats(V, 1, 3), steps = normal, crowd(V, 1.25f), peak = normal,
-                       holes = normal;
+    std::vector<float> normal = random_floats(V, 1, 3), steps = normal, crowd(V, 1.25f), even(V, 0.75f),
+                       peak = normal, holes = normal, low = normal;
     for (float& x : steps) x = std::round(x);
     crowd[V / 2] = 2;
     peak[V - 2] = 25;
     for (size_t i = 0; i < V; i++)
         if (i % 3 || i / 1024 == 1) holes[i] = -INFINITY;
+    for (float& x : low) x -= 300;
+    low[0] = -250;
     for (const auto& [name, logits] : {std::pair{"normal", normal},
                                        {"steps", steps},
                                        {"crowd", crowd},
+                                       {"even", even},
                                        {"peak", peak},
-                                       {"holes", holes}}) {
+                                       {"holes", holes},
+                                       {"low", low}}) {
         SCOPED_TRACE(name);
         std::vector<SampleRow> rows(3, c.row);
         for (size_t i = 0; i < rows.size(); i++) rows[i].seed = 3, rows[i].position = uint32_t(i);
@@ -190,6 +235,15 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"gumbel", {.temperature = 0.9f, .draw = Draw::Gumbel}, 4099, 5, 4090},
         Case{"gumbel_filtered", {.temperature = 1, .top_p = 0.9f, .draw = Draw::Gumbel}, 4099, 5, 4090},
         Case{"top_k", {.temperature = 1, .top_k = 15, .confidence = Confidence::Filtered}, 4099, 5, 4090},
+        Case{"gumbel_of_many_chunks", {.temperature = 3, .draw = Draw::Gumbel}, 9001, 5, 9000},
+        Case{"top_k_one",
+             {.temperature = 1, .top_k = 1, .confidence = Confidence::Filtered},
+             2050,
+             NO_MASK,
+             2050},
+        // one more than there are, which are as many as a list holds; and more than there are, which are found by histograms
+        Case{"top_k_of_a_full_list", {.temperature = 1, .top_k = 4097}, 4100, 5, 4097},
+        Case{"top_k_of_all", {.temperature = 1, .top_k = 6000}, 4500, 5, 4500},
         Case{"top_k_of_more_than_quarters", {.temperature = 1, .top_k = 700}, 4099, 5, 4090},
         Case{"top_k_of_thousands",
              {.temperature = 1, .top_k = 5000, .top_p = 0.7f, .confidence = Confidence::Filtered},
@@ -219,6 +273,18 @@ TEST(CudaSampling, TheLowestOfTiedIdsMayBeInAnotherChunk) {
             EXPECT_EQ(got.confidence == 0, banned == NO_MASK) << "the margin of two that are tied";
         }
     }
+}
+
+// More chunks than the row's block has threads.
+TEST(CudaSampling, AVocabularyOfManyChunks) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests(size_t(2) << 20);
+    const int V = 258 * 1024 + 5;
+    const std::vector<float> logits = random_floats(size_t(V), 1);
+    const std::vector<SampleRow> rows = {{.confidence = Confidence::Filtered},
+                                         {.temperature = 1.5f, .confidence = Confidence::Filtered},
+                                         {.temperature = 1, .draw = Draw::Gumbel}};
+    for (const SampleRow& row : rows)
+        expect_reference(sample_logits(*ops, logits, {row}, 7, V)[0], logits, row, 7, V);
 }
 
 // Bit for bit the same whoever shares the batch, though few rows and many are laid out on different blocks.
