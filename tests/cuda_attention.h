@@ -85,6 +85,32 @@ inline void check_cuda_attention(const CudaAttentionCase& c, const std::vector<A
         EXPECT_EQ(all, first) << "the same bits every time";
     }
 }
+// Rows whose scores are all far above 0, far below it, or of which there are none, in turn: a mean of values that are all the same.
+inline void check_extreme_scores(DType dtype, int T, int S, int HD,
+                                 const CudaAttentionForward& forward = &Ops::attention_forward) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    std::vector<AttentionSpans> see;
+    std::vector<float> queries;
+    for (int t = 0; t < T; t++) {
+        see.push_back({{0, 0, 0}, {t % 3 == 2 ? 0 : S, 0, 0}});
+        queries.insert(queries.end(), size_t(HD), t % 3 ? -50.0f : 50.0f);
+    }
+    const DeviceInts device_see(*ops, as_ints(see), SPAN_INTS);
+    const DeviceMatrix q(*ops, T, HD, dtype, queries),
+        k(*ops, S, HD, dtype, std::vector<float>(size_t(S * HD), 50)),
+        v(*ops, S, HD, dtype, std::vector<float>(size_t(S * HD), 3));
+    DeviceMatrix out(*ops, T, HD, dtype), lse(*ops, T, 1, DType::F32);
+    forward(*ops, out, lse, q, k, v, device_see, 1, 1);
+    const std::vector<double> o = out.read();
+    std::vector<double> exact;
+    for (int t = 0; t < T; t++) {
+        exact.push_back(t % 3 == 2 ? -INFINITY
+                                   : (t % 3 ? -2500 : 2500) * std::sqrt(double(HD)) + std::log(S));
+        for (int i = 0; i < HD; i++)
+            ASSERT_NEAR(o[size_t(t * HD + i)], t % 3 == 2 ? 0 : 3, 1e-5) << "row " << t;
+    }
+    expect_lse(lse, exact);
+}
 inline void check_cuda_attention(const CudaAttentionCase& c, bool backward,
                                  const CudaAttentionForward& forward = &Ops::attention_forward,
                                  const CudaAttentionBackwardPass& backward_pass = &Ops::attention_backward) {

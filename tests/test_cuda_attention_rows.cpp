@@ -15,3 +15,5 @@ INSTANTIATE_TEST_SUITE_P(
                     CudaAttentionCase{"bf16_odd_head", DType::BF16, {9, 40, 4, 2, 12, 3}, 1},
                     CudaAttentionCase{"bf16_odd_rows", DType::BF16, {9, 40, 2, 1, 32, 3}, 1}),
     case_name);
+
+TEST(CudaAttentionRows, ExtremeScoresAreNotLost) { check_extreme_scores(DType::F32, 7, 90, 32); }

@@ -68,3 +68,8 @@ TEST(CudaAttentionWgmma, TakesTileAfterTile) {
         check_cuda_attention({"tile_after_tile", DType::BF16, shape, 0}, see, false, forward_on_wgmma);
     }
 }
+
+TEST(CudaAttentionWgmma, ExtremeScoresAreNotLost) {
+    if (!device_has_wgmma()) GTEST_SKIP() << "this device has no wgmma";
+    check_extreme_scores(DType::BF16, 130, 90, 64, forward_on_wgmma);
+}
