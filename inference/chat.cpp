@@ -101,17 +101,22 @@ void Chat::set(const std::string& name, const std::string& value) {
              advice.c_str());
     }
     if (value.empty()) fail(Exit::Usage, "/set NAME VALUE; /show lists them");
+    const std::string typed = "/set " + name + " " + value.substr(0, 60) + ": ";
     const DecodingFlags before = decoding_;
     const std::string expected = setting->assign(setting->words({value}));
-    if (!expected.empty())
-        fail(Exit::Usage, "/set %s %s: expected %s", name.c_str(), value.substr(0, 60).c_str(),
-             expected.c_str());
+    if (!expected.empty()) fail(Exit::Usage, "%sexpected %s", typed.c_str(), expected.c_str());
     if (setting->name == "stop-ids") decoding_.ignore_eos = false;
     try {
         options_ = decoding_.resolve(config_, text_.eos_ids, decoding_.options.seed);
-    } catch (...) {
+    } catch (const Error& e) {
         decoding_ = before;
-        throw;
+        std::string all;
+        for (std::string fault : split(e.what(), '\n')) {
+            // Of this setting, or of one that does not go with it.
+            if (fault.starts_with(setting->shown() + " ")) fault.erase(0, fault.find(": ") + 2);
+            all += (all.empty() ? "" : "\n") + typed + in_settings(fault, settings_);
+        }
+        throw Error(e.code, all);
     }
 }
 
@@ -156,6 +161,11 @@ void Chat::answer() {
              "smaller "
              "/set gen_length, or start again with --kv-slots",
              request.prompt_ids.size(), options_.gen_length, engine_.limits().kv_slots);
+    try {
+        engine_.check(request);
+    } catch (const Error& e) {
+        throw Error(e.code, in_settings(e.what(), settings_));
+    }
     const Prompt prompt{Json(), {}, ""};
     const Asked asked[] = {{&prompt, 0}};
     AnswerPrinter printer(out_, asked, text_, false, 0);

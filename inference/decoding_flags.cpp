@@ -4,6 +4,7 @@
 
 #include "kernels/reveal_block.h"
 #include "utils/option_entry.h"
+#include "utils/words.h"
 
 void DecodingFlags::declare(Options& flags) {
     flags.section(SECTION);
@@ -156,4 +157,17 @@ GenerateOptions DecodingFlags::resolve(const ModelConfig& config, const std::vec
     for (const std::string& fault : faults(o, config)) all += (all.empty() ? "" : "\n") + fault;
     if (!all.empty()) throw Error(Exit::Usage, all);
     return o;
+}
+
+std::string in_settings(const std::string& message, const Options& settings) {
+    std::string out;
+    for (size_t at = 0; at < message.size();) {
+        const size_t dashes = std::min(message.find("--", at), message.size());
+        const size_t end = message.find_first_not_of("abcdefghijklmnopqrstuvwxyz-", dashes);
+        const std::string option = message.substr(dashes, end - dashes);
+        out += message.substr(at, dashes - at);
+        out += option.size() > 2 && settings.find(option.substr(2)) ? underscores(option.substr(2)) : option;
+        at = dashes + option.size();
+    }
+    return out;
 }

@@ -36,3 +36,7 @@ struct DecodingFlags {
     // The block there would be without that of `preset`; none: the preset has none.
     std::optional<int> replaced_block_;
 };
+
+// A message about options, for one who writes settings: "--top-k 3: ..." is "top_k 3: ...". What `settings` has not stays
+// an option of the command line.
+std::string in_settings(const std::string& message, const Options& settings);

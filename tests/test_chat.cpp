@@ -154,6 +154,46 @@ TEST(Chat, MistakesInASettingAreNamed) {
         << fault;
 }
 
+// By the name it was typed with, and no flag is spoken of but those that there is no setting for.
+TEST(Chat, FaultsSpeakOfSettings) {
+    TestChat t;
+    EXPECT_NE(t.said("/set denoising-steps 9").find(" /set denoising-steps 9: 1 to the block length, 4\n"),
+              std::string::npos);
+    EXPECT_NE(t.said("/set stop_ids 1,9999").find(" /set stop_ids 1,9999: ids run from 0 to "),
+              std::string::npos);
+    t.chat.take("/set steps 3");
+    EXPECT_NE(t.said("/set block 2").find(" /set block 2: steps 3: 1 to the block length, 2\n"),
+              std::string::npos);
+    t.chat.take("/set steps 0");
+    const std::string dream = t.said("/set preset dream");
+    EXPECT_NE(dream.find(" /set preset dream: reveal_schedule timesteps (which preset dream has): "),
+              std::string::npos)
+        << dream;
+    EXPECT_NE(dream.find(" /set preset dream: block 65536: "), std::string::npos) << dream;
+    for (const char* line : {"/set cache none", "/set cache prefix", "/set cfg_scale 1", "/set alg origin"}) {
+        const std::string fault = t.said(line);
+        EXPECT_NE(fault.find(line + std::string(": ")), std::string::npos) << fault;
+        EXPECT_EQ(fault.find("--"), std::string::npos) << fault;
+    }
+    t.chat.take("/set gen_length 500");
+    EXPECT_NE(t.said("hello").find("start again with --kv-slots"), std::string::npos);
+}
+
+// More positions than the model has, in a cache that would hold them.
+TEST(Chat, AnAnswerThatIsTooLongSpeaksOfSettings) {
+    TextEngine e({.max_active = 1, .max_rows = 64, .kv_slots = 1000, .keep_last = true});
+    Captured out;
+    DecodingFlags decoding;
+    decoding.options.gen_length = 300;
+    Chat chat(e.engine, e.text, e.model.config, decoding, 0, "", true, out.file());
+    testing::internal::CaptureStderr();
+    chat.take("hello");
+    const std::string fault = testing::internal::GetCapturedStderr();
+    EXPECT_NE(fault.find(" a prompt of "), std::string::npos) << fault;
+    EXPECT_NE(fault.find(" and gen_length 300 take "), std::string::npos) << fault;
+    EXPECT_EQ(fault.find("request"), std::string::npos) << fault;
+}
+
 // The block that a preset brings along goes with it; one that was set, or given on the command line, is there again.
 TEST(Chat, ABlockGoesWithItsPreset) {
     TestChat given(true, {"--block", "8"}), without(true, {"--preset", "dream"});
