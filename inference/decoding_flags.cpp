@@ -159,14 +159,16 @@ GenerateOptions DecodingFlags::resolve(const ModelConfig& config, const std::vec
     return o;
 }
 
-std::string in_settings(const std::string& message, const Options& settings) {
+std::string in_settings(const std::string& message, const Options& settings, const GivenNames& given) {
     std::string out;
     for (size_t at = 0; at < message.size();) {
         const size_t dashes = std::min(message.find("--", at), message.size());
         const size_t end = message.find_first_not_of("abcdefghijklmnopqrstuvwxyz-", dashes);
         const std::string option = message.substr(dashes, end - dashes);
+        const OptionEntry* setting = option.size() > 2 ? settings.find(option.substr(2)) : nullptr;
+        const auto name = given.find(setting);
         out += message.substr(at, dashes - at);
-        out += option.size() > 2 && settings.find(option.substr(2)) ? underscores(option.substr(2)) : option;
+        out += name != given.end() ? name->second : setting ? underscores(setting->name) : option;
         at = dashes + option.size();
     }
     return out;

@@ -1,7 +1,10 @@
 // decoding_flags.h -- the options of GenerateOptions with their names, ranges and words: on the command line of every
 // program that generates, in a line of `infer --input`, and as settings of a chat.
 #pragma once
+#include <map>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "inference/options.h"
 #include "utils/cli.h"
@@ -37,6 +40,7 @@ struct DecodingFlags {
     std::optional<int> replaced_block_;
 };
 
-// A message about options, for one who writes settings: "--top-k 3: ..." is "top_k 3: ...". What `settings` has not stays
-// an option of the command line.
-std::string in_settings(const std::string& message, const Options& settings);
+// A message about options, for one who writes settings: "--top-k 3: ..." is "top_k 3: ...", or has the name that the option
+// was given by. What `settings` has not stays an option of the command line.
+using GivenNames = std::map<const OptionEntry*, std::string>;
+std::string in_settings(const std::string& message, const Options& settings, const GivenNames& given = {});

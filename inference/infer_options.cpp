@@ -11,6 +11,8 @@ With a model of your own: ./infer --model SDAR-1.7B-Chat --chat
 
 Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 bad file, 4 not enough memory, 130 interrupted.)";
 
+static const char* FILLED_IN = "a text with gaps is taken as it is with --infill; leave it out";
+
 void InferOptions::declare(Options& flags, const Common& common) {
     flags.section("Model");
     flags.add("--model,-m DIR", &model,
@@ -74,15 +76,18 @@ void InferOptions::declare(Options& flags, const Common& common) {
         if (visual && (common.json || !input.empty()))
             faults.add("--visual shows one answer: not with --json or --input");
         if (visual && num_samples > 1) faults.add("--visual shows one answer: not with --num-samples");
-        // Lines of --input have a say of their own, and in a chat /set has.
-        if (input.empty() && num_samples > 1 && decoding.is_greedy(flags))
-            faults.add("--num-samples %d: at --temperature 0 or --top-k 1 they would all be the same",
-                       num_samples);
         if (prompt_ids_given)
             idle({"--system"}, "stands in front of a text, --prompt-ids are ids; leave it out");
-        if (decoding.options.infill)
-            idle({"--system", "--gen-length"},
-                 "a text with gaps is taken as it is with --infill; leave it out");
-        if (!nothing && input.empty() && !chat) decoding.refuse_idle(flags, false, faults);
+        if (decoding.options.infill) idle({"--system"}, FILLED_IN);
+        // Lines of --input have a say of their own, and in a chat /set has.
+        if (!nothing && input.empty() && !chat) refuse_idle(flags, faults);
     });
+}
+
+void InferOptions::refuse_idle(const Options& flags, Faults& faults) const {
+    if (flags.given("--num-samples") && num_samples > 1 && decoding.is_greedy(flags))
+        faults.add("--num-samples %d: at --temperature 0 or --top-k 1 they would all be the same",
+                   num_samples);
+    if (decoding.options.infill) flags.refuse_typed(faults, {"--gen-length"}, FILLED_IN);
+    decoding.refuse_idle(flags, false, faults);
 }

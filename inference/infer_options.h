@@ -25,4 +25,6 @@ struct InferOptions {
     bool visual = false;
 
     void declare(Options& flags, const Common& common);
+    // Adds a fault for every option of decoding that was typed and has no effect on an answer.
+    void refuse_idle(const Options& flags, Faults& faults) const;
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "utils/json.h"
 #include "utils/option_entry.h"
@@ -50,7 +49,7 @@ LineOptions::LineOptions(const InferOptions& base, uint64_t seed, const ModelCon
 }
 
 Decoding LineOptions::read(const Json& line, const std::string& where) {
-    std::map<const OptionEntry*, std::string> given;
+    GivenNames given;
     for (const auto& [name, value] : line.items()) {
         if (value.is_null()) continue;
         const OptionEntry* option = table_.find(name);
@@ -75,6 +74,7 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
     common_.seed = seed_;
     for (OptionEntry* option : table_.entries()) {
         const auto found = given.find(option);
+        option->set = option->on_command_line = found != given.end();
         if (found == given.end()) continue;
         const TomlValue value = toml_value(line[found->second]);
         std::vector<std::string> words;
@@ -91,10 +91,13 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
             fail(Exit::BadFile, "%s: '%s' and '%s' exclude each other", where.c_str(), ignore->second.c_str(),
                  stop->second.c_str());
     }
-    try {
-        return {line_.decoding.resolve(config_, eos_ids_, common_.seed), line_.num_samples,
-                given.contains(table_.find("seed"))};
-    } catch (const Error& e) {  // of what line and command line say together
-        fail(Exit::BadFile, "%s: %s", where.c_str(), split(e.what(), '\n')[0].c_str());
-    }
+    Faults faults;  // of what line and command line say together
+    Decoding out = {{}, line_.num_samples, given.contains(table_.find("seed"))};
+    line_.refuse_idle(table_, faults);
+    faults.attempt([&] { out.options = line_.decoding.resolve(config_, eos_ids_, common_.seed); });
+    std::string all;
+    for (const std::string& fault : faults.all())
+        all += (all.empty() ? "" : "\n") + where + ": " + in_settings(fault, table_, given);
+    if (!all.empty()) throw Error(Exit::BadFile, all);
+    return out;
 }

@@ -19,8 +19,8 @@ class LineOptions {
     LineOptions(const InferOptions& base, uint64_t seed, const ModelConfig& config,
                 const std::vector<int>& eos_ids);
     // Throws Error(BadFile) with `where`, key, value and what is allowed; also for a key that is an option misspelt (in
-    // one letter of seven or more, in case or hyphens), and for an option of the engine that cannot differ between
-    // lines. Other keys are the caller's.
+    // one letter of seven or more, in case or hyphens), for an option of the engine that cannot differ between lines,
+    // and for one that has no effect here, as the command line does. Other keys are the caller's.
     Decoding read(const Json& line, const std::string& where);
 
   private:
