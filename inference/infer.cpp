@@ -50,16 +50,6 @@ struct Model {
     const ModelConfig& config() const { return folder.config; }
 };
 
-// What is at fault with a line of a file is a fault of the file.
-void check(const Prompt& prompt, bool in_file, const std::function<void()>& check_it) {
-    try {
-        check_it();
-    } catch (const Error& e) {
-        const Exit code = in_file && e.code == Exit::Usage ? Exit::BadFile : e.code;
-        fail(code, "%s: %s", prompt.where.c_str(), e.what());
-    }
-}
-
 Exit encode(const InferOptions& o) {
     const auto tokenizer =
         load_tokenizer(o.text.tokenizer.empty() ? resolve_model_path(o.model) : o.text.tokenizer);
@@ -102,9 +92,9 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
         p.prompts = read_prompts({o, p.options, config, p.text, p.path});
         if (!o.logits.empty()) return check_logits(p.prompts[0].ids, config);
         if (!has_options) return;
-        for (const Prompt& prompt : p.prompts)
-            check(prompt, !o.input.empty(), [&] {
-                check_request({prompt.ids, 0, prompt.decoding.options}, config);
+        if (o.input.empty())
+            check_prompt(p.prompts[0], false, [&] {
+                check_request({p.prompts[0].ids, 0, p.options}, config);
             });
     });
 }
@@ -192,8 +182,13 @@ Exit Run::answer() {
                     available - std::min(available, weights), activation_dtype(*ops, model.weights));
     Arena arena("engine", *ops);
     Engine engine(*ops, config(), model.weights, limits, text.n_ids, arena);
+    LineFaults faults(o.input);
     for (size_t i = 0; i < requests.size(); i++)
-        check(*asked[i].prompt, !o.input.empty(), [&] { engine.check(requests[i]); });
+        if (asked[i].sample == 0)
+            faults.attempt([&] {
+                check_prompt(*asked[i].prompt, !o.input.empty(), [&] { engine.check(requests[i]); });
+            });
+    faults.refuse();
     if (!ready(arena, limits)) return Exit::Ok;
 
     AnswerPrinter printer(stdout, asked, text, common.json, timer.restart());

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "inference/engine.h"
 #include "utils/files.h"
 #include "utils/json.h"
 #include "utils/json_fields.h"
@@ -52,9 +53,19 @@ std::vector<Prompt> from_jsonl(const Asking& asking) {
     std::vector<Prompt> out;
     LineOptions options(asking.o, asking.options.seed, asking.config, asking.text.eos_ids);
     const std::string path = asking.o.input == "-" ? "/dev/stdin" : asking.o.input;
-    read_jsonl(path, [&](const Json& line, const std::string& where) {
+    LineFaults faults(path);
+    read_jsonl(path, faults, [&](const Json& line, const std::string& where) {
         out.push_back(from_line(asking, options, line, where));
+        const Prompt& prompt = out.back();
+        check_prompt(prompt, true, [&] {
+            try {
+                check_request({prompt.ids, 0, prompt.decoding.options}, asking.config);
+            } catch (const Error& e) {
+                throw Error(e.code, options.in_keys(e.what()));
+            }
+        });
     });
+    faults.refuse();
     if (out.empty()) fail(Exit::BadFile, "%s: holds no lines", asking.o.input.c_str());
     return out;
 }
@@ -67,6 +78,15 @@ std::string without_last_newline(std::string text) {
 }
 
 }  // namespace
+
+void check_prompt(const Prompt& prompt, bool in_file, const std::function<void()>& check) {
+    try {
+        check();
+    } catch (const Error& e) {
+        const Exit code = in_file && e.code == Exit::Usage ? Exit::BadFile : e.code;
+        fail(code, "%s: %s", prompt.where.c_str(), e.what());
+    }
+}
 
 std::vector<Prompt> read_prompts(const Asking& asking) {
     const InferOptions& o = asking.o;

@@ -49,12 +49,12 @@ LineOptions::LineOptions(const InferOptions& base, uint64_t seed, const ModelCon
 }
 
 Decoding LineOptions::read(const Json& line, const std::string& where) {
-    GivenNames given;
+    given_.clear();
     for (const auto& [name, value] : line.items()) {
         if (value.is_null()) continue;
         const OptionEntry* option = table_.find(name);
         if (option && may_differ(*option)) {
-            const auto [other, is_new] = given.emplace(option, name);
+            const auto [other, is_new] = given_.emplace(option, name);
             if (!is_new)
                 fail(Exit::BadFile, "%s: '%s' and '%s' are the same option", where.c_str(),
                      other->second.c_str(), name.c_str());
@@ -73,9 +73,9 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
     line_.num_samples = base_.num_samples;
     common_.seed = seed_;
     for (OptionEntry* option : table_.entries()) {
-        const auto found = given.find(option);
-        option->set = option->on_command_line = found != given.end();
-        if (found == given.end()) continue;
+        const auto found = given_.find(option);
+        option->set = option->on_command_line = found != given_.end();
+        if (found == given_.end()) continue;
         const TomlValue value = toml_value(line[found->second]);
         std::vector<std::string> words;
         std::string expected = option->from_toml(value, words);
@@ -84,20 +84,20 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
             fail(Exit::BadFile, "%s: field '%s' is %s, expected %s", where.c_str(), found->second.c_str(),
                  shorten(value).c_str(), expected.c_str());
     }
-    const auto ignore = given.find(table_.find("ignore-eos")), stop = given.find(table_.find("stop-ids"));
-    if (stop != given.end()) {
-        if (ignore == given.end()) line_.decoding.ignore_eos = false;
+    const auto ignore = given_.find(table_.find("ignore-eos")), stop = given_.find(table_.find("stop-ids"));
+    if (stop != given_.end()) {
+        if (ignore == given_.end()) line_.decoding.ignore_eos = false;
         if (line_.decoding.ignore_eos)
             fail(Exit::BadFile, "%s: '%s' and '%s' exclude each other", where.c_str(), ignore->second.c_str(),
                  stop->second.c_str());
     }
     Faults faults;  // of what line and command line say together
-    Decoding out = {{}, line_.num_samples, given.contains(table_.find("seed"))};
+    Decoding out = {{}, line_.num_samples, given_.contains(table_.find("seed"))};
     line_.refuse_idle(table_, faults);
     faults.attempt([&] { out.options = line_.decoding.resolve(config_, eos_ids_, common_.seed); });
     std::string all;
     for (const std::string& fault : faults.all())
-        all += (all.empty() ? "" : "\n") + where + ": " + in_settings(fault, table_, given);
+        all += (all.empty() ? "" : "\n") + where + ": " + in_keys(fault);
     if (!all.empty()) throw Error(Exit::BadFile, all);
     return out;
 }

@@ -22,6 +22,8 @@ class LineOptions {
     // one letter of seven or more, in case or hyphens), for an option of the engine that cannot differ between lines,
     // and for one that has no effect here, as the command line does. Other keys are the caller's.
     Decoding read(const Json& line, const std::string& where);
+    // A message about options, by the names that they had in the line that was read last.
+    std::string in_keys(const std::string& message) const { return in_settings(message, table_, given_); }
 
   private:
     const InferOptions& base_;
@@ -32,4 +34,5 @@ class LineOptions {
     InferOptions line_;
     Common common_;
     Options table_;
+    GivenNames given_;
 };

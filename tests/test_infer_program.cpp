@@ -160,7 +160,7 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
         {R"("reveal-schedule": "timesteps")", ":2: reveal-schedule timesteps (which preset dream has): "},
         {R"("infill": true)", ":2: infill: a gap must see what comes after it"},
         {R"("gen_length": 300)",
-         ":2: a prompt of 1 and --gen-length 300 take 304 positions, the model has 256"},
+         ":2: a prompt of 1 and gen_length 300 take 304 positions, the model has 256"},
         {R"("ignore_eos": true, "stop_ids": [1])", ":2: 'ignore_eos' and 'stop_ids' exclude each other"},
         {R"("ignore_eos": true, "stop-ids": [1])", ":2: 'ignore_eos' and 'stop-ids' exclude each other"},
         {R"("gen_length": 8, "max_tokens": 8)", ":2: 'gen_length' and 'max_tokens' are the same option"},
@@ -203,6 +203,36 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
     }
 }
 
+// Those of all lines, of every kind, before anything is answered; and all of one line's.
+TEST_F(InferProgram, FaultyLinesAreNamedTogether) {
+    const std::string faulty =
+        "{\"prompt\": \"a\"}\n{\"prompt\": \"a\"\n\n{\"text\": \"a\"}\n{\"prompt\": \"a\", \"max_tokens\": "
+        "300}\n"
+        "{\"prompt\": \"a\", \"top_k\": 5, \"steps\": 9, \"block\": 8}\n{\"prompt_ids\": [1, 999]}\n";
+    std::string input = faulty;
+    Outcome r = with_model("--input - --json --gen-length 4", input);
+    EXPECT_EQ(r.code, 3);
+    EXPECT_EQ(r.out, "");
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 6) << r.err;
+    for (const char* part :
+         {"stdin:2:", "stdin:4: give one of", "stdin:5: a prompt of 1 and max_tokens 300 take 304",
+          "stdin:6: top_k: has no effect", "stdin:6: steps 9: 1 to", "stdin:7: field 'prompt_ids'"})
+        EXPECT_TRUE(contains(r.err, part)) << part << "\n" << r.err;
+    for (int i = 0; i < 9; i++) input += faulty;
+    r = with_model("--input - --json --gen-length 4", input);
+    EXPECT_EQ(r.code, 3);
+    EXPECT_TRUE(contains(r.err, "stdin:14: field 'prompt_ids'")) << r.err;
+    EXPECT_TRUE(contains(r.err, "stdin: 40 more lines at fault\n")) << r.err;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 13) << r.err;
+    // What only shows when the cache is planned; a line's samples are one line.
+    r = with_model("--input - --gen-length 100 --kv-slots 64 --temperature 1 --num-samples 3",
+                   "{\"prompt\": \"a\"}\n{\"prompt\": \"b\", \"gen_length\": 8}\n{\"prompt\": \"c\"}\n");
+    EXPECT_EQ(r.code, 4);
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 2) << r.err;
+    for (const char* part : {"stdin:1: a prompt of 1 and --gen-length 100 take", "stdin:3: "})
+        EXPECT_TRUE(contains(r.err, part)) << r.err;
+}
+
 // What a line may change is not judged by the command line alone; a file is a file, whatever its name.
 TEST_F(InferProgram, LinesMayGiveAnOptionItsMeaning) {
     Outcome r = with_model("--input - --gen-length 4 --num-samples 2 --top-k 5 --dry-run",
@@ -215,6 +245,11 @@ TEST_F(InferProgram, LinesMayGiveAnOptionItsMeaning) {
     ASSERT_EQ(r.code, 0) << r.err;
     EXPECT_EQ(whole["finish_reason"], "length");
     EXPECT_EQ(json_lines(r.out)[0]["finish_reason"], "stop");
+    r = with_canvas("--input - --infill --gen-length 4 --dry-run",
+                    "{\"prompt\": \"b\", \"infill\": false}\n");
+    EXPECT_EQ(r.code, 0) << r.err;
+    r = with_canvas("--input - --infill", "{\"prompt_ids\": [263], \"max_tokens\": 4}\n");
+    EXPECT_TRUE(contains(r.err, ":1: max_tokens: a text with gaps is taken as it is with infill")) << r.err;
     r = with_model("--file - --gen-length 4");
     EXPECT_EQ(r.code, 3) << r.err;
     EXPECT_TRUE(contains(r.err, "-: ")) << r.err;

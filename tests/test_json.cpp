@@ -142,6 +142,30 @@ TEST(Json, FloatsAreWrittenAsShortAsTheyReadBack) {
     EXPECT_EQ(dump(json_floats(std::vector<float>{NAN, -INFINITY})), "[null,null]");
 }
 
+// The first ten; and a line that is no JSON is one of them.
+TEST(Json, LinesAtFaultAreToldTogether) {
+    const std::string path = temporary("faults.jsonl");
+    const auto told = [&](int n_faulty) {
+        std::string text = "{\"a\":1}\n", visited;
+        for (int i = 0; i < n_faulty; i++) text += i == 1 ? "{\"a\":}\n" : "{\"a\":2}\n";
+        write_file_atomic(path, text + "{\"a\":3}");
+        LineFaults faults(path);
+        read_jsonl(path, faults, [&](const Json& line, const std::string& where) {
+            visited += dump(line["a"]);
+            if (line["a"] == 2) fail(Exit::BadFile, "%s: two", where.c_str());
+        });
+        EXPECT_EQ(visited, "1" + std::string(size_t(n_faulty - (n_faulty > 1)), '2') + "3");
+        return fault_of(Exit::BadFile, [&] { faults.refuse(); });
+    };
+    EXPECT_EQ(told(0), "");
+    EXPECT_EQ(told(1), path + ":2: two");
+    const std::string ten = told(10), eleven = told(11);
+    EXPECT_NE(ten.find(path + ":3:6: "), std::string::npos) << ten;
+    EXPECT_TRUE(ten.ends_with("\n" + path + ":11: two")) << ten;
+    EXPECT_EQ(eleven, ten + "\n" + path + ": 1 more line at fault");
+    EXPECT_EQ(told(12), ten + "\n" + path + ": 2 more lines at fault");
+}
+
 TEST(Json, LinesOfAFile) {
     const std::string path = temporary("lines.jsonl");
     write_file_atomic(path, "{\"a\":1}\r\n\n  \n{\"a\":2}");

@@ -151,7 +151,8 @@ Json parse_json(std::string_view text, const std::string& where) { return parse(
 
 Json read_json(const std::string& path) { return parse(read_text(path), path, 1); }
 
-void read_jsonl(const std::string& path, const std::function<void(const Json&, const std::string&)>& visit) {
+// Every non-empty line with its number.
+static void each_line(const std::string& path, const std::function<void(std::string_view, size_t)>& visit) {
     const std::string text = read_text(path);
     size_t line_number = 0;
     for (size_t at = 0; at < text.size();) {
@@ -159,9 +160,39 @@ void read_jsonl(const std::string& path, const std::function<void(const Json&, c
         const std::string_view line(text.data() + at, end - at);
         at = end + 1;
         line_number++;
-        if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        visit(parse(line, path, line_number), format("%s:%zu", path.c_str(), line_number));
+        if (line.find_first_not_of(" \t\r") != std::string_view::npos) visit(line, line_number);
     }
+}
+
+void read_jsonl(const std::string& path, const std::function<void(const Json&, const std::string&)>& visit) {
+    each_line(path, [&](std::string_view line, size_t number) {
+        visit(parse(line, path, number), format("%s:%zu", path.c_str(), number));
+    });
+}
+
+void read_jsonl(const std::string& path, LineFaults& faults,
+                const std::function<void(const Json&, const std::string&)>& visit) {
+    each_line(path, [&](std::string_view line, size_t number) {
+        faults.attempt([&] { visit(parse(line, path, number), format("%s:%zu", path.c_str(), number)); });
+    });
+}
+
+void LineFaults::attempt(const std::function<void()>& part) {
+    constexpr size_t TOLD = 10;
+    try {
+        part();
+    } catch (const Error& e) {
+        if (++n_ <= TOLD) first_.push_back(e);
+    }
+}
+
+void LineFaults::refuse() const {
+    if (first_.empty()) return;
+    std::string all;
+    for (const Error& e : first_) all += (all.empty() ? "" : "\n") + std::string(e.what());
+    if (const size_t more = n_ - first_.size())
+        all += format("\n%s: %zu more line%s at fault", path_.c_str(), more, more == 1 ? "" : "s");
+    throw Error(first_[0].code, all);
 }
 
 int64_t get_int(const Json& object, const char* field, const std::string& where, int64_t low, int64_t high) {

@@ -6,7 +6,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
+#include "utils/error.h"
 #include "utils/json_forward.h"
 
 // Strict: UTF-8, depth at most 64, no duplicate keys. Throws Error(BadFile) with `where`, line and column.
@@ -15,6 +18,22 @@ Json read_json(const std::string& path);
 
 // Every non-empty line of a JSONL file, with where = "path:line".
 void read_jsonl(const std::string& path,
+                const std::function<void(const Json& line, const std::string& where)>& visit);
+
+// What is wrong with the lines of a file, told together: with the first ten, and with how many more.
+class LineFaults {
+  public:
+    explicit LineFaults(std::string path) : path_(std::move(path)) {}
+    void attempt(const std::function<void()>& part);  // of one line; keeps the Error that it throws
+    void refuse() const;                              // throws what there is, with the code of the first
+
+  private:
+    const std::string path_;
+    std::vector<Error> first_;
+    size_t n_ = 0;
+};
+// The same as read_jsonl(), but a line that is no JSON, or for which visit() throws an Error, is a fault like others.
+void read_jsonl(const std::string& path, LineFaults& faults,
                 const std::function<void(const Json& line, const std::string& where)>& visit);
 
 // A field of the right type; throws Error(BadFile) naming where, field and value. Integers must be whole and
