@@ -54,7 +54,7 @@ void InferOptions::declare(Options& flags, const Common& common) {
             prompt_given + !file.empty() + prompt_ids_given + !input.empty() + chat + !encode.empty();
         if (sources > 1)
             faults.add("--prompt, --file, --prompt-ids, --input, --chat and --encode exclude each other");
-        if (!encode.empty() && text.tokenizer.empty() && model.empty())
+        if (!encode.empty() && text.tokenizer.empty() && model.empty() && !flags.given("--dump-config"))
             faults.add("--encode: say which --tokenizer");
         const auto idle = [&](const std::vector<std::string>& names, const char* why) {
             flags.refuse_typed(faults, names, why);

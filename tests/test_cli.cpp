@@ -311,6 +311,25 @@ TEST(Cli, DumpedConfigReadsBack) {
     EXPECT_FALSE(b.length.has_value());
 }
 
+// What is missing may come later; what is wrong is wrong.
+TEST(Cli, AConfigurationIsWrittenOfWhatIsGiven) {
+    const auto dump = [](std::vector<std::string> arguments) {
+        std::string out;
+        int n = 3;
+        Common common;
+        Options options("tool", "Does things.");
+        options.add("--out DIR", &out, "where").required();
+        options.add("--number N", &n, "how many");
+        options.add_common(common);
+        const std::string path = temporary("given.toml");
+        arguments.insert(arguments.end(), {"--dump-config", path});
+        const std::string fault = fault_of(Exit::Usage, [&] { EXPECT_FALSE(options.parse(arguments)); });
+        return fault.empty() ? read_text(path) : fault;
+    };
+    EXPECT_NE(dump({"--number", "7"}).find("number = 7"), std::string::npos);
+    EXPECT_EQ(dump({"--number", "x"}), "--number x: expected an integer");
+}
+
 TEST(Cli, Commands) {
     const auto parse = [](const std::vector<std::string>& arguments, std::string& seen) {
         Common common;

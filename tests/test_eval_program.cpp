@@ -82,6 +82,10 @@ TEST_F(EvalProgram, AWrittenConfigurationCanBeRun) {
     const Outcome written = run("--dry-run --config " + path);
     EXPECT_EQ(written.code, 0) << written.err;
     EXPECT_NE(run("--choices c --task arithmetic").err.find("exclude each other"), std::string::npos);
+    // Of what is given: nothing that it names is looked at.
+    const Outcome named = run("--model no_model --task no_task.jsonl --device cuda:7 --dump-config -");
+    EXPECT_EQ(named.code, 0) << named.err;
+    EXPECT_NE(named.out.find("no_task.jsonl"), std::string::npos);
 }
 
 // An accuracy of answers that nobody judged is none.

@@ -352,6 +352,9 @@ TEST_F(InferProgram, AWrittenConfigurationCanBeRun) {
     EXPECT_EQ(written.out, with_model("--prompt a --gen-length 5").out);
     EXPECT_EQ(with_model("--prompt-ids 1 --config " + path).code, 0);
     EXPECT_TRUE(contains(with_model("--prompt '' --prompt-ids 1").err, "exclude each other"));
+    const Outcome named = run("--model no_model --encode no_texts --dump-config -");
+    EXPECT_EQ(named.code, 0) << named.err;
+    EXPECT_TRUE(contains(run("--encode no_texts --dump-config -").out, "no_texts"));
 }
 
 // Before a token is drawn; and a run that fails leaves no file, nor spoils the one that was there.

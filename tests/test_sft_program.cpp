@@ -160,6 +160,27 @@ TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
     }
 }
 
+// Of what is given: neither model nor data is asked for, nor looked at where they are named.
+TEST_F(SftProgram, AConfigurationIsWrittenWithoutModelAndData) {
+    const std::string path = folder_.file("sft.toml");
+    const auto dump = [&](const std::string& arguments) {
+        const Outcome o = run_command(program("train_sft") + " --dump-config " + path + " " + arguments);
+        EXPECT_EQ(o.code, 0) << arguments << "\n" << o.err;
+        EXPECT_EQ(o.err, "");
+        return o.code == 0 ? read_text(path) : "";
+    };
+    EXPECT_NE(dump("--epochs 3").find("\nepochs = 3 "), std::string::npos);
+    const std::string named = dump("--model no_model --data no_data --dtype bf16 --device cuda:7");
+    EXPECT_NE(named.find("model = \"no_model\""), std::string::npos) << named;
+    dump("--replay no_copies");
+    const Outcome o = run_command(program("train_sft") + " --device cpu --lr 1e-2 --config " + path +
+                                  " --model " + folder_.file("model") +
+                                  " --dry-run --prompt-field question --response-field answer --data " +
+                                  folder_.file("data.jsonl"));
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(run_command(program("train_sft") + " --epochs 0 --dump-config -").code, 2);
+}
+
 TEST_F(SftProgram, FaultsAreListedTogether) {
     const auto fault = [&](const std::string& arguments, int code) {
         const Outcome o = run_command(program("train_sft") + " --device cpu " + arguments);

@@ -238,6 +238,19 @@ TEST(TrainProgram, FaultsAreListedTogether) {
     EXPECT_EQ(canvas.err.find("block_size"), std::string::npos) << canvas.err;
 }
 
+// Neither is asked for what it would need to run, and what is named may not be there yet.
+TEST(TrainProgram, AConfigurationIsWrittenOfWhatIsGiven) {
+    for (const char* arguments :
+         {"", "--tokenizer no_tokenizer", "--replay no_records", "--model no_model --task no_task.jsonl",
+          "--config train/configs/math.toml --dtype bf16", "--device cuda:7 --value-model no_value"}) {
+        const Outcome o = run(std::string(arguments) + " --dump-config -");
+        EXPECT_EQ(o.code, 0) << arguments << "\n" << o.err;
+        EXPECT_EQ(o.err, "") << arguments;
+        EXPECT_NE(o.out.find("\ntotal_steps = "), std::string::npos) << o.out;
+    }
+    EXPECT_EQ(run("--dump-config - --keep-accuracy x").code, 2);
+}
+
 TEST(TrainProgram, ReplayIsNoRun) {
     const std::string grads = temporary("grads.safetensors"),
                       same = (fs::path(grads).parent_path() / "." / "grads.safetensors").string();

@@ -379,7 +379,8 @@ bool Options::parse(const std::vector<std::string>& arguments) {
     s.read_command_line(arguments, faults);
     const std::vector<OptionEntry*> entries = s.in_force();
     for (OptionEntry* entry : entries)  // first what says where the rest is
-        if (entry->on_command_line && (entry->name == "config" || entry->name == "version"))
+        if (entry->on_command_line &&
+            (entry->name == "config" || entry->name == "dump-config" || entry->name == "version"))
             entry->assign(entry->words(entry->arguments));
     for (const OptionEntry* entry : entries)
         if (entry->name == "config" && entry->arguments.size() > 1)
@@ -402,7 +403,8 @@ bool Options::parse(const std::vector<std::string>& arguments) {
         } else if (entry->set && !entry->faulty) {
             entry->assign(entry->in_file);
         }
-        if (entry->is_required && !entry->set) faults.add("%s is missing", entry->shown().c_str());
+        if (entry->is_required && !entry->set && s.dump_config.empty())  // else it may come later
+            faults.add("%s is missing", entry->shown().c_str());
     }
     if (!s.commands.empty() && !s.chosen()) faults.add("say which command; --help lists them");
     if (s.commands.empty() || s.chosen()) {

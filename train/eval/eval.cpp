@@ -12,7 +12,10 @@ int main(int argc, char** argv) {
         common,
         [&](Options& options) {
             flags.declare(options);
-            options.check([&](Faults& faults) { plan = plan_eval(flags, common, options, faults); });
+            options.check([&](Faults& faults) {
+                if (options.given("--dump-config")) return;  // and no model or task is looked at
+                plan = plan_eval(flags, common, options, faults);
+            });
         },
         [&](const Options&) { return run_eval(plan, common); });
 }

@@ -56,8 +56,10 @@ void SftFlags::declare(Options& f) {
     f.epilog(EXAMPLES);
     f.check([this, &f](Faults& faults) {
         const bool replayed = !replay.file.empty(), resumed = !resume.empty();
-        if (model.empty() && !resumed) faults.add("--model: name a model folder (`convert init` makes one)");
-        if (data.empty() && !replayed && !resumed)
+        const bool dumped = f.given("--dump-config");  // what is missing may come later
+        if (model.empty() && !resumed && !dumped)
+            faults.add("--model: name a model folder (`convert init` makes one)");
+        if (data.empty() && !replayed && !resumed && !dumped)
             faults.add("--data: name a file of examples, or --replay one of noisy copies");
         if (run.epochs == 0) faults.add("--epochs 0: nothing would be trained; 0.5 is half of the data");
         if (!eval_data.empty() && eval_split > 0)

@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
         [&](Options& options) {
             flags.declare(options);
             options.check([&](Faults& faults) {
+                if (options.given("--dump-config")) return;  // and no model or data is looked at
                 faults.attempt([&] { check_training_device(flags.memory, common); });
                 if (flags.replay.file.empty())
                     plan.emplace(plan_sft(flags, common, options, faults));

@@ -43,6 +43,7 @@ struct TracerlFlags {
         replay.declare(flags, true);
         flags.epilog(EXAMPLES);
         flags.check([this, &flags, &common](Faults& faults) {
+            const bool dumped = flags.given("--dump-config");  // what is missing may come later
             if (value_model == "none") value_model.clear();
             if (value_model.empty()) {
                 flags.refuse_typed(faults, {"--dump-value-grads"}, "needs --value-model");
@@ -57,16 +58,17 @@ struct TracerlFlags {
             if (!model.empty() || !run.resume.empty())
                 flags.refuse_typed(faults, {"--init"},
                                    "a model is made only where none is given; leave it out");
-            else if (replay.file.empty())
+            else if (replay.file.empty() && !dumped)
                 flags.refuse_typed(faults, {"--tokenizer", "--chat-template"},
                                    "the model that is made here speaks bytes; name one with --model");
             if (!value_model.empty() && rl.options.kind != RlObjective::TraceRl)
                 faults.add("--value-model: goes with --objective tracerl only");
-            if (!replay.file.empty() && model.empty()) faults.add("--replay: needs --model");
+            if (!replay.file.empty() && model.empty() && !dumped) faults.add("--replay: needs --model");
             if (!replay.file.empty() && value_model == "init")
                 faults.add("--replay: --value-model must be a folder (convert value-init makes one)");
             if (!run.out.empty() && !run.resume.empty())
                 faults.add("--out and --resume: a resumed run stays in its folder");
+            if (dumped) return;  // and no model or task is looked at
             faults.attempt([&] { check_training_device(run.memory, common); });
             if (replay.file.empty())
                 plan.emplace(plan_tracerl({model, value_model, run, rl.options}, common, faults));
