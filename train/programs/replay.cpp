@@ -1,6 +1,7 @@
 #include "train/programs/replay.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "train/sft_example.h"
 #include "utils/arena.h"
@@ -121,6 +122,13 @@ Json responses_json(const std::vector<Record>& records, const Rollout& rollout, 
     return out;
 }
 
+// outputs: of every response, one after another in the order of `sequences`.
+void check_finite(const std::vector<std::vector<double>>& outputs, const char* what) {
+    for (size_t i = 0; i < outputs.size(); i++)
+        for (const double x : outputs[i])
+            if (!std::isfinite(x)) fail_not_finite(format("a %s of response %zu", what, i));
+}
+
 void check_same_vocabulary(const ModelFolder& policy, const ModelFolder& value) {
     if (policy.config.V != value.config.V || policy.config.full_attention != value.config.full_attention ||
         policy.config.mask_id != value.config.mask_id)
@@ -168,6 +176,8 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     const UpdateReport report = accumulate(rollout, all_responses(rollout), *policy.network,
                                            value ? value->network.get() : nullptr, request.rl);
     const double update_s = timer.restart();
+    check_finite(report.logprobs, "log-probability");
+    check_finite(report.values, "value");
 
     if (!request.dump_grads.empty())
         save_parameters(request.dump_grads, policy.network->gradients(), config, ops);
@@ -216,6 +226,7 @@ Json replay_sft(Ops& ops, const ReplayRequest& request) {
                         loss += cross_entropy(logprob, pairs[size_t(i)]);
                     }});
     const double update_s = timer.restart();
+    check_finite(logprobs, "log-probability");
     if (!request.dump_grads.empty())
         save_parameters(request.dump_grads, policy.network->gradients(), config, ops);
     return {{"loss", loss},
