@@ -106,6 +106,7 @@ void Chat::set(const std::string& name, const std::string& value) {
     const std::string expected = setting->assign(setting->words({value}));
     if (!expected.empty()) fail(Exit::Usage, "%sexpected %s", typed.c_str(), expected.c_str());
     if (setting->name == "stop-ids") decoding_.ignore_eos = false;
+    if (setting->name == "block") decoding_.keep_block();
     try {
         options_ = decoding_.resolve(config_, text_.eos_ids, decoding_.options.seed);
     } catch (const Error& e) {

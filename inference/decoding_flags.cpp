@@ -86,7 +86,8 @@ void DecodingFlags::declare(Options& flags) {
              "end after one of these tokens instead of the model's own")
         .range(0, INT32_MAX);
     flags.add("--ignore-eos", &ignore_eos, "go on to --gen-length whatever comes");
-    flags.check([this](Faults& faults) {
+    flags.check([this, &flags](Faults& faults) {
+        if (flags.typed("--block")) keep_block();  // a file holds a preset's too
         if (ignore_eos && !stop_ids.empty()) faults.add("--ignore-eos and --stop-ids exclude each other");
     });
 }

@@ -30,6 +30,9 @@ struct DecodingFlags {
     // The part of it that holds even where responses are evaluated by both rules and at another temperature besides.
     void refuse_idle_rule(const Options& flags, bool two_rules, Faults& faults) const;
 
+    // The block that there is was said, and stays with another preset, be it the same as this one's.
+    void keep_block() { replaced_block_.reset(); }
+
     // What the options mean for a model: its block length where they have none, and its stop ids (`eos_ids`, sorted
     // out by the caller) where --stop-ids names none. Throws Error(Usage) with all faults.
     GenerateOptions resolve(const ModelConfig& config, const std::vector<int>& eos_ids, uint64_t seed) const;

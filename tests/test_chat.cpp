@@ -212,6 +212,10 @@ TEST(Chat, ABlockGoesWithItsPreset) {
     EXPECT_EQ(block(without, "llada"), 2);
     without.chat.take("/set block 65536");
     EXPECT_EQ(block(without, "sdar"), WHOLE_CANVAS) << "it was said";
+    TestChat said(true, {"--preset", "dream", "--block", "65536"}), set(true, {"--preset", "dream"});
+    set.chat.take("/set block 65536");
+    for (TestChat* t : {&said, &set})
+        EXPECT_EQ(block(*t, "llada"), WHOLE_CANVAS) << "though dream has the same";
 }
 
 TEST(Chat, ShowNamesThePresetOfTheCommandLine) {
