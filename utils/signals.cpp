@@ -38,6 +38,9 @@ void catch_signals() {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, nullptr);  // no SA_RESTART: a read of stdin that waits is woken
     sigaction(SIGTERM, &action, nullptr);
+    struct sigaction hangup = {};  // the terminal is gone, which under nohup is nobody's concern
+    sigaction(SIGHUP, nullptr, &hangup);
+    if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
 }
 
 bool interrupted() { return received.load(std::memory_order_relaxed) != 0; }

@@ -1,9 +1,9 @@
-// signals.h -- SIGINT and SIGTERM ask a program to save and leave; a second one ends it at once. A mapped file
-// that another program has cut short ends it with a line that says so.
+// signals.h -- SIGINT, SIGTERM and SIGHUP (the terminal is closed; not under nohup) ask a program to save and leave; a second
+// one ends it at once. A mapped file that another program has cut short ends it with a line that says so.
 #pragma once
 #include "utils/error.h"
 
-void catch_signals();   // from now on the first SIGINT or SIGTERM only sets a flag, and SIGBUS has its words
+void catch_signals();   // from now on the first of these only sets a flag, and SIGBUS has its words
 bool interrupted();     // cheap: asked between two steps
 bool take_interrupt();  // true, once, where SIGINT has come: a chat ends an answer and goes on
 Exit interrupt_code();  // Interrupted (130) or Terminated (143), Ok where no signal has come
