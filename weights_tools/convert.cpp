@@ -96,10 +96,21 @@ void print_description(const ModelFolder& folder) {
     for (const std::string& notice : folder.notices) printf("notice     %s\n", notice.c_str());
 }
 
+// Where the folder has one: that it can be read, and is this model's.
+void check_tokenizer(const ModelFolder& folder) {
+    if (!has_tokenizer(folder.path)) return;
+    const int ids = load_tokenizer(folder.path)->vocabulary_size();
+    if (ids > folder.config.V)
+        fail(Exit::BadFile,
+             "%s: its tokenizer has %d ids, vocabulary_size is %d: it is not this model's tokenizer",
+             folder.path.c_str(), ids, folder.config.V);
+}
+
 Exit check(const Arguments& a) {
     const ModelFolder folder = open_model_folder(resolve_model_path(a.dir));
     Json report = description(folder);
     if (!a.common.json) print_description(folder);
+    check_tokenizer(folder);
     std::vector<NonFinite> bad;
     if (a.scan) {
         ByteBar bar("scanning", folder.weights.bytes(), a.common);
