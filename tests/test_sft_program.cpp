@@ -64,6 +64,11 @@ TEST_F(SftProgram, LearnsEvaluatesAndSavesAFolderThatIsAModel) {
     EXPECT_LT(lines[0]["lr"].get<double>(), lines[2]["lr"].get<double>());  // warm-up
     EXPECT_NEAR(lines.back()["lr"].get<double>(), 1e-3, 2e-4);              // the cosine's floor
     EXPECT_EQ(run_command(program("convert") + " check " + newest("run")).code, 0);
+    const Outcome again =
+        run_command(program("train_sft") + " --device cpu --progress lines --resume " + folder_.file("run"));
+    EXPECT_EQ(again.code, 0);
+    EXPECT_NE(again.err.find("all 40 updates were made before"), std::string::npos) << again.err;
+    EXPECT_EQ(again.err.find("/40"), std::string::npos) << again.err;
     EXPECT_EQ(run_command(program("infer") + " --device cpu --model " + newest("run") +
                           " --prompt 1+2= --gen-length 4 --json")
                   .code,

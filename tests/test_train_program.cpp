@@ -286,6 +286,8 @@ TEST(TrainProgram, FoldersThatAreNoRunToResume) {
     const std::string folder = fresh("resumed"), file = temporary("resumed_file"),
                       other = fresh("resumed_sft");
     ASSERT_EQ(run(SMALL + " --out " + folder + " --total-steps 0").code, 0);
+    EXPECT_NE(run("--resume " + folder).err.find("all 0 steps were made before; more with --total-steps"),
+              std::string::npos);
     const std::string newest = read_text(folder + "/latest"), name = newest.substr(0, newest.size() - 1);
     write_file_atomic(file, "x");
     make_folders(other);

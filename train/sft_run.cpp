@@ -126,7 +126,10 @@ double SftRun::evaluate() {
 bool SftRun::run(const std::function<bool()>& should_stop) {
     const int64_t per_epoch = steps_per_epoch(train_.size(), options_.batch);
     const int64_t eval_every = options_.eval_every ? options_.eval_every : per_epoch;
-    ProgressBar progress("SFT", n_steps_, options_.progress);
+    const bool is_done = step_ >= n_steps_;
+    if (is_done)
+        log_info("all %lld updates were made before; more with --epochs or --max-steps", (long long)step_);
+    ProgressBar progress("SFT", n_steps_, is_done ? ProgressStyle::None : options_.progress);
     double held_out = NAN;
     while (step_ < n_steps_) {
         if (should_stop()) {

@@ -294,6 +294,8 @@ bool TraceRlRun::reinforce(const std::function<bool()>& should_stop) {
 
 bool TraceRlRun::run(const std::function<bool()>& should_stop) {
     bool finished = true;
+    if (phase_ == Phase::Done)
+        log_info("all %lld steps were made before; more with --total-steps", (long long)rl_step_);
     if (phase_ == Phase::Sft) {
         finished = warm_start(should_stop) && milestone_before_rl(should_stop);
         if (finished && value_ && options_.value_from_policy) make_value_model();
