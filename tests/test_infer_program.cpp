@@ -222,7 +222,7 @@ TEST_F(InferProgram, FaultyLinesAreNamedTogether) {
     r = with_model("--input - --json --gen-length 4", input);
     EXPECT_EQ(r.code, 3);
     EXPECT_TRUE(contains(r.err, "stdin:14: field 'prompt_ids'")) << r.err;
-    EXPECT_TRUE(contains(r.err, "stdin: 40 more lines at fault\n")) << r.err;
+    EXPECT_TRUE(contains(r.err, "stdin: 40 more are at fault\n")) << r.err;
     EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 13) << r.err;
     // What only shows when the cache is planned; a line's samples are one line.
     r = with_model("--input - --gen-length 100 --kv-slots 64 --temperature 1 --num-samples 3",

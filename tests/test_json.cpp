@@ -31,6 +31,7 @@ TEST(Json, SaysWhere) {
     EXPECT_EQ(fault("{\"a\": 1, \"a\": 2}"), "in:1:12: key 'a' occurs twice");
     EXPECT_EQ(fault("{\"x\": {\"a\": 1,\n\"b\": 1,\n\"a\": 2}}"), "in:3:3: key 'a' occurs twice");
     EXPECT_EQ(fault("{\"x\": {\"a\": 1}, \"y\": {\"a\": 1}}"), "");
+    EXPECT_EQ(fault(" \n"), "in: is empty, expected JSON");
 }
 
 TEST(Json, RefusesHostileText) {
@@ -162,8 +163,8 @@ TEST(Json, LinesAtFaultAreToldTogether) {
     const std::string ten = told(10), eleven = told(11);
     EXPECT_NE(ten.find(path + ":3:6: "), std::string::npos) << ten;
     EXPECT_TRUE(ten.ends_with("\n" + path + ":11: two")) << ten;
-    EXPECT_EQ(eleven, ten + "\n" + path + ": 1 more line at fault");
-    EXPECT_EQ(told(12), ten + "\n" + path + ": 2 more lines at fault");
+    EXPECT_EQ(eleven, ten + "\n" + path + ": 1 more is at fault");
+    EXPECT_EQ(told(12), ten + "\n" + path + ": 2 more are at fault");
 }
 
 TEST(Json, LinesOfAFile) {

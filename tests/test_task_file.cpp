@@ -71,11 +71,11 @@ TEST(TaskFile, DllmRlAsArrayOrLines) {
 
 TEST(TaskFile, FaultsAreListedWithTheirPlace) {
     std::string lines = std::string(GSM) + "\n";
-    for (int i = 0; i < 7; i++) lines += "{\"question\": \"q\"}\n";
+    for (int i = 0; i < 12; i++) lines += "{\"question\": \"q\"}\n";
     const std::string message = error_of(file_with(lines));
-    EXPECT_NE(message.find("7 of 8 records"), std::string::npos) << message;
-    EXPECT_NE(message.find("task.jsonl:2"), std::string::npos) << message;
-    EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 5) << message;
+    EXPECT_NE(message.find("task.jsonl:2: field 'answer'"), std::string::npos) << message;
+    EXPECT_TRUE(message.ends_with("task.jsonl: 2 more are at fault")) << message;
+    EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 10) << message;
     EXPECT_NE(error_of(file_with("[{\"question\": 5}]")).find("record 0"), std::string::npos);
     EXPECT_NE(error_of(file_with(R"({"question": "q", "answer": "5"})")).find("'#### '"), std::string::npos);
     EXPECT_NE(error_of(file_with(R"({"question": "q", "ground_truth_answer": ""})")).find("empty"),

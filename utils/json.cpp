@@ -113,6 +113,8 @@ Json parse(std::string_view text, const std::string& where, size_t first_line) {
     const char* const begin = text.data();
     const char* reached = begin;
     Builder builder;
+    if (text.find_first_not_of(" \t\r\n") == text.npos)
+        fail(Exit::BadFile, "%s: is empty, expected JSON", where.c_str());
     if (const size_t zero = text.find('\0'); zero != text.npos) {  // which nlohmann takes for the end
         reached = begin + zero + 1;
         builder.fault = "zero byte";
@@ -191,7 +193,7 @@ void LineFaults::refuse() const {
     std::string all;
     for (const Error& e : first_) all += (all.empty() ? "" : "\n") + std::string(e.what());
     if (const size_t more = n_ - first_.size())
-        all += format("\n%s: %zu more line%s at fault", path_.c_str(), more, more == 1 ? "" : "s");
+        all += format("\n%s: %zu more %s at fault", path_.c_str(), more, more == 1 ? "is" : "are");
     throw Error(first_[0].code, all);
 }
 

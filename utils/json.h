@@ -20,11 +20,11 @@ Json read_json(const std::string& path);
 void read_jsonl(const std::string& path,
                 const std::function<void(const Json& line, const std::string& where)>& visit);
 
-// What is wrong with the lines of a file, told together: with the first ten, and with how many more.
+// What is wrong with the lines or records of a file, told together: with the first ten, and with how many more.
 class LineFaults {
   public:
     explicit LineFaults(std::string path) : path_(std::move(path)) {}
-    void attempt(const std::function<void()>& part);  // of one line; keeps the Error that it throws
+    void attempt(const std::function<void()>& part);  // of one of them; keeps the Error that it throws
     void refuse() const;                              // throws what there is, with the code of the first
 
   private:

@@ -6,8 +6,6 @@
 //   answer=any|boxed|hash   where a response has its answer: \boxed{...}, after ####, or either
 //   format=0                share of the reward for having an answer there at all, right or wrong
 //   calculator=off          keep GSM8K's <<48/2=24>> in the reference solutions
-#include <algorithm>
-
 #include "train/tasks/task.h"
 #include "train/tasks/verify_number.h"
 #include "utils/error.h"
@@ -65,22 +63,11 @@ Problem problem_of(const Json& record, const std::string& where, const Options& 
 
 Problems read(const std::string& path, const Options& o) {
     Problems out;
-    std::vector<std::string> faults;
-    size_t n = 0;
-    const auto visit = [&](const Json& record, const std::string& where) {
-        n++;
-        try {
-            out.add(problem_of(record, where, o), o.held_out);
-        } catch (const Error& error) {
-            faults.push_back(error.what());
-        }
-    };
-    read_data_file(path, visit);
-    if (!faults.empty()) {
-        std::string all = format("%zu of %zu records are unsound:", faults.size(), n);
-        for (size_t i = 0; i < std::min<size_t>(faults.size(), 5); i++) all += "\n  " + faults[i];
-        fail(Exit::BadFile, "%s: %s", path.c_str(), all.c_str());
-    }
+    LineFaults faults(path);
+    read_data_file(path, [&](const Json& record, const std::string& where) {
+        faults.attempt([&] { out.add(problem_of(record, where, o), o.held_out); });
+    });
+    faults.refuse();
     return out;
 }
 
