@@ -78,7 +78,7 @@ TEST(Cli, ReadsEveryKind) {
                                  "--prompt",
                                  "--steps",
                                  "--stop-ids",
-                                 "1,2",
+                                 "1, 2 ",
                                  "--stop_ids",
                                  "3",
                                  "--keep-accuracy",
@@ -361,7 +361,10 @@ TEST(Cli, Commands) {
     parse({}, seen);
     EXPECT_EQ(seen, "say which command; --help lists them");
     parse({"chekc", "x"}, seen);
-    EXPECT_NE(seen.find("unexpected argument 'chekc'"), std::string::npos);
+    EXPECT_NE(seen.find("unexpected argument 'chekc'; did you mean the command check?"), std::string::npos)
+        << seen;
+    parse({"check", "x", "my.toml"}, seen);
+    EXPECT_EQ(seen, "unexpected argument 'my.toml'; did you mean --config my.toml?");
     parse({"check", "x", "--config", config_file("seed = 5\n")}, seen);
     EXPECT_EQ(seen, "check:x::5");
 }
@@ -372,8 +375,9 @@ TEST(Cli, HelpShowsNamesMetavarsAndDefaults) {
     EXPECT_FALSE(d.options.parse({"--steps", "x", "--help"}));
     const std::string help = testing::internal::GetCapturedStdout();
     for (const char* expected :
-         {"Usage: demo [OPTION]...", "Decoding rules (all of them):", "  --steps, -s S", "steps (4)",
-          "(0.2,0.8)", "rule: static, dynamic (dynamic)", "(dynamic)", "--keep-accuracy LO,HI", "--dry-run"})
+         {"mix (on; off: --no-shuffle)", "Usage: demo [OPTION]...",
+          "Decoding rules (all of them):", "  --steps, -s S", "steps (4)", "(0.2,0.8)",
+          "rule: static, dynamic (dynamic)", "(dynamic)", "--keep-accuracy LO,HI", "--dry-run"})
         EXPECT_NE(help.find(expected), std::string::npos) << expected << "\nnot in\n" << help;
     EXPECT_EQ(help.find("kv_slots"), std::string::npos);
 }

@@ -103,6 +103,14 @@ struct Options::State {
         return std::string("; did you mean ") + dashes + (as_key ? underscores(best->name) : best->name) +
                "?";
     }
+    // What to do about an argument that none is expected for.
+    std::string advice(const std::string& word) {
+        for (const auto& command : commands)
+            if (!chosen() && edit_distance(word, command->state_->name) <= 2)
+                return "did you mean the command " + command->state_->name + "?";
+        if (word.ends_with(".toml")) return "did you mean --config " + word + "?";
+        return "--help shows the usage";
+    }
     std::string help(const std::string& program);
     void read_config(Faults& faults);
     void read_command_line(const std::vector<std::string>& arguments, Faults& faults);
@@ -260,7 +268,10 @@ std::string Options::State::help(const std::string& program) {
             left += " " + entry->metavar;
         std::string right = entry->help + entry->choices_help();
         const std::string usual = entry->default_text;
-        if (!usual.empty() && !(entry->is_flag() && usual == "false")) right += " (" + usual + ")";
+        if (entry->is_flag() && usual == "true")
+            right += " (on; off: --no-" + entry->name + ")";
+        else if (!usual.empty() && !entry->is_flag())
+            right += " (" + usual + ")";
         constexpr size_t INDENT = 28;
         left += left.size() + 2 > INDENT ? "\n" + std::string(INDENT, ' ')
                                          : std::string(INDENT - left.size(), ' ');
@@ -359,7 +370,7 @@ void Options::State::read_command_line(const std::vector<std::string>& arguments
             faults.add("unknown option %s%s", word.c_str(),
                        suggestion(hyphens(word.substr(word.find_first_not_of('-'))), "--", false).c_str());
         else if (i == 0 || unknown[i - 1][0] != '-')  // else it is most likely the unknown option's value
-            faults.add("unexpected argument '%s'; --help shows the usage", word.c_str());
+            faults.add("unexpected argument '%s'; %s", word.c_str(), advice(word).c_str());
     }
 }
 

@@ -240,7 +240,10 @@ std::vector<std::string> OptionEntry::words(const std::vector<std::string>& type
     std::vector<std::string> all;
     for (const std::string& argument : typed)
         if (!argument.empty())
-            for (std::string& part : split(argument, ',')) all.push_back(std::move(part));
+            for (const std::string& part : split(argument, ',')) {  // "1, 2"
+                const size_t first = std::min(part.find_first_not_of(' '), part.size());
+                all.push_back(part.substr(first, part.find_last_not_of(' ') + 1 - first));
+            }
     return all;
 }
 
