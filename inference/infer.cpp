@@ -223,6 +223,10 @@ Exit Run::answer() {
 
 Exit infer(const InferOptions& o, const Common& common, Prepared& prepared) {
     if (!o.encode.empty()) return encode(o);
+    if (!prepared.prompts.empty() && prepared.prompts[0].where == SAMPLE_PROMPT) {
+        log_info("model: %s, a small one that comes along and can do sums", prepared.path.c_str());
+        log_info("prompt: %s   (another with --prompt TEXT)", prepared.prompts[0].shown.c_str());
+    }
     Run run(o, common, prepared);
     if (!o.logits.empty()) return run.write_logits();
     return o.chat ? run.chat() : run.answer();

@@ -7,7 +7,6 @@
 #include "utils/files.h"
 #include "utils/json.h"
 #include "utils/json_fields.h"
-#include "utils/log.h"
 
 namespace {
 
@@ -28,7 +27,7 @@ Prompt from_text(const Asking& asking, const std::string& words, const std::stri
 }
 
 Prompt from_line(const Asking& asking, LineOptions& options, const Json& line, const std::string& where) {
-    if (!line.is_object()) fail(Exit::BadFile, "%s: not a JSON object", where.c_str());
+    if (!line.is_object()) fail(Exit::BadFile, "%s: not a JSON object; write one a line", where.c_str());
     if (has(line, "prompt") + has(line, "messages") + has(line, "prompt_ids") != 1)
         fail(Exit::BadFile, "%s: give one of 'prompt', 'messages' and 'prompt_ids'", where.c_str());
     const Decoding decoding = options.read(line, where);
@@ -105,8 +104,5 @@ std::vector<Prompt> read_prompts(const Asking& asking) {
     }
     if (!o.model.empty())
         fail(Exit::Usage, "say what to answer: --prompt TEXT, --file, --input, --prompt-ids or --chat");
-    const std::string words = sample_prompt(asking.folder);
-    log_info("model: %s, a small one that comes along and can do sums", asking.folder.c_str());
-    log_info("prompt: %s   (another with --prompt TEXT)", words.c_str());
-    return text(words, "sample prompt");
+    return text(sample_prompt(asking.folder), SAMPLE_PROMPT);
 }

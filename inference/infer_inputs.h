@@ -26,6 +26,7 @@ struct Asking {
     const std::string& folder;  // the model's
 };
 
+constexpr const char* SAMPLE_PROMPT = "sample prompt";  // where it is from
 // Where nothing is asked and it is the default model, its sample prompt. Throws Error(Usage | BadFile); of a file's lines
 // all that are at fault are named, those included that ask what the model cannot answer.
 std::vector<Prompt> read_prompts(const Asking& asking);

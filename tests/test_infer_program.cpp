@@ -537,5 +537,7 @@ TEST_F(InferProgram, TheModelThatComesAlongAnswersItsSamplePrompt) {
     ASSERT_EQ(r.code, 0) << r.err;
     EXPECT_TRUE(contains(r.err, "inference/default_model")) << r.err;
     EXPECT_TRUE(contains(r.err, "347+586=")) << r.err;
+    // Where nothing comes of it nothing is said of it.
+    EXPECT_EQ(run("--promt x").err, "error: unknown option --promt; did you mean --prompt?\n");
     EXPECT_TRUE(r.out.ends_with("933\n")) << r.out;
 }
