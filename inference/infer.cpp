@@ -209,7 +209,7 @@ Exit Run::answer() {
         if (progress) progress->update(printer.n_finished());
     };
     const std::vector<Trajectory> done = engine.generate(requests, callbacks);
-    if (progress) progress->finish();
+    if (progress && !interrupted()) progress->finish();
     log_info("%s", summary(done, engine.forward_passes(), timer.seconds()).c_str());
     if (!o.trace_html.empty()) {
         Json traces = Json::array();

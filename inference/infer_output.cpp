@@ -52,7 +52,7 @@ void AnswerPrinter::reveal(const PartialResponse& so_far, const GenerateOptions&
 
 void AnswerPrinter::finish(int request, const Trajectory& trajectory) {
     done_[size_t(request)] = trajectory;
-    n_finished_++;
+    n_finished_ += trajectory.finish_reason != "interrupted";
     for (; next_ < done_.size() && done_[next_]; next_++) {
         print(int(next_), *done_[next_]);
         done_[next_] = Trajectory();  // printed: its memory goes

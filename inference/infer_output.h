@@ -23,7 +23,7 @@ class AnswerPrinter {
     // A single answer's text is printed as far as it is final.
     void reveal(const PartialResponse& so_far, const GenerateOptions& options);
     void finish(int request, const Trajectory& trajectory);
-    int n_finished() const { return n_finished_; }
+    int n_finished() const { return n_finished_; }  // of their own accord: those interrupted do not count
 
   private:
     void print(int request, const Trajectory& trajectory);

@@ -52,17 +52,18 @@ TEST(InferOutput, AJsonLineHasEveryField) {
 
 TEST(InferOutput, AnswersComeInTheOrderOfTheirPrompts) {
     const Prompt prompts[] = {{"a", {1}, ""}, {"b", {1}, ""}, {Json(), {1}, ""}};
-    const std::vector<Asked> asked = {{&prompts[0], 0}, {&prompts[1], 0}, {&prompts[2], 0}};
+    const std::vector<Asked> asked = {{&prompts[0], 0}, {&prompts[1], 0}, {&prompts[2], 0}, {&prompts[2], 1}};
     Captured out;
     AnswerPrinter printer(out.file(), asked, bytes(), true, 0);
     printer.finish(2, trajectory("three", "stop"));
     EXPECT_EQ(out.text(), "");
     printer.finish(0, trajectory("one", "stop"));
     printer.finish(1, trajectory("two", "length"));
+    printer.finish(3, trajectory("cut", "interrupted"));
     std::vector<std::string> texts;
     std::istringstream lines(out.text());
     for (std::string line; std::getline(lines, line);) texts.push_back(Json::parse(line)["text"]);
-    EXPECT_EQ(texts, (std::vector<std::string>{"one", "two", "three"}));
+    EXPECT_EQ(texts, (std::vector<std::string>{"one", "two", "three", "cut"}));
     EXPECT_EQ(printer.n_finished(), 3);
 }
 

@@ -502,11 +502,11 @@ TEST_F(InferProgram, ATraceIsWritten) {
 }
 
 TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
-    const std::string out = temporary("interrupted.json");
+    const std::string out = temporary("interrupted.json"), err = temporary("interrupted.err");
     const pid_t child = fork();
     if (child == 0) {
         (void)!freopen(out.c_str(), "w", stdout);
-        (void)!freopen("/dev/null", "w", stderr);
+        (void)!freopen(err.c_str(), "w", stderr);
         // Enough work for seconds: thousands of samples, that do not end in step.
         execl(program("infer").c_str(), "infer", "--model", folder_.c_str(), "--prompt", "abc",
               "--gen-length", "200", "--num-samples", "20000", "--temperature", "1", "--json", "--threads",
@@ -519,6 +519,7 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
     waitpid(child, &status, 0);
     ASSERT_TRUE(WIFEXITED(status));
     EXPECT_EQ(WEXITSTATUS(status), 130);
+    EXPECT_FALSE(contains(read_text(err), "20000/20000")) << "what was never begun is not done";
     int n = 0, cut = 0;
     for (const Json& line : json_lines(read_text(out))) {
         n++;

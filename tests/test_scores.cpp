@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "train/eval/eval_table.h"
 #include "train/eval/scores.h"
 
 namespace {
@@ -77,4 +78,14 @@ TEST(Scores, MeansAreOverProblems) {
     EXPECT_DOUBLE_EQ(s.pass_at[2].second, 1);
     EXPECT_DOUBLE_EQ(s.accuracy.low, wilson_interval(3.0 / 8, 2).low);
     EXPECT_EQ(score({}, wanted).problems, 0);
+}
+
+// Of a model that was stopped before a problem was done there are no figures.
+TEST(EvalTable, NoProblemsNoFigures) {
+    EvalRow row{.model = "m", .decoding = "static", .scores = score({}, {})};
+    row.interrupted = true;
+    const std::string table = eval_table({row});
+    EXPECT_NE(table.find("0 (stopped)"), std::string::npos) << table;
+    EXPECT_EQ(table.find('%', table.find('\n')), std::string::npos) << table;
+    EXPECT_EQ(table.find("0.0", table.find('\n')), std::string::npos) << table;
 }

@@ -50,20 +50,23 @@ std::string eval_table(const std::vector<EvalRow>& rows) {
             "95% of it"};
     for (const int k : ks) head.push_back(format("pass@%d", k));
     for (const char* name : {"tokens/forward", "length", "truncated", "time"}) head.push_back(name);
-    const auto percent = [](double share) { return format("%.1f%%", 100 * share); };
     for (const EvalRow& r : rows) {
         const Scores& s = r.scores;
+        // There may be none where it was stopped.
+        const auto if_any = [&](const std::string& text) { return s.problems ? text : "-"; };
+        const auto percent = [&](double share) { return if_any(format("%.1f%%", 100 * share)); };
         std::vector<std::string>& line = cells.emplace_back();
-        line = {
-            r.model, r.decoding, format("%lld", (long long)s.problems) + (r.interrupted ? " (stopped)" : ""),
-            percent(s.stats.accuracy), format("%.1f-%.1f%%", 100 * s.accuracy.low, 100 * s.accuracy.high)};
+        line = {r.model, r.decoding,
+                format("%lld", (long long)s.problems) + (r.interrupted ? " (stopped)" : ""),
+                percent(s.stats.accuracy),
+                if_any(format("%.1f-%.1f%%", 100 * s.accuracy.low, 100 * s.accuracy.high))};
         for (const int k : ks) {
             const auto found = std::find_if(s.pass_at.begin(), s.pass_at.end(),
                                             [k](const auto& entry) { return entry.first == k; });
             line.push_back(found == s.pass_at.end() ? "" : percent(found->second));
         }
-        line.push_back(format("%.2f", s.stats.tokens_per_forward));
-        line.push_back(format("%.1f", s.stats.length));
+        line.push_back(if_any(format("%.2f", s.stats.tokens_per_forward)));
+        line.push_back(if_any(format("%.1f", s.stats.length)));
         line.push_back(percent(s.stats.truncated));
         line.push_back(r.seconds > 0 ? format("%.1f s", r.seconds) : "");
     }
