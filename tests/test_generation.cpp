@@ -210,6 +210,27 @@ TEST(Generation, AutoregressiveModelsShareAllButTheLastPromptToken) {
     EXPECT_EQ(footprint(5, r.options, c).own_slots, 4);
 }
 
+// What memory is planned by: 5 tokens of a prompt and 8 of a response, in blocks of 4.
+TEST(Generation, RowsOfPasses) {
+    const auto rows = [](const ModelConfig& c, Cache cache, double cfg_scale = 0) {
+        Request r = request_of({5, 8, 4, 4, {}});
+        r.options.cache = cache;
+        r.options.cfg_scale = float(cfg_scale);
+        const Footprint need = footprint(5, r.options, c);
+        return std::pair(need.rows, need.later_rows);
+    };
+    using Rows = std::pair<int, int>;
+    ModelConfig c = canvas_model();
+    EXPECT_EQ(rows(c, Cache::None), Rows(13, 13));
+    EXPECT_EQ(rows(c, Cache::Prefix), Rows(13, 8));
+    EXPECT_EQ(rows(c, Cache::Dual), Rows(13, 4));
+    EXPECT_EQ(rows(c, Cache::None, 1.5), Rows(26, 26));
+    c.shift = true;  // and the row before the block
+    EXPECT_EQ(rows(c, Cache::Prefix), Rows(13, 9));
+    EXPECT_EQ(rows(c, Cache::Dual), Rows(13, 5));
+    EXPECT_EQ(rows(block_model(), Cache::Exact), Rows(8, 4));
+}
+
 TEST(Generation, GapsAreFilledBlockByBlock) {
     Request r = request_of({0, 1, 4, 4, {50}});
     r.options.infill = true;

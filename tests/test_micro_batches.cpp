@@ -1,11 +1,12 @@
-// How sequences are cut into micro-batches, and what of a rollout is kept.
+// How sequences are cut into micro-batches.
 #include <gtest/gtest.h>
 
 #include <set>
 
 #include "tests/dense_pass.h"
 #include "tests/random_records.h"
-#include "train/rl_update.h"
+#include "train/masks.h"
+#include "train/update.h"
 
 TEST(MicroBatches, EveryResponseOnceWithinTheBudget) {
     Rng rng(16, Stream::Mask);
@@ -97,47 +98,4 @@ TEST(MicroBatches, AResponseBeyondTheBudgetIsAnErrorWithNumbers) {
     }
     EXPECT_EQ(needed_limits(sequences, 4).max_tokens, need);
     EXPECT_EQ(cut_micro_batches(sequences, 4, needed_limits(sequences, 4)).size(), 2u);
-}
-
-TEST(Rollout, DroppedGroupsAndNothingKept) {
-    Rng rng(18, Stream::Mask);
-    const ModelConfig c = random_model_config();
-    const RandomModel model(c);
-    std::vector<Record> records;
-    for (int k = 0; k < 6; k++) {
-        records.push_back(random_record(rng, c, 4, 5, 4));
-        records.back().group = k / 2;
-        records.back().reward = k == 3 ? 1.0 : 0.0;  // groups: equal, mixed, equal
-    }
-    RlOptions o;
-    Rollout rollout = prepare(records, {4, c.mask_id}, o, false, rng);
-    EXPECT_EQ(rollout.record, (std::vector<int>{2, 3}));
-    EXPECT_EQ(rollout.n_dropped, 4);
-    o.keep.low = 0.6;
-    rollout = prepare(records, {4, c.mask_id}, o, false, rng);
-    EXPECT_EQ(rollout.size(), 0);
-    TrainingNetwork network(*model.ops, c, model.weights, Head::Policy, 4, {64, 64});
-    network.allocate();
-    const UpdateReport report = accumulate(rollout, {}, network, nullptr, o);
-    EXPECT_EQ(report.loss, 0);
-    network.gradients().for_each_stored([&](const std::string&, const Tensor& t) {
-        EXPECT_EQ(model.ops->sum_of_squares({&t, 1}), 0);
-    });
-}
-
-TEST(Rollout, OldLogProbsAreFilledInWhereMissing) {
-    Rng rng(19, Stream::Mask);
-    const ModelConfig c = random_model_config();
-    const RandomModel model(c);
-    std::vector<Record> records = {random_record(rng, c, 4, 5, 4), random_record(rng, c, 4, 5, 7)};
-    records[0].reward = 1, records[1].reward = 0;
-    records[1].old_logprobs.clear();
-    const RlOptions o;
-    Rollout rollout = prepare(records, {4, c.mask_id}, o, false, rng);
-    TrainingNetwork network(*model.ops, c, model.weights, Head::Policy, 4, {256, 256});
-    network.allocate();
-    const std::vector<double> given = rollout.old_logprob[0];
-    evaluate_old(rollout, network, nullptr);
-    EXPECT_EQ(rollout.old_logprob[0], given);
-    expect_near(rollout.old_logprob[1], network.evaluate(rollout.sequences)[1]);
 }
