@@ -231,7 +231,7 @@ void Scheduler::add_targets(Pass& pass, Active& a, int first_row, int first_agai
         pass.rows.push_back(s.sample_row(position));
         if (s.guidance() > 0) {
             pass.guided.push_back(int(pass.targets.size()));
-            pass.guide_row.push_back(first_guide + std::max(read_at - now, 0));
+            pass.guide_row.push_back(first_guide + std::max(read_at, 0));  // of the whole canvas
             pass.guidance.push_back(s.guidance());
         }
         pass.targets.push_back({.row = first_again + position - next, .ends = s.ends_at(size_t(i))});

@@ -283,6 +283,21 @@ TEST(Engine, ALongPromptIsPrefilledInSeveralPasses) {
               a.forward_passes + 6);  // 48 rows at 8 a pass; the first denoising step rides in none of them
 }
 
+// Three sequences of four steps, two of which fit a pass: who was left out comes first, so that all end after six passes. If
+// the same two always came first, the third would then need four alone.
+TEST(Engine, WhoIsLeftOutOfAPassIsFirstInTheNext) {
+    const RandomModel model(random_model_config());
+    std::vector<Request> requests;
+    for (uint32_t i = 0; i < 3; i++) {
+        requests.push_back(request_of(0, 4, 4, i));
+        requests.back().options.steps = 4;
+        requests.back().options.remasking = Remasking::LowConfidenceStatic;
+    }
+    TestEngine e(model, {.max_active = 3, .max_rows = 8, .kv_slots = 64});
+    e.engine.generate(requests);
+    EXPECT_EQ(e.engine.forward_passes(), 6);
+}
+
 TEST(Engine, WhatCannotFitIsRefusedWithItsNumbers) {
     const RandomModel model(random_model_config());
     TestEngine e(model, {.max_active = 2, .max_rows = 6, .kv_slots = 64});

@@ -15,6 +15,14 @@ std::string utf8(std::initializer_list<int32_t> code_points) {
     return out;
 }
 
+TEST(Utf8, Columns) {
+    EXPECT_EQ(columns(""), 0);
+    EXPECT_EQ(columns("ab"), 2);
+    EXPECT_EQ(columns("中é"), 3);
+    EXPECT_EQ(columns("e\u0301"), 1);
+    EXPECT_EQ(columns("\xE4\xB8"), 1);
+}
+
 TEST(Utf8, EveryCharacterComesBack) {
     for (int32_t c = 0; c <= 0x10FFFF; c++) {
         if (c >= 0xD800 && c <= 0xDFFF) continue;

@@ -51,6 +51,16 @@ void move_characters(std::string& bytes, std::string& out) {
     bytes.erase(0, at);
 }
 
+int columns(std::string_view text) {
+    int sum = 0;
+    for (size_t at = 0; at < text.size();) {
+        const Utf8 c = utf8_at(text, at);
+        sum += c.kind == Utf8::Whole ? utf8proc_charwidth(c.code_point) : 1;
+        at += c.length;
+    }
+    return sum;
+}
+
 CharClass class_of(int32_t code_point) {
     if (code_point < 0) return CharClass::Other;
     switch (utf8proc_category(code_point)) {

@@ -19,6 +19,9 @@ void append_utf8(std::string& out, int32_t code_point);
 // end stays.
 void move_characters(std::string& bytes, std::string& out);
 
+// Columns that a terminal shows the text in; a broken sequence takes one.
+int columns(std::string_view text);
+
 // \p{L}, \p{N}, \r and \n, the rest of \s, and everything else (broken bytes too).
 enum class CharClass : uint8_t { Other, Letter, Number, Space, Newline };
 CharClass class_of(int32_t code_point);

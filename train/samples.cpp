@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tokenizer/unicode.h"
 #include "utils/json.h"
 
 Json sample_json(const Response& response, const Problem& problem) {
@@ -24,8 +25,8 @@ std::string reveal_order(const Response& response, const Problem& problem, const
         if (piece.empty()) piece = ".";  // a special token: the end
         std::replace(piece.begin(), piece.end(), '\n', ' ');
         const std::string step = std::to_string(t.step_map[i]);
-        const size_t width = std::max(piece.size(), step.size()) + 1;
-        text += piece + std::string(width - piece.size(), ' ');
+        const size_t shown = size_t(columns(piece)), width = std::max(shown, step.size()) + 1;
+        text += piece + std::string(width - shown, ' ');
         steps += step + std::string(width - step.size(), ' ');
     }
     return format("  %s  %s (%s), %d tokens in %d forward passes\n    %s\n    %s\n", problem.prompt.c_str(),

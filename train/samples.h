@@ -8,6 +8,5 @@
 // A line that --replay takes: the trajectory, its group and reward, and the texts.
 Json sample_json(const Response& response, const Problem& problem);
 
-// The response over its reveal steps: a line of text, and under each token the step (1, 2, ...) it appeared
-// in, of its block.
+// The response over its reveal steps: a line of text, and under each token the step (1, 2, ...) it appeared in.
 std::string reveal_order(const Response& response, const Problem& problem, const TextCodec& codec);
