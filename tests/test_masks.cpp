@@ -185,6 +185,18 @@ TEST(SftCopies, SemiAutoregressive) {
         }
 }
 
+// However low the level is, a block trains one token.
+TEST(SftCopies, ABlockIsNeverWithoutAMask) {
+    Rng rng(6, Stream::Mask);
+    const SftExample e = example(6, 18);  // 5 blocks
+    for (int i = 0; i < 20; i++) {
+        const std::vector<SftCopy> copies =
+            sft_copies(e, {4, M}, {.method = SftMethod::SemiAr, .low = 1e-9, .high = 1e-9}, rng);
+        EXPECT_EQ(copies.size(), 5u);
+        for (const SftCopy& c : copies) EXPECT_EQ(c.target.size(), 1u);
+    }
+}
+
 TEST(SftCopies, LevelsAreStratified) {
     // 8 blocks: one level in every eighth of [0.1, 0.9], so the masked share of each sequence is close to a
     // half.

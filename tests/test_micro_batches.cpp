@@ -35,6 +35,12 @@ TEST(MicroBatches, EveryResponseOnceWithinTheBudget) {
     }
     EXPECT_EQ(seen.size(), sequences.size());
     EXPECT_GT(cuts, 5u);
+    // A budget that they fill exactly is enough, a token or a target less is not.
+    const PackedBatch all = pack(sequences, 4, false);
+    const int T = all.batch.T(), N = all.batch.n_targets();
+    EXPECT_EQ(cut_micro_batches(sequences, 4, {T, N}).size(), 1u);
+    EXPECT_EQ(cut_micro_batches(sequences, 4, {T - 1, N}).size(), 2u);
+    EXPECT_EQ(cut_micro_batches(sequences, 4, {T, N - 1}).size(), 2u);
     // With room for everything each prompt is forwarded once.
     const auto one = cut_micro_batches(sequences, 4, {100000, 100000});
     ASSERT_EQ(one.size(), 1u);
