@@ -321,6 +321,7 @@ TEST(Engine, WhatCannotFitIsRefusedWithItsNumbers) {
     EXPECT_TRUE(contains(message(request_of(30, 2, 60), Exit::NoMemory), "take 90 slots, the cache has 64"));
     EXPECT_TRUE(contains(message(request_of(4, 4, 8), Exit::NoMemory), "8 rows, the limit is 6"));
     EXPECT_TRUE(contains(message(request_of(200, 2, 60), Exit::Usage), "260 positions, the model has 256"));
+    check_request(request_of(200, 2, 56), model.config);  // all of them
     Request bad = request_of(4, 2, 8);
     bad.prompt_ids[2] = 40;
     EXPECT_TRUE(contains(message(bad, Exit::Usage), "request 1: prompt id 40"));

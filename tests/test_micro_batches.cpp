@@ -14,6 +14,7 @@ TEST(MicroBatches, EveryResponseOnceWithinTheBudget) {
     std::vector<Sequence> sequences;
     std::vector<std::vector<int>> prompts;
     for (int g = 0; g < 5; g++) prompts.push_back(random_record(rng, c, 4, 13, 1).prompt_ids);
+    prompts[0][0] = c.V - 2, prompts[3][0] = 0;  // the first group is not the first by its ids
     for (int k = 0; k < 40; k++) {
         Record r = random_record(rng, c, 4, 13, 1 + int(rng.below(14)));
         r.prompt_ids = prompts[size_t(k % 5)];  // groups interleaved

@@ -164,6 +164,17 @@ TEST(Record, TooLong) {
         replay_fault(
             R"({"prompt_ids": [1,2], "response_ids": [3], "step_map": [1], "tail_ids": [4,4], "tail_steps": [1,1], "reward": 1})"),
         "tail_ids", "2 entries", "only 1");
+    // Of a canvas the tail may be as long as it likes, within the positions.
+    RecordLimits canvas = LIMITS;
+    canvas.block = 0;
+    const auto with_tail = [](int tail) {
+        Json json = {{"response_ids", {1, 2}}, {"step_map", {1, 2}}, {"reward", 0}};
+        json["prompt_ids"] = std::vector<int>(4, 1);
+        json["tail_ids"] = json["tail_steps"] = std::vector<int>(size_t(tail), 3);
+        return json.dump();
+    };
+    EXPECT_EQ(replay_fault(with_tail(10), canvas), "");
+    EXPECT_FAULT(replay_fault(with_tail(11), canvas), "17 positions", "16");
 }
 
 TEST(Record, BlocksFollowEachOther) {

@@ -34,6 +34,7 @@ TEST(Slots, ExtendTakesWhatIsBehind) {
     EXPECT_EQ(slots.allocate(2), 6);
     EXPECT_FALSE(slots.extend(0, 6, 7));
     EXPECT_TRUE(slots.extend(6, 2, 4));
+    EXPECT_TRUE(slots.extend(6, 4, 4));  // nothing is behind it, nor asked for
     EXPECT_EQ(slots.n_free(), 0);
 }
 

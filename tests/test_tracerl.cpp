@@ -23,7 +23,13 @@ TEST(TraceRl, RolloutLogProbsAreTrainingLogProbs) {
             EXPECT_NEAR(s.max_ratio, 1, 1e-4);
         }
         EXPECT_LT(largest, 1e-4);
-        // The figure sees a difference: weights that changed after the rollout are another policy.
+        // The figures see a difference: an engine that has other weights is another policy ...
+        World other(false, family);
+        initialize(other.policy->weights, other.config, 6);
+        EXPECT_GT(tracerl_step(*w.policy, nullptr, *other.engine, w.codec, w.task, w.options.rl, 8, {})
+                      .logprob_mismatch,
+                  1e-3);
+        // ... and so are weights that changed after the rollout.
         w.options.rl.epochs = 2;
         w.policy->options.lr = 1e-2;
         TraceRlStep s = tracerl_step(*w.policy, nullptr, *w.engine, w.codec, w.task, w.options.rl, 9, {});
