@@ -119,6 +119,12 @@ void Chat::set(const std::string& name, const std::string& value) {
         }
         throw Error(e.code, all);
     }
+    // It may be given its effect by the next setting.
+    for (OptionEntry* other : settings_.entries()) other->on_command_line = other == setting;
+    Faults idle;
+    decoding_.refuse_idle(settings_, false, idle);
+    for (const std::string& why : idle.all())
+        log_info("%s", in_settings(why, settings_, {{setting, name}}).c_str());
 }
 
 void Chat::show() const {

@@ -194,6 +194,20 @@ TEST(Chat, AnAnswerThatIsTooLongSpeaksOfSettings) {
     EXPECT_EQ(fault.find("request"), std::string::npos) << fault;
 }
 
+// A setting without effect is set, since the next one may give it its effect; but it is said.
+TEST(Chat, ASettingWithoutEffectIsSaid) {
+    TestChat t;
+    EXPECT_EQ(t.said("/set top_k 5"), "");
+    EXPECT_EQ(t.said("/set temp 0"), "");
+    EXPECT_EQ(t.said("/set top-p 0.9"),
+              "top-p: has no effect at temperature 0, which is greedy; raise that\n");
+    EXPECT_EQ(t.chat.options().top_p, 0.9f);
+    EXPECT_NE(t.said("/set eb_threshold 1").find("eb_threshold: is for remasking entropy_bounded; add that"),
+              std::string::npos);
+    EXPECT_EQ(t.said("/set remasking entropy_bounded"), "");
+    EXPECT_EQ(t.said("/set eb_threshold 2"), "");
+}
+
 // The block that a preset brings along goes with it; one that was set, or given on the command line, is there again.
 TEST(Chat, ABlockGoesWithItsPreset) {
     TestChat given(true, {"--block", "8"}), without(true, {"--preset", "dream"});
