@@ -52,8 +52,7 @@ std::vector<Prompt> from_jsonl(const Asking& asking) {
     std::vector<Prompt> out;
     LineOptions options(asking.o, asking.options.seed, asking.config, asking.text.eos_ids);
     const std::string path = asking.o.input == "-" ? "/dev/stdin" : asking.o.input;
-    LineFaults faults(path);
-    read_jsonl(path, faults, [&](const Json& line, const std::string& where) {
+    read_jsonl(path, [&](const Json& line, const std::string& where) {
         out.push_back(from_line(asking, options, line, where));
         const Prompt& prompt = out.back();
         check_prompt(prompt, true, [&] {
@@ -64,7 +63,6 @@ std::vector<Prompt> from_jsonl(const Asking& asking) {
             }
         });
     });
-    faults.refuse();
     if (out.empty()) fail(Exit::BadFile, "%s: holds no lines", asking.o.input.c_str());
     return out;
 }

@@ -150,13 +150,14 @@ TEST(Json, LinesAtFaultAreToldTogether) {
         std::string text = "{\"a\":1}\n", visited;
         for (int i = 0; i < n_faulty; i++) text += i == 1 ? "{\"a\":}\n" : "{\"a\":2}\n";
         write_file_atomic(path, text + "{\"a\":3}");
-        LineFaults faults(path);
-        read_jsonl(path, faults, [&](const Json& line, const std::string& where) {
-            visited += dump(line["a"]);
-            if (line["a"] == 2) fail(Exit::BadFile, "%s: two", where.c_str());
+        const std::string fault = fault_of(Exit::BadFile, [&] {
+            read_jsonl(path, [&](const Json& line, const std::string& where) {
+                visited += dump(line["a"]);
+                if (line["a"] == 2) fail(Exit::BadFile, "%s: two", where.c_str());
+            });
         });
         EXPECT_EQ(visited, "1" + std::string(size_t(n_faulty - (n_faulty > 1)), '2') + "3");
-        return fault_of(Exit::BadFile, [&] { faults.refuse(); });
+        return fault;
     };
     EXPECT_EQ(told(0), "");
     EXPECT_EQ(told(1), path + ":2: two");

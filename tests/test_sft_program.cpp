@@ -156,6 +156,15 @@ TEST_F(SftProgram, HostileFilesEndWithOneClearLine) {
         EXPECT_NE(o.err.find(c.field), std::string::npos) << c.bad << o.err;
         EXPECT_EQ(o.out, "") << c.bad;
     }
+    for (const char* of : {replay, sft_replay, sft, "eval --choices "}) {  // all lines at fault are named
+        write_file_atomic(file, "{\n[]\n{}\n");
+        const Outcome all =
+            run_command(program(of) + file + " --device cpu --model " + folder_.file("model"));
+        EXPECT_EQ(all.code, 3) << of;
+        EXPECT_EQ(std::count(all.err.begin(), all.err.end(), '\n'), 3) << of << all.err;
+        for (const char* line : {":1:", ":2:", ":3:"})
+            EXPECT_NE(all.err.find(file + line), std::string::npos) << all.err;
+    }
     for (const char* of : {replay, sft_replay, sft}) {
         write_file_atomic(file, "");
         const Outcome o = run_command(program(of) + file + " --device cpu --model " + folder_.file("model"));

@@ -4,6 +4,7 @@
 #include "utils/json.h"
 
 void encode_jsonl(const std::string& path, const Tokenizer& tokenizer, const ChatTemplate& chat, FILE* out) {
+    std::string answers;  // of all lines, or none
     read_jsonl(path, [&](const Json& line, const std::string& where) {
         if (!line.is_object() || has(line, "text") == has(line, "messages")) {
             fail(Exit::BadFile, "%s: expected an object with either text or messages", where.c_str());
@@ -18,8 +19,8 @@ void encode_jsonl(const std::string& path, const Tokenizer& tokenizer, const Cha
         }
         Json answer = Json::object();
         answer["ids"] = ids;
-        const std::string text = dump(answer) + "\n";
-        if (fwrite(text.data(), 1, text.size(), out) != text.size())
-            fail(Exit::Runtime, "cannot write the ids of %s", where.c_str());
+        answers += dump(answer) + "\n";
     });
+    if (fwrite(answers.data(), 1, answers.size(), out) != answers.size())
+        fail(Exit::Runtime, "cannot write the ids of %s", path.c_str());
 }

@@ -153,30 +153,20 @@ Json parse_json(std::string_view text, const std::string& where) { return parse(
 
 Json read_json(const std::string& path) { return parse(read_text(path), path, 1); }
 
-// Every non-empty line with its number.
-static void each_line(const std::string& path, const std::function<void(std::string_view, size_t)>& visit) {
+void read_jsonl(const std::string& path, const std::function<void(const Json&, const std::string&)>& visit) {
     const std::string text = read_text(path);
+    LineFaults faults(path);
     size_t line_number = 0;
     for (size_t at = 0; at < text.size();) {
         const size_t end = std::min(text.find('\n', at), text.size());
         const std::string_view line(text.data() + at, end - at);
         at = end + 1;
         line_number++;
-        if (line.find_first_not_of(" \t\r") != std::string_view::npos) visit(line, line_number);
+        if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+        faults.attempt(
+            [&] { visit(parse(line, path, line_number), format("%s:%zu", path.c_str(), line_number)); });
     }
-}
-
-void read_jsonl(const std::string& path, const std::function<void(const Json&, const std::string&)>& visit) {
-    each_line(path, [&](std::string_view line, size_t number) {
-        visit(parse(line, path, number), format("%s:%zu", path.c_str(), number));
-    });
-}
-
-void read_jsonl(const std::string& path, LineFaults& faults,
-                const std::function<void(const Json&, const std::string&)>& visit) {
-    each_line(path, [&](std::string_view line, size_t number) {
-        faults.attempt([&] { visit(parse(line, path, number), format("%s:%zu", path.c_str(), number)); });
-    });
+    faults.refuse();
 }
 
 void LineFaults::attempt(const std::function<void()>& part) {

@@ -16,10 +16,6 @@
 Json parse_json(std::string_view text, const std::string& where);
 Json read_json(const std::string& path);
 
-// Every non-empty line of a JSONL file, with where = "path:line".
-void read_jsonl(const std::string& path,
-                const std::function<void(const Json& line, const std::string& where)>& visit);
-
 // What is wrong with the lines or records of a file, told together: with the first ten, and with how many more.
 class LineFaults {
   public:
@@ -32,8 +28,10 @@ class LineFaults {
     std::vector<Error> first_;
     size_t n_ = 0;
 };
-// The same as read_jsonl(), but a line that is no JSON, or for which visit() throws an Error, is a fault like others.
-void read_jsonl(const std::string& path, LineFaults& faults,
+
+// Every non-empty line of a JSONL file, with where = "path:line". A line that is no JSON, or for which visit() throws an
+// Error, keeps no other from being visited; what is wrong is thrown behind the last one.
+void read_jsonl(const std::string& path,
                 const std::function<void(const Json& line, const std::string& where)>& visit);
 
 // A field of the right type; throws Error(BadFile) naming where, field and value. Integers must be whole and

@@ -62,7 +62,9 @@ void read_data_file(const std::string& path,
     const std::string text = read_text(path);
     const size_t first = text.find_first_not_of(" \t\r\n");
     if (first == std::string::npos || text[first] != '[') return read_jsonl(path, visit);
+    LineFaults faults(path);
     size_t n = 0;
     for (const Json& record : parse_json(text, path))
-        visit(record, format("%s: record %zu", path.c_str(), n++));
+        faults.attempt([&] { visit(record, format("%s: record %zu", path.c_str(), n++)); });
+    faults.refuse();
 }

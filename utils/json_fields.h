@@ -14,6 +14,7 @@ std::vector<int> get_ints(const Json& object, const char* field, const std::stri
 std::vector<double> get_numbers(const Json& object, const char* field, const std::string& where);
 double get_finite(const Json& object, const char* field, const std::string& where);
 
-// Every record of a data file, which is a JSON array or JSON lines, with where = "path: record 3" or "path:3".
+// Every record of a data file, which is a JSON array or JSON lines, with where = "path: record 3" or "path:3"; faults as
+// read_jsonl() has them.
 void read_data_file(const std::string& path,
                     const std::function<void(const Json& record, const std::string& where)>& visit);

@@ -1,8 +1,8 @@
 #include "train/eval/choices.h"
 
 #include "utils/error.h"
-#include "utils/files.h"
 #include "utils/json.h"
+#include "utils/json_fields.h"
 
 static int right_answer(const Json& record, const std::string& where, int n) {
     if (!has(record, "answer")) fail(Exit::BadFile, "%s: field 'answer' is missing", where.c_str());
@@ -35,15 +35,8 @@ static ChoiceQuestion parse(const Json& record, const std::string& where) {
 
 std::vector<ChoiceQuestion> read_choices(const std::string& path) {
     std::vector<ChoiceQuestion> out;
-    const std::string text = read_text(path);
-    const size_t first = text.find_first_not_of(" \t\r\n");
-    if (first != std::string::npos && text[first] == '[') {
-        for (const Json& record : parse_json(text, path))
-            out.push_back(parse(record, format("%s: record %zu", path.c_str(), out.size() + 1)));
-    } else {
-        read_jsonl(
-            path, [&](const Json& record, const std::string& where) { out.push_back(parse(record, where)); });
-    }
+    read_data_file(
+        path, [&](const Json& record, const std::string& where) { out.push_back(parse(record, where)); });
     if (out.empty()) fail(Exit::BadFile, "%s: holds no question", path.c_str());
     return out;
 }
