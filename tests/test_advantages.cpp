@@ -40,6 +40,16 @@ TEST(Advantages, AllEqualIsDroppedWhateverTheBand) {
     }
 }
 
+// Means over tokens come out as equal up to rounding, which is nothing to learn from.
+TEST(Advantages, EqualUpToRoundingIsDropped) {
+    ASSERT_NE(0.1 + 0.2, 0.3);
+    for (const auto& x : advantages({{0, 0.1 + 0.2}, {0, 0.3}, {0, 0.3}}, {.all = true})) EXPECT_FALSE(x);
+    for (const auto& x : advantages({{0, -0.1 - 0.2}, {0, -0.3}}, {.all = true})) EXPECT_FALSE(x);
+    for (const double little : {1e-6, -1e-6})  // small rewards are rewards
+        for (const auto& x : advantages({{0, little}, {0, 0}}, {.all = true})) EXPECT_TRUE(x);
+    for (const auto& x : advantages({{0, 1e-300}, {0, 0}}, {.all = true})) EXPECT_FALSE(x);
+}
+
 TEST(Advantages, BandKeepsItsEdges) {
     const auto kept = [](std::vector<double> rewards, const KeepBand& keep) {
         std::vector<std::pair<int64_t, double>> in;

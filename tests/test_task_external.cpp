@@ -84,6 +84,13 @@ TEST(TaskExternal, RewardsOfTokensAndChunks) {
     EXPECT_EQ(v[2].reward, 1);
 }
 
+TEST(TaskExternal, TheMeanOfEqualTokenRewardsIsExact) {
+    const Task task =
+        task_of(EACH_LINE + "echo \"{\\\"id\\\": $id, \\\"token_rewards\\\": [1, 1, 1, 1, 1, 1]}\"; done");
+    const Verdict v = ask(task, {{"abcdef", {"a", "b", "c", "d", "e", "f"}}})[0];
+    EXPECT_EQ(v.reward, 1);  // right, which 6 times 1/6 is not
+}
+
 // The response "bad" is what the command fails at; all others are graded all the same.
 TEST(TaskExternal, OneResponseItFailsAtCostsNoOther) {
     const std::string others = "*) echo \"{\\\"id\\\": $id, \\\"reward\\\": 1}\";; esac; done";

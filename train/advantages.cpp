@@ -1,5 +1,6 @@
 #include "train/advantages.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -8,16 +9,16 @@
 // The z-scores of one group, or nothing.
 static std::optional<std::vector<double>> standardise(const std::vector<double>& reward,
                                                       const KeepBand& keep) {
-    bool all_equal = true;
     double mean = 0;
-    for (const double r : reward) {
-        all_equal = all_equal && r == reward[0];
-        mean += r / double(reward.size());
-    }
+    for (const double r : reward) mean += r / double(reward.size());
     constexpr double EDGE = 1e-9;  // a mean of 0.2 is inside [0.2, 0.8] however it was rounded
+    // Nor are rewards that differ by their rounding (means over tokens) better or worse than each other.
+    const auto [worst, best] = std::minmax_element(reward.begin(), reward.end());
+    const bool all_equal = *best - *worst <= EDGE * std::max(std::abs(*best), std::abs(*worst));
     if (all_equal || (!keep.all && (mean < keep.low - EDGE || mean > keep.high + EDGE))) return std::nullopt;
     double variance = 0;
     for (const double r : reward) variance += (r - mean) * (r - mean) / double(reward.size());
+    if (variance == 0) return std::nullopt;  // it underflowed
     std::vector<double> out;
     for (const double r : reward) out.push_back((r - mean) / std::sqrt(variance));
     return out;

@@ -51,7 +51,8 @@ Verdict verdict_of(const Json& line, size_t n_tokens, const std::string& where) 
     Verdict out;
     if (has(line, "chunks") || has(line, "token_rewards")) {
         out.token_rewards = token_rewards(line, n_tokens, where);
-        for (const double r : out.token_rewards) out.reward += r / double(n_tokens);
+        for (const double r : out.token_rewards) out.reward += r;
+        out.reward /= double(n_tokens);  // once: 1 for every token is exactly 1
         if (!has(line, "reward")) return out;
     }
     out.reward = get_finite(line, "reward", where);
