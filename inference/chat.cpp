@@ -209,8 +209,8 @@ void Chat::retry() {
 
 void Chat::save(const std::string& path) const {
     Json all = Json::array();
-    if (!system_.empty()) all.push_back({{"role", "system"}, {"content", system_}});
-    for (const Message& m : messages_) all.push_back({{"role", m.role}, {"content", m.content}});
+    if (!system_.empty()) all.push_back(to_json(message("system", system_)));
+    for (const Message& m : messages_) all.push_back(to_json(m));
     write_file_atomic(path, dump({{"messages", all}}) + "\n");
     log_info("%zu messages in %s", all.size(), path.c_str());
 }
@@ -219,7 +219,7 @@ void Chat::load(const std::string& path) {
     const Json json = read_json(path);
     if (!json.is_object() || !has(json, "messages"))
         fail(Exit::BadFile, "%s: holds no 'messages'", path.c_str());
-    std::vector<Message> all = parse_messages(json["messages"], path);
+    std::vector<Message> all = messages_of(json, path);
     system_.clear();
     if (!all.empty() && all[0].role == "system") {
         system_ = all[0].content;

@@ -40,7 +40,7 @@ Prompt from_line(const Asking& asking, LineOptions& options, const Json& line, c
         out = from_text(asking, get_string(line, "prompt", where), where, decoding);
     } else {
         need_tokenizer(asking.text, where);
-        const std::vector<Message> messages = parse_messages(line["messages"], where);
+        const std::vector<Message> messages = messages_of(line, where);
         out.ids = asking.text.encode_messages(messages, asking.o.text.thinking);
         if (!messages.empty()) out.shown = messages.back().content;
     }

@@ -258,9 +258,21 @@ TEST(Chat, SavesAndLoads) {
     ASSERT_EQ(b.chat.messages().size(), 2u);
     EXPECT_EQ(b.chat.messages()[0].content, "hi \"there\"");
     EXPECT_EQ(read_json(path)["messages"][0]["content"], "be brief");
-    write_file_atomic(path, "{}");
+    for (const std::string fault :
+         {"{}", R"({"messages": [], "tools": [{"type": "function"}]})"}) {  // tools would be left out
+        write_file_atomic(path, fault);
+        b.chat.take("/load " + path);
+        EXPECT_EQ(b.chat.messages().size(), 2u);
+    }
+    // Thoughts and calls of a loaded conversation are saved again.
+    const std::string whole =
+        R"({"messages":[{"role":"user","content":"2+2?"},{"role":"assistant","content":"","reasoning_content":"hm",)"
+        R"("tool_calls":[{"name":"add","arguments":{"a":2,"b":2}}]},{"role":"tool","content":"4"}]})"
+        "\n";
+    write_file_atomic(path, whole);
     b.chat.take("/load " + path);
-    EXPECT_EQ(b.chat.messages().size(), 2u);
+    b.chat.take("/save " + path);
+    EXPECT_EQ(read_text(path), whole);
 }
 
 TEST(Chat, AnInterruptEndsTheAnswerOnly) {

@@ -151,6 +151,22 @@ TEST(ChatTemplate, FaultsAreNamed) {
               std::string::npos);
 }
 
+TEST(ChatTemplate, ToolsAreRefusedWhereTheyWouldBeLeftOut) {
+    const std::string messages = R"({"messages": [{"role": "user", "content": "a"}])";
+    for (const char* none : {"}", R"(, "tools": null})", R"(, "tools": []})"})
+        EXPECT_EQ(messages_of(Json::parse(messages + none), "f:1").size(), 1u);
+    const Json line = Json::parse(messages + R"(, "tools": [{"type": "function"}]})");
+    EXPECT_NE(
+        fault_of(Exit::BadFile, [&] { messages_of(line, "f:1"); }).find("f:1: 'tools' are not supported"),
+        std::string::npos);
+    const TemporaryFolder folder;
+    write_file_atomic(folder.file("lines.jsonl"), dump(line) + "\n");
+    const Tokenizer bytes(byte_tokenizer_definition());
+    EXPECT_NE(fault_of(Exit::BadFile, [&] { encode_jsonl(folder.file("lines.jsonl"), bytes, {}, stdout); })
+                  .find("lines.jsonl:1: 'tools'"),
+              std::string::npos);
+}
+
 TEST(EncodeChat, WhatIsSaidCannotEndItsTurn) {
     const Tokenizer bytes(byte_tokenizer_definition());
     const ChatTemplate chat = choose_chat_template("qwen3", "", bytes);

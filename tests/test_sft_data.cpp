@@ -87,6 +87,7 @@ TEST(SftData, AnAnswersMarksAndCallsAreTrained) {
     EXPECT_EQ(text.tokenizer->decode(e.response_ids),
               "yo\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|im_end|>");
     EXPECT_GT(read(line(call), {}, text, limits).examples[0].response_ids.size(), 40u);  // no content
+    EXPECT_NE(fault(R"({"messages": [], "tools": [1]})", {}, text).find("'tools'"), std::string::npos);
     EXPECT_NE(fault(line(R"("content": "yo", "reasoning_content": "hm")"), {}, text)
                   .find(":1: messages[1]: reasoning_content"),
               std::string::npos);

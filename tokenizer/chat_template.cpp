@@ -315,6 +315,22 @@ std::vector<Message> parse_messages(const Json& messages, const std::string& whe
     return out;
 }
 
+std::vector<Message> messages_of(const Json& object, const std::string& where) {
+    if (has(object, "tools") && !object["tools"].empty())
+        fail(Exit::BadFile,
+             "%s: 'tools' are not supported; describe them in the system message, as the model's template "
+             "does, and leave the field out",
+             where.c_str());
+    return parse_messages(object["messages"], where);
+}
+
+Json to_json(const Message& message) {
+    Json out = {{"role", message.role}, {"content", message.content}};
+    if (message.reasoning) out["reasoning_content"] = *message.reasoning;
+    if (!message.tool_calls.empty()) out["tool_calls"] = message.tool_calls;
+    return out;
+}
+
 std::vector<ChatPart> render_chat(const ChatTemplate& chat, const std::vector<Message>& messages,
                                   const ChatOptions& options) {
     Renderer out(messages);

@@ -37,6 +37,9 @@ ChatTemplate choose_chat_template(const std::string& name, std::string_view fami
 
 // Throws Error(BadFile) naming `where` for anything but an array of messages.
 std::vector<Message> parse_messages(const Json& messages, const std::string& where);
+// Those of an object with a field `messages`. Beside them `tools`, which would be part of the prompt, are refused.
+std::vector<Message> messages_of(const Json& object, const std::string& where);
+Json to_json(const Message& message);
 
 // What the template wrote and what people said, in order.
 struct ChatPart {

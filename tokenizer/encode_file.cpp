@@ -15,7 +15,7 @@ void encode_jsonl(const std::string& path, const Tokenizer& tokenizer, const Cha
         } else {
             ChatOptions options{.thinking = true, .generation_prompt = true, .parse_special = true};
             if (has(line, "enable_thinking")) options.thinking = get_bool(line, "enable_thinking", where);
-            ids = encode_chat(tokenizer, chat, parse_messages(line["messages"], where), options);
+            ids = encode_chat(tokenizer, chat, messages_of(line, where), options);
         }
         Json answer = Json::object();
         answer["ids"] = ids;

@@ -81,7 +81,7 @@ class LineReader {
 
     SftExample from_messages(const Json& json, const std::string& where) const {
         need_tokenizer(where);
-        std::vector<Message> messages = parse_messages(*json.find("messages"), where);
+        std::vector<Message> messages = messages_of(json, where);
         if (messages.empty() || messages.back().role != "assistant")
             fail(Exit::BadFile,
                  "%s: field 'messages' does not end with an assistant's message, which is what is trained",
