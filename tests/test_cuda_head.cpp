@@ -198,21 +198,23 @@ TEST_P(CudaSamplingOfChunks, DrawsWhatTheReferenceDraws) {
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
     const size_t V = size_t(c.V);
     std::vector<float> normal = random_floats(V, 1, 3), steps = normal, crowd(V, 1.25f), even(V, 0.75f),
-                       peak = normal, holes = normal, low = normal;
+                       peak = normal, holes = normal, low = normal, rising(V);
     for (float& x : steps) x = std::round(x);
     crowd[V / 2] = 2;
     peak[V - 2] = 25;
     for (size_t i = 0; i < V; i++)
         if (i % 3 || i / 1024 == 1) holes[i] = -INFINITY;
+    for (size_t i = 0; i < V; i++) rising[i] = float(i) / 65536;
     for (float& x : low) x -= 300;
-    low[0] = -250;
+    low[0] = -287.5f;
     for (const auto& [name, logits] : {std::pair{"normal", normal},
                                        {"steps", steps},
                                        {"crowd", crowd},
                                        {"even", even},
                                        {"peak", peak},
                                        {"holes", holes},
-                                       {"low", low}}) {
+                                       {"low", low},
+                                       {"rising", rising}}) {
         SCOPED_TRACE(name);
         std::vector<SampleRow> rows(3, c.row);
         for (size_t i = 0; i < rows.size(); i++) rows[i].seed = 3, rows[i].position = uint32_t(i);
@@ -242,8 +244,21 @@ INSTANTIATE_TEST_SUITE_P(
              NO_MASK,
              2050},
         // one more than there are, which are as many as a list holds; and more than there are, which are found by histograms
-        Case{"top_k_of_a_full_list", {.temperature = 1, .top_k = 4097}, 4100, 5, 4097},
-        Case{"top_k_of_all", {.temperature = 1, .top_k = 6000}, 4500, 5, 4500},
+        Case{"top_k_of_a_full_list",
+             {.temperature = 1, .top_k = 4097, .confidence = Confidence::Filtered},
+             4100,
+             5,
+             4097},
+        Case{"top_k_in_a_full_list",
+             {.temperature = 1, .top_k = 4000, .confidence = Confidence::Filtered},
+             4100,
+             5,
+             4097},
+        Case{"top_k_of_all",
+             {.temperature = 1, .top_k = 6000, .confidence = Confidence::Filtered},
+             4500,
+             5,
+             4500},
         Case{"top_k_of_more_than_quarters", {.temperature = 1, .top_k = 700}, 4099, 5, 4090},
         Case{"top_k_of_thousands",
              {.temperature = 1, .top_k = 5000, .top_p = 0.7f, .confidence = Confidence::Filtered},
@@ -273,6 +288,18 @@ TEST(CudaSampling, TheLowestOfTiedIdsMayBeInAnotherChunk) {
             EXPECT_EQ(got.confidence == 0, banned == NO_MASK) << "the margin of two that are tied";
         }
     }
+}
+
+// The winner may come from any chunk, with a score below 0 where few take part.
+TEST(CudaSampling, ARaceOfFewIds) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    std::vector<float> logits(3000, -INFINITY);
+    logits[7] = 1, logits[1100] = -0.2f, logits[2999] = -0.5f;
+    std::vector<SampleRow> rows(60, {.seed = 5, .temperature = 1, .draw = Draw::Gumbel});
+    for (size_t i = 0; i < rows.size(); i++) rows[i].position = uint32_t(i);
+    const std::vector<Sampled> got = sample_logits(*ops, logits, rows, NO_MASK, 3000);
+    for (size_t i = 0; i < rows.size(); i++)
+        ASSERT_EQ(got[i].token, ref::sample(logits, rows[i], NO_MASK, 3000).token) << "row " << i;
 }
 
 // More chunks than the row's block has threads.

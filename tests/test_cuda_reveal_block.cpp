@@ -109,6 +109,25 @@ TEST(CudaReveal, DecidesAsTheHost) {
     }
 }
 
+// More targets than a warp has lanes, those above the threshold among the first, and more of them than the step would reveal.
+TEST(CudaReveal, CountsTheSureOfALargeBlock) {
+    const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
+    Example e(1, 1, 1);
+    e.targets.assign(40, {});
+    e.blocks = {
+        {.count = 40,
+         .rule = {.remasking = Remasking::LowConfidenceDynamic, .block = 40, .steps = 40, .threshold = 0.5}}};
+    e.sampled[0].assign(40, {.token = 7, .confidence = 0.25f, .logprob = -1, .entropy = 1});
+    for (const size_t i : {2, 9, 31}) e.sampled[0][i].confidence = 0.75f;
+    for (size_t i = 0; i < 40; i++) e.targets[i].row = int(i);
+    OnDevice got(*cuda, e, 2), want(*cpu, e, 2);
+    for (OnDevice* r : {&got, &want}) r->ops.reveal_blocks(r->run());
+    ASSERT_NO_FATAL_FAILURE(expect_same(got, want));
+    int revealed = 0;
+    for (const RevealTarget& t : got.targets.read()) revealed += t.step > 0;
+    EXPECT_EQ(revealed, 3);
+}
+
 // One sequence at a time, so that it is its own end, mask or limit that decides.
 TEST(CudaReveal, GoesOnAsLongAsTheHost) {
     const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
