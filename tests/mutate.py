@@ -6,7 +6,7 @@ usage: tests/mutate.py BUILD_DIR [--sample N] [--seed N] [--only FILE] [--again 
 Every mutant is one changed operator, constant, index, mask or barrier in the device code of one .cu file, or of a header of theirs, compiled
 as host code (the emulation) and run through the tests of the CUDA kernels. A mutant that no test notices is printed with its line, to be judged: an equivalent
 (the change means nothing), or a hole in the tests. --address and --thread build what survives once more under the sanitizers, which the tests are run
-under, too: AddressSanitizer sees what is read or written one too far, ThreadSanitizer (removed barriers only) the race where the values come out right.
+under, too: AddressSanitizer sees what is read or written one too far, ThreadSanitizer races where the values come out right.
 --again tries what survived in an earlier run, whose output LOG is, and nothing else: with tests that have been added (--tests: with those
 alone), or under a sanitizer.
 Development only; `make mutate` builds the objects that this needs and begins it.
@@ -44,11 +44,8 @@ NEAR = {
     "attention_rows": "*CudaAttentionRows*",
 }
 DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*:*CudaNorms*:*CudaRmsnorm*"
-# How the builds of `make SAN=...` are compiled, and which survivors are worth a try there.
-SANITIZERS = {
-    "address": (["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], lambda mutant: True),
-    "thread": (["-fsanitize=thread"], lambda mutant: "barrier" in mutant["name"]),
-}
+# How the builds of `make SAN=...` are compiled, in which survivors are tried again.
+SANITIZERS = {"address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], "thread": ["-fsanitize=thread"]}
 # Headers with device code, and the .cu files that are compiled with a broken one.
 HEADERS = {
     "kernels/attention_tile.cuh": ["attention", "attention_backward", "attention_wgmma", "attention_backward_wgmma"],
@@ -243,13 +240,12 @@ def main():
     print(f"{total} possible mutants, trying {len(mutants)}", flush=True)
 
     filters = sorted({f for m in mutants for f in filters_of(m["file"], options.tests)})
-    builds = [(options.build, [], lambda mutant: True)]
-    builds += [(getattr(options, name), *rest) for name, rest in SANITIZERS.items() if getattr(options, name)]
-    jobs = [[(Builder(build, flags, job), concerns) for build, flags, concerns in builds] for job in range(options.jobs)]
+    builds = [(options.build, [])] + [(getattr(options, name), flags) for name, flags in SANITIZERS.items() if getattr(options, name)]
+    jobs = [[Builder(build, flags, job) for build, flags in builds] for job in range(options.jobs)]
     for first, *others in zip(*jobs):
-        first[0].measure(filters)
-        for builder, _ in others:
-            builder.most_seconds = first[0].most_seconds
+        first.measure(filters)
+        for builder in others:
+            builder.most_seconds = first.most_seconds
     idle = Queue()
     for job in jobs:
         idle.put(job)
@@ -257,7 +253,7 @@ def main():
     def attempt(mutant):
         builders = idle.get()
         try:
-            caught = (b.catch(mutant, filters_of(mutant["file"], options.tests)) for b, concerns in builders if concerns(mutant))
+            caught = (builder.catch(mutant, filters_of(mutant["file"], options.tests)) for builder in builders)
             return next((how for how in caught if how != ""), "")
         finally:
             idle.put(builders)
