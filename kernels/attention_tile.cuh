@@ -48,12 +48,12 @@ inline BackwardArguments backward_arguments(Tensor dq, Tensor dk, Tensor dv, Ten
             .dout = device_rows<const bf16>(dout)};
 }
 
-// Element offset of (row, col) in a tile; col in the middle of a chunk keeps its place there.
+// Element offset of (row, col) in a tile; col is a multiple of 8, a chunk's first.
 template <int HD>
 __device__ inline int swizzle(int row, int col) {
     constexpr int CHUNKS = HD / 8;
     const int chunk = col / 8, turn = CHUNKS >= 8 ? row % 8 : row / 2 % 4;
-    return row * HD + (chunk ^ turn) * 8 + col % 8;
+    return row * HD + (chunk ^ turn) * 8;
 }
 
 // A operand (16 rows from row0, 16 columns from col0) of mma: matrices (rows 0-7, k 0-7), (8-15, 0-7), (0-7,

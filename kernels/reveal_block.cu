@@ -29,7 +29,8 @@ __device__ inline int rank(const double* score, int count, int i) {
     return before;
 }
 
-// A warp's work: all arguments are those of one block, the same in every lane.
+// A warp's work: all arguments are those of one block, the same in every lane. Whether a target is masked is read by one lane alone, which
+// the caller may let lift the mask.
 __device__ inline void choose(int* chosen, int* order, double* score, const RevealTarget* targets,
                               const Sampled* sampled, const SampleRow* rows, int count,
                               const RevealRule& rule, int step) {
@@ -82,7 +83,6 @@ __device__ inline void choose(int* chosen, int* order, double* score, const Reve
         }
         chosen[i] = now;
     }
-    __syncwarp();  // everybody has looked at the masks before they are lifted
 }
 
 // Whether the sequence can go on: the first of its targets that is still masked comes before any end. One lane's work.
