@@ -281,6 +281,12 @@ TEST(Engine, ALongPromptIsPrefilledInSeveralPasses) {
     expect_same(a, b, "prefilled in blocks");
     EXPECT_EQ(b.forward_passes,
               a.forward_passes + 6);  // 48 rows at 8 a pass; the first denoising step rides in none of them
+    // Several in one pass: what another has taken of it is not there any more.
+    std::vector<Request> requests;
+    for (uint32_t i = 0; i < 3; i++) requests.push_back(request_of(21 + 4 * int(i), 4, 8, i));
+    TestEngine all(model, LIMITS), few(model, {.max_active = 3, .max_rows = 36, .kv_slots = 120});
+    const std::vector<Trajectory> want = all.engine.generate(requests), got = few.engine.generate(requests);
+    for (size_t i = 0; i < want.size(); i++) expect_same(want[i], got[i], "prefilled beside others");
 }
 
 // Three sequences of four steps, two of which fit a pass: who was left out comes first, so that all end after six passes. If
@@ -322,6 +328,8 @@ TEST(Engine, WhatCannotFitIsRefusedWithItsNumbers) {
     EXPECT_TRUE(contains(message(request_of(4, 4, 8), Exit::NoMemory), "8 rows, the limit is 6"));
     EXPECT_TRUE(contains(message(request_of(200, 2, 60), Exit::Usage), "260 positions, the model has 256"));
     check_request(request_of(200, 2, 56), model.config);  // all of them
+    EXPECT_TRUE(
+        contains(message(request_of(4, 2, INT32_MAX), Exit::Usage), "--gen-length 2147483647 is too long"));
     Request bad = request_of(4, 2, 8);
     bad.prompt_ids[2] = 40;
     EXPECT_TRUE(contains(message(bad, Exit::Usage), "request 1: prompt id 40"));
