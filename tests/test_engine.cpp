@@ -374,6 +374,36 @@ TEST(Engine, AnExceptionInACallbackLeavesTheEngineUsable) {
     EXPECT_EQ(e.engine.generate({&r, 1})[0].finish_reason, "length");
 }
 
+// With keep_last the slots of one sequence outlive it, not those of all.
+TEST(Engine, KeptSlotsAreGivenBackForTheNextToBeKept) {
+    const RandomModel model(random_model_config());
+    TestEngine e(model,
+                 {.max_active = 1, .max_rows = 64, .kv_slots = 72, .keep_last = true});  // room for three
+    for (uint32_t i = 0; i < 8; i++) {
+        const Request r = request_of(12, 4, 12, i);
+        EXPECT_EQ(e.engine.generate({&r, 1})[0].finish_reason, "length");
+    }
+    // All that one kept is room again, in one piece but for those of the last.
+    const Request large = request_of(12, 4, 34, 9);
+    EXPECT_EQ(e.engine.generate({&large, 1})[0].finish_reason, "length");
+}
+
+// The table of positions grows with the texts: a longer text before, which has made it larger, changes nothing.
+TEST(Engine, PositionsBeyondTheFirstTable) {
+    ModelConfig c = random_model_config();
+    c.max_positions = 2048;
+    const RandomModel model(c);
+    const EngineLimits limits = {.max_active = 1, .max_rows = 2048, .kv_slots = 2048};
+    const Request longer = request_of(1500, 4, 4, 1);
+    for (const int length : {1017, 1020, 1021}) {  // ends at 1024, 1027 and 1028 positions
+        const Request r = request_of(length, 4, 7);
+        TestEngine first(model, limits), later(model, limits);
+        later.engine.generate({&longer, 1});
+        expect_same(first.engine.generate({&r, 1})[0], later.engine.generate({&r, 1})[0],
+                    format("%d tokens", length));
+    }
+}
+
 TEST(Engine, WeightsMayChangeBetweenCalls) {
     RandomModel model(random_model_config());
     const Request r = request_of(9, 4, 16);

@@ -252,6 +252,8 @@ TEST(Generation, GapsAreFilledBlockByBlock) {
     EXPECT_EQ(t.prompt_ids, r.prompt_ids);
     EXPECT_EQ(generated_tokens(t), 3);
     EXPECT_EQ(footprint(12, r.options, c).own_slots, 12);
+    r.prompt_ids = {99, 51, 52, 53, 54};  // at the very beginning
+    EXPECT_EQ(Generation(r, c).masked(), (Ids{0}));
     r.prompt_ids = {50, 51, 52, 53, 99, 54, 55, 56, 57};  // nothing to fill at the end
     Generation h(r, c);
     step(h, candidates(h, right_first));

@@ -6,7 +6,10 @@
 TEST(Samples, EveryTokenHasItsStepBelow) {
     const std::vector<std::string> pieces = {"a\n", "bcd", "中", ""};
     TextCodec codec;
-    codec.decode = [&](std::span<const int> ids) { return pieces[size_t(ids[0])]; };
+    codec.decode = [&](std::span<const int> ids) {
+        EXPECT_EQ(ids.size(), 1u);
+        return pieces[size_t(ids[0])];
+    };
     Response r;
     r.text = "text";
     r.reward = 1;

@@ -43,6 +43,34 @@ TEST(TraceRl, RolloutLogProbsAreTrainingLogProbs) {
     }
 }
 
+// Updates that change nothing are all alike, so their mean is any of them.
+TEST(TraceRl, FiguresAreMeansOverUpdates) {
+    const auto step = [](int epochs) {
+        World w(true), other(true);
+        initialize(other.policy->weights, other.config, 6);
+        initialize(w.value->weights, w.config, 7);
+        const Tensor head = w.value->weights.value_head;
+        for (int i = 0; i < head.cols; i++) head.as<float>()[i] = i % 2 ? 0.3f : -0.2f;
+        w.options.rl.rl.loss.clip_low = w.options.rl.rl.loss.clip_high = 1e-3;
+        w.policy->options.lr = w.value->options.lr = 0;
+        w.options.rl.epochs = epochs;
+        w.options.rl.mini_batches = 1;
+        return tracerl_step(*w.policy, w.value.get(), *other.engine, w.codec, w.task, w.options.rl, 0, {});
+    };
+    const TraceRlStep one = step(1), four = step(4);
+    ASSERT_EQ(one.updates, 1);
+    ASSERT_EQ(four.updates, 4);
+    const auto figures = [](const TraceRlStep& s) {
+        return std::vector{s.loss,          s.policy_loss, s.kl, s.value_loss,         s.grad_norm,
+                           s.clip_fraction, s.max_ratio,   s.lr, s.explained_variance, s.value_grad_norm};
+    };
+    for (size_t i = 0; i < figures(one).size(); i++)
+        EXPECT_NEAR(figures(four)[i], figures(one)[i], 1e-6 * std::abs(figures(one)[i])) << i;
+    EXPECT_GT(one.clip_fraction, 0);
+    EXPECT_NE(one.explained_variance, 0);
+    EXPECT_EQ(four.trained_tokens, 4 * one.trained_tokens);
+}
+
 // Approximate caches: the sampler's states are trained, but the sampler's log-probabilities are not theirs. The old policy is
 // the one before the first update, evaluated on what is trained.
 TEST(TraceRl, LogProbsOfAnApproximateCacheAreNoOldPolicy) {
