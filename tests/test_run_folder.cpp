@@ -83,3 +83,27 @@ TEST(RunFolder, OldCheckpointsGoAndMetricsAreCut) {
     EXPECT_EQ(run.latest(), path + "/ckpt/step-000005");
     EXPECT_FALSE(file_exists(path + "/ckpt/step-000006"));
 }
+
+TEST(RunFolder, WhatAKilledProcessLeftHalfSavedIsRemoved) {
+    const std::string path = fresh("killed");
+    {
+        RunFolder run = RunFolder::create(path, "x", "# train_sft\n");
+        run.checkpoint(1, 0, [](const std::string& at) { write_file_atomic(at + "/state.json", "1"); });
+        if (const pid_t child = fork(); child == 0) {
+            run.checkpoint(2, 0, [](const std::string&) { _exit(0); });
+            _exit(1);
+        } else {
+            int status;
+            waitpid(child, &status, 0);
+            EXPECT_EQ(status, 0);
+        }
+    }
+    const auto entries = [&] {
+        return std::distance(std::filesystem::directory_iterator(path + "/ckpt"),
+                             std::filesystem::directory_iterator());
+    };
+    EXPECT_EQ(entries(), 2);
+    const RunFolder again = RunFolder::open(path, "train_sft");
+    EXPECT_EQ(entries(), 1);
+    EXPECT_EQ(again.latest(), path + "/ckpt/step-000001");
+}

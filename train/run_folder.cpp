@@ -99,6 +99,21 @@ static std::vector<std::string> steps_in(const std::string& folder) {
     return all;
 }
 
+// What a process that was killed while it saved has left there: checkpoints are large.
+static void remove_unfinished(const std::string& folder) {
+    std::vector<fs::path> left;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+        const std::string name = entry.path().filename().string();
+        if (name.starts_with(".step-") && name.find(".tmp-") != std::string::npos)
+            left.push_back(entry.path());
+    }
+    for (const fs::path& path : left) {
+        fs::remove_all(path, error);
+        if (error) log_warning("%s: cannot be removed", path.c_str());
+    }
+}
+
 // How to go on with a run whose `latest` does not lead to a checkpoint.
 static std::string remedy(const std::string& run) {
     const std::vector<std::string> all = steps_in(run + "/ckpt");
@@ -116,6 +131,7 @@ RunFolder RunFolder::open(const std::string& path, const std::string& program) {
              of.c_str(), of.c_str(), path.c_str());
     RunFolder run(path);
     run.lock();
+    remove_unfinished(run.file("ckpt"));
     if (run.latest().empty())
         fail(Exit::BadFile, "--resume %s: no checkpoint is named by `latest`, which is missing or empty; %s",
              path.c_str(), remedy(path).c_str());

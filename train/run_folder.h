@@ -24,7 +24,8 @@ class RunFolder {
     // folder cannot be made.
     static void check_free(const std::string& path, const std::string& name);
     // An existing run of `program` (train_sft, train_tracerl), locked. Throws Error(BadFile) where there is none or it has
-    // no checkpoint, Error(Usage) where it is another program's.
+    // no checkpoint, Error(Usage) where it is another program's. What a process that was killed while it saved left in ckpt/ is
+    // removed.
     static RunFolder open(const std::string& path, const std::string& program);
     // The program whose run is in the folder: config.toml begins with "# train_sft" or "# train_tracerl"; "" otherwise.
     static std::string program_of(const std::string& path);
