@@ -251,6 +251,16 @@ TEST(TrainProgram, AConfigurationIsWrittenOfWhatIsGiven) {
     EXPECT_EQ(run("--dump-config - --keep-accuracy x").code, 2);
 }
 
+// In fp32 they would be 0 or 1, and 0 / 0 the step of a weight without a gradient.
+TEST(TrainProgram, AdamsNumbersAreFp32s) {
+    const Outcome o = run("--adam-eps 0 --sft-adam-eps 1e-60 --beta1 0.99999999 --value-beta2 0.99999999");
+    EXPECT_EQ(o.code, 2);
+    for (const char* name : {"--adam-eps 0", "--sft-adam-eps", "--beta1", "--value-beta2"})
+        EXPECT_NE(o.err.find(std::string("error: ") + name), std::string::npos) << o.err;
+    EXPECT_EQ(run(SMALL + " --adam-eps 1e-30 --beta2 0.9999999 --dry-run").code, 0);
+    EXPECT_LT(float(0.9999999), 1);
+}
+
 TEST(TrainProgram, ReplayIsNoRun) {
     const std::string grads = temporary("grads.safetensors"),
                       same = (fs::path(grads).parent_path() / "." / "grads.safetensors").string();

@@ -90,9 +90,10 @@ void declare_optimizer(Options& flags, OptimizerOptions& o, const std::string& p
                      "how the learning rate goes on after the warm-up");
     flags.add(name("warmup N"), &o.warmup_steps, "updates over which it rises to --lr").range(0, 1e12);
     flags.add(name("min-lr-ratio X"), &o.min_lr_ratio, "the cosine's floor, as a part of --lr").range(0, 1);
-    flags.add(name("beta1 X"), &o.beta1, "AdamW").range(0, 0.999999);
-    flags.add(name("beta2 X"), &o.beta2, "AdamW").range(0, 0.999999999);
-    flags.add(name("adam-eps X"), &o.eps, "AdamW").range(0, 1);
+    // In fp32 a beta is to stay below 1 and eps above 0: a moment that is zero would give 0 / 0.
+    flags.add(name("beta1 X"), &o.beta1, "AdamW").range(0, 0.9999999);
+    flags.add(name("beta2 X"), &o.beta2, "AdamW").range(0, 0.9999999);
+    flags.add(name("adam-eps X"), &o.eps, "AdamW").range(1e-30, 1);
     flags.add(name("weight-decay X"), &o.weight_decay, "decoupled; not of norms and biases").range(0, 1e3);
     flags.add(name("max-grad-norm X"), &o.max_grad_norm, "gradients are scaled down to this norm; 0: never")
         .range(0, 1e9);
