@@ -104,6 +104,27 @@ TEST(SftData, IdsAreTakenAsTheyAre) {
               (std::vector<int>{2}));
 }
 
+// A trace is of the whole last block: its tokens behind the stop were seen.
+TEST(SftData, TracesHaveTheirTail) {
+    const std::string line =
+        R"({"prompt_ids": [1], "output_ids": [2, 3], "step_map": [2, 1], "tail_ids": [4, -1], "tail_steps": [1, -1]})";
+    const auto tail = [&](const SftDataOptions& o) { return read(line, o).examples[0].tail_ids; };
+    EXPECT_EQ(tail({.needs_step_map = true}), (std::vector<int>{4, -1}));
+    EXPECT_EQ(read(line, {.needs_step_map = true}).examples[0].tail_steps, (std::vector<int>{1, -1}));
+    EXPECT_TRUE(tail({.pad_tokens = 1, .needs_step_map = true}).empty());  // they stand in its place
+    EXPECT_TRUE(tail({}).empty());                                         // noise has no trace
+    EXPECT_NE(fault(R"({"prompt_ids": [1], "output_ids": [2], "step_map": [2], "tail_ids": [4]})",
+                    {.needs_step_map = true})
+                  .find(":1: fields 'tail_ids' and 'tail_steps'"),
+              std::string::npos);
+    // Under full attention it takes positions.
+    RecordLimits full = LIMITS;
+    full.block = 0, full.max_positions = 5;
+    EXPECT_EQ(read(line, {.needs_step_map = true}, bytes(), full).examples.size(), 1u);
+    full.max_positions = 4;
+    EXPECT_THROW(read(line, {.needs_step_map = true}, bytes(), full), Error);
+}
+
 TEST(SftData, LeavesOutWhatIsTooLong) {
     const auto line = [](int n) {
         return "{\"prompt\": \"\", \"response\": \"" + std::string(size_t(n), 'x') + "\"}\n";

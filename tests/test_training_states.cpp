@@ -89,23 +89,26 @@ TEST(Update, SftOfEveryMethodPacked) {
 // A trace trained by SFT and by TraceRL with advantage 1 and the same normalisation are the same gradient.
 TEST(Update, TraceSftIsTraceRlAtAdvantageOne) {
     Rng rng(13, Stream::Mask);
-    for (const int block : {0, 4}) {
+    for (const auto [block, shrink] : {std::pair(0, 1), {4, 1}, {0, 2}, {4, 2}}) {
         const RandomModel model(random_family_config(block ? Family::Sdar : Family::Llada, 4), 5);
         const MaskShape shape = {block, model.config.mask_id};
         std::vector<Record> records;
         std::vector<Sequence> sft;
         int64_t n_tokens = 0;
+        int with_tail = 0;
         for (int k = 0; k < 4; k++) {
             Record r = random_record(rng, model.config, block, 5, 6 + 3 * k);
-            r.tail_ids.clear();
-            r.tail_steps.clear();
+            if (k == 0) r.tail_ids.clear(), r.tail_steps.clear();
+            with_tail += !r.tail_ids.empty();
             r.old_logprobs.clear();
             r.advantage = {1.0};
             SftExample e;
             e.prompt_ids = r.prompt_ids;
             e.response_ids = r.response_ids;
             e.step_map = r.step_map;
-            e.copies = sft_copies(e, shape, {.method = SftMethod::Trace}, rng);
+            e.tail_ids = r.tail_ids;
+            e.tail_steps = r.tail_steps;
+            e.copies = sft_copies(e, shape, {.method = SftMethod::Trace, .shrink = shrink}, rng);
             sft.push_back(sft_sequence(e, shape));
             n_tokens += r.length();
             records.push_back(std::move(r));
@@ -115,7 +118,9 @@ TEST(Update, TraceSftIsTraceRlAtAdvantageOne) {
         a.allocate();
         b.allocate();
         RlOptions o;
+        EXPECT_GT(with_tail, 0);
         o.loss.loss_norm = LossNorm::Token;
+        o.shrink = shrink;
         const Rollout rollout = prepare(records, shape, o, false, rng);
         accumulate(rollout, all_responses(rollout), a, nullptr, o);
         std::vector<std::vector<double>> ones;

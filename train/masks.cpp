@@ -130,16 +130,19 @@ Sequence random_mask_sequence(const Record& record, const MaskShape& shape, cons
 // ---- supervised fine-tuning ----
 
 Sequence sft_sequence(const SftExample& example, const MaskShape& shape) {
-    Sequence s = clean_sequence(example.prompt_ids, example.response_ids);
-    const int P = s.prompt_length, end = int(s.token.size());
+    Sequence s = clean_sequence(example.prompt_ids, example.response_ids),
+             full = s;  // copies may show the tail
+    full.token.insert(full.token.end(), example.tail_ids.begin(), example.tail_ids.end());
+    const int P = s.prompt_length,
+              end = std::max(int(s.token.size()) + example.canvas, int(full.token.size()));
     for (const SftCopy& from : example.copies) {
         Copy copy;
         if (from.causal) {
             copy.causal = true;
         } else {
             const int block = shape.block, lo = block ? (P + from.target[0]) / block * block : 0;
-            const Part part = {lo, block ? lo + block : end + example.canvas};
-            copy = make_copy(s, part, shape.mask_id, [&](int i) {
+            const Part part = {lo, block ? lo + block : end};
+            copy = make_copy(full, part, shape.mask_id, [&](int i) {
                 return !std::binary_search(from.masked.begin(), from.masked.end(), i - P);
             });
         }
@@ -200,18 +203,16 @@ std::vector<SftCopy> trace_sft_copies(const SftExample& e, const MaskShape& shap
     record.prompt_ids = e.prompt_ids;
     record.response_ids = e.response_ids;
     record.step_map = e.step_map;
-    const int P = int(e.prompt_ids.size());
+    record.tail_ids = e.tail_ids;
+    record.tail_steps = e.tail_steps;
+    const int P = int(e.prompt_ids.size()), end = int(e.response_ids.size() + e.tail_ids.size());
     std::vector<SftCopy> out;
     for (const Copy& from : trace_sequence(record, shape, shrink).copies) {
         SftCopy& copy = out.emplace_back();
-        int first = INT32_MAX;  // the state is the one before the first step it reveals
-        for (const int i : from.target) {
-            copy.target.push_back(i - P);
-            first = std::min(first, e.step_map[size_t(i - P)]);
-        }
-        const int hi = std::min(from.begin + int(from.token.size()) - P, int(e.response_ids.size()));
+        for (const int i : from.target) copy.target.push_back(i - P);
+        const int hi = std::min(from.begin + int(from.token.size()) - P, end);
         for (int k = std::max(from.begin - P, 0); k < hi; k++)
-            if (e.step_map[size_t(k)] >= first) copy.masked.push_back(k);
+            if (from.token[size_t(P + k - from.begin)] == shape.mask_id) copy.masked.push_back(k);
     }
     return out;
 }

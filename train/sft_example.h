@@ -8,15 +8,17 @@
 
 // One noisy state of the response.
 struct SftCopy {
-    std::vector<int> masked, target;  // indices in the response, ascending; targets are trained
-    double weight = 1;                // of every target of this copy
-    bool causal = false;              // nothing masked, causal attention, the row before a target predicts it
+    std::vector<int> masked,
+        target;           // indices in the response (and its tail), ascending; targets are trained
+    double weight = 1;    // of every target of this copy
+    bool causal = false;  // nothing masked, causal attention, the row before a target predicts it
 };
 
 struct SftExample {
     std::vector<int> prompt_ids, response_ids;
-    std::vector<int> step_map;  // of trace SFT; empty otherwise
-    int canvas = 0;             // full attention: so many untrained masks follow the response
+    // Of trace SFT, empty otherwise: when each token was revealed, and the rest of the last block (or canvas), as in a Record.
+    std::vector<int> step_map, tail_ids, tail_steps;
+    int canvas = 0;  // full attention: so many untrained masks follow the response
     std::vector<SftCopy> copies;
 };
 
