@@ -43,7 +43,9 @@ struct ValueTerms {
 };
 constexpr ValueTerms value_terms(double value, const LossPair& pair, double value_clip) {
     const double R = pair.credit, old = pair.current ? value : pair.old;
-    const double clipped = old + std::clamp(value - old, -value_clip, value_clip);
+    const double step = value - old, allowed = std::clamp(step, -value_clip, value_clip);
+    // Inside the clip the value itself: old + step may be another by rounding, and the greater one by chance.
+    const double clipped = step == allowed ? value : old + allowed;
     const double plain_error = (value - R) * (value - R), clipped_error = (clipped - R) * (clipped - R);
     return {0.5 * std::max(plain_error, clipped_error), plain_error >= clipped_error ? value - R : 0};
 }

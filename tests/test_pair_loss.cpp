@@ -31,6 +31,19 @@ TEST(PairLoss, DerivativesAreThoseOfTheLosses) {
         }
 }
 
+// Inside the clip the clipped value is the value, though old + (value - old) may be rounded to another.
+TEST(PairLoss, ValuesInsideTheClipKeepTheirGradient) {
+    int rounded = 0;
+    for (double old = -0.3; old < 0.3; old += 0.0137)
+        for (double value = old - 0.19; value < old + 0.19; value += 0.0211)
+            for (const double R : {0.0, -1.0, 1.0}) {
+                const double x = double(float(value));
+                rounded += old + (x - old) != x;
+                EXPECT_EQ(value_terms(x, {.old = old, .credit = R}, CLIP).dvalue, x - R) << x << " " << old;
+            }
+    EXPECT_GT(rounded, 0);
+}
+
 TEST(PairLoss, CurrentIsTheOutputItself) {
     const LossPair current = {.old = NAN, .credit = -0.7, .current = 1}, same = {.old = -1.5, .credit = -0.7};
     const PolicyTerms a = policy_terms(-1.5, current, LOW, HIGH, BETA),
