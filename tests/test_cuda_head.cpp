@@ -227,6 +227,7 @@ INSTANTIATE_TEST_SUITE_P(
     Filters, CudaSamplingOfChunks,
     testing::Values(
         Case{"greedy", {.margin = 1}, 4099, 4098, 4098},
+        Case{"greedy_without_the_first_id", {.margin = 1}, 2050, 0, 2050},
         Case{"plain_draw", {.temperature = 1}, 2050, NO_MASK, 2050},
         Case{"tempered", {.temperature = 0.6f}, 4099, 1024, 3000},
         Case{"filtered_by_nothing",

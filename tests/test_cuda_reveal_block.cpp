@@ -96,7 +96,7 @@ void expect_same(const OnDevice& got, const OnDevice& want) {
 
 TEST(CudaReveal, DecidesAsTheHost) {
     const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
-    for (const auto& [n_blocks, largest] : {std::pair{1, 1}, {40, 9}, {9, 70}}) {
+    for (const auto& [n_blocks, largest] : {std::pair{1, 1}, {40, 9}, {9, 70}, {60, 69}}) {
         const Example e(uint32_t(largest), n_blocks, largest);
         OnDevice got(*cuda, e, RUN_STEPS - 1), want(*cpu, e, RUN_STEPS - 1);
         for (int step = 0; step < RUN_STEPS; step++) {
