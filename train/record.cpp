@@ -141,7 +141,7 @@ void check_signals(const std::vector<Record>& records, const std::vector<std::st
 }  // namespace
 
 // One record, sound in itself; check_signals() compares it with the others.
-static Record parse_record(const Json& json, const RecordLimits& limits, const std::string& where) {
+Record parse_record(const Json& json, const RecordLimits& limits, const std::string& where) {
     Record r;
     const char* response = name_in(json, "response_ids", "output_ids", where);
     const char* logprobs = name_in(json, "old_logprobs", "logprobs", where);
