@@ -89,7 +89,7 @@ TEST(Update, SftOfEveryMethodPacked) {
 // A trace trained by SFT and by TraceRL with advantage 1 and the same normalisation are the same gradient.
 TEST(Update, TraceSftIsTraceRlAtAdvantageOne) {
     Rng rng(13, Stream::Mask);
-    for (const auto [block, shrink] : {std::pair(0, 1), {4, 1}, {0, 2}, {4, 2}}) {
+    for (const auto& [block, shrink] : {std::pair(0, 1), {4, 1}, {0, 2}, {4, 2}}) {
         const RandomModel model(random_family_config(block ? Family::Sdar : Family::Llada, 4), 5);
         const MaskShape shape = {block, model.config.mask_id};
         std::vector<Record> records;

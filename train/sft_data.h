@@ -3,7 +3,8 @@
 // Each line is one example: a prompt and a response as text (`prompt`, `response`, or other names), as
 // `messages` whose last one is the assistant's, or as ids (`prompt_ids`, `response_ids`; a line of `infer
 // --json` is one, with its step_map). Only the response is trained; text gets the end-of-turn id at its end,
-// ids are taken as they are, with --method trace the tail_ids and tail_steps of such a line, too (without --pad-tokens). Of a message reasoning_content and tool_calls are trained, too, or refused.
+// ids are taken as they are; with --method trace and without --pad-tokens so are the line's tail_ids and tail_steps. A message's
+// reasoning_content and tool_calls are trained, too, or refused.
 #pragma once
 #include <string>
 #include <vector>
