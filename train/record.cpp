@@ -38,6 +38,8 @@ std::vector<double> per_token(const Json& json, const char* field, size_t n, con
     return out;
 }
 
+}  // namespace
+
 void read_tail(Record& r, const Json& json, const RecordLimits& limits, const std::string& where) {
     if (has(json, "tail_ids") != has(json, "tail_steps"))
         fail(Exit::BadFile, "%s: fields 'tail_ids' and 'tail_steps' belong together: give both or neither",
@@ -56,6 +58,8 @@ void read_tail(Record& r, const Json& json, const RecordLimits& limits, const st
                  where.c_str(), i, i, r.tail_steps[i]);
     }
 }
+
+namespace {
 
 // Lengths against the block and the model's positions.
 void check_extent(const Record& r, const RecordLimits& limits, const std::string& where) {
@@ -141,7 +145,7 @@ void check_signals(const std::vector<Record>& records, const std::vector<std::st
 }  // namespace
 
 // One record, sound in itself; check_signals() compares it with the others.
-Record parse_record(const Json& json, const RecordLimits& limits, const std::string& where) {
+static Record parse_record(const Json& json, const RecordLimits& limits, const std::string& where) {
     Record r;
     const char* response = name_in(json, "response_ids", "output_ids", where);
     const char* logprobs = name_in(json, "old_logprobs", "logprobs", where);

@@ -42,8 +42,9 @@ RecordLimits record_limits(const ModelConfig& config, int block, bool has_value_
 // approximate `cache` (prefix, dual) or a `cfg_scale`: they are then not those of the states that are trained. Throws
 // Error(BadFile) "path:line: ...".
 std::vector<Record> read_records(const std::string& path, const RecordLimits& limits);
-// One record from JSON: its own soundness. `where` is "path:line".
-Record parse_record(const Json& json, const RecordLimits& limits, const std::string& where);
+
+// `tail_ids` and `tail_steps` of a line that has them.
+void read_tail(Record& record, const Json& json, const RecordLimits& limits, const std::string& where);
 
 Record to_record(const Trajectory& trajectory, double reward, int64_t group);
 Json to_json(const Record& record);

@@ -67,21 +67,13 @@ class LineReader {
                      "%s: field 'step_map' has %zu entries, expected %zu, one per entry of '%s'",
                      where.c_str(), e.step_map.size(), e.response_ids.size(), response);
         }
-        if (options_.needs_step_map && options_.pad_tokens == 0) read_tail(e, json, where);
+        if (options_.needs_step_map && options_.pad_tokens == 0) {
+            Record trace;
+            read_tail(trace, json, limits_, where);
+            e.tail_ids = trace.tail_ids;
+            e.tail_steps = trace.tail_steps;
+        }
         return e;
-    }
-
-    // What the rest of the last block looked like while the response was revealed.
-    void read_tail(SftExample& e, const Json& json, const std::string& where) const {
-        if (!has(json, "tail_ids") && !has(json, "tail_steps")) return;
-        Json record = {
-            {"prompt_ids", Json::array()}, {"response_ids", e.response_ids}, {"step_map", e.step_map}};
-        for (const char* field : {"tail_ids", "tail_steps"})
-            if (has(json, field)) record[field] = json[field];
-        const Record r =
-            parse_record(record, {.V = limits_.V, .max_positions = INT32_MAX, .block = 0}, where);
-        e.tail_ids = r.tail_ids;
-        e.tail_steps = r.tail_steps;
     }
 
     SftExample from_text(const Json& json, const std::string& where) const {
