@@ -203,6 +203,11 @@ void RunFolder::checkpoint(int64_t step, int keep, const std::function<void(cons
     const std::string name = format("step-%06ld", long(step));
     AtomicFolder folder(file("ckpt/" + name), true);
     fill(folder.path());
+    // The state counts lines of metrics.jsonl: after a power cut, too, they have to be there if it is.
+    if (const int metrics = ::open(file("metrics.jsonl").c_str(), O_RDONLY | O_CLOEXEC); metrics >= 0) {
+        fsync(metrics);
+        ::close(metrics);
+    }
     folder.commit();
     write_file_atomic(file("latest"), "ckpt/" + name + "\n");
     prune("ckpt", keep, name);
