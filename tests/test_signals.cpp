@@ -55,9 +55,10 @@ TEST(Signals, TheFirstAsksTheSecondEnds) {
     EXPECT_EQ(exit_code_after({SIGTERM}, false), 98) << "the first signal alone must not end the program";
     EXPECT_EQ(exit_code_after({SIGTERM, SIGINT}, false), 130);
     EXPECT_EQ(exit_code_after({SIGINT, SIGTERM}, false), 143);
+    const auto before = signal(SIGHUP, SIG_DFL);  // the tests may be under nohup themselves
     EXPECT_EQ(exit_code_after({SIGHUP}, true), 143) << "a terminal that is closed";
     EXPECT_EQ(exit_code_after({SIGHUP, SIGHUP}, false), 128 + SIGHUP);
     signal(SIGHUP, SIG_IGN);  // as nohup does
     EXPECT_EQ(exit_code_after({SIGHUP, SIGHUP}, true), 98);
-    signal(SIGHUP, SIG_DFL);
+    signal(SIGHUP, before);
 }
