@@ -351,7 +351,7 @@ TEST(Engine, PositionsBeyondTheFirstTable) {
     const RandomModel model(c);
     const EngineLimits limits = {.max_active = 1, .max_rows = 2048, .kv_slots = 2048};
     const Request longer = request_of(1500, 4, 4, 1);
-    for (const int length : {1017, 1020, 1021}) {  // ends at 1024, 1027 and 1028 positions
+    for (const int length : {1020, 1025, 1400}) {  // their first pass ends at positions 1024, 1028 and 1404
         const Request r = request_of(length, 4, 7);
         TestEngine first(model, limits), later(model, limits);
         later.engine.generate({&longer, 1});
