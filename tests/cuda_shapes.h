@@ -35,8 +35,14 @@ class CudaShapes : public testing::TestWithParam<CudaShape> {
     DeviceMatrix statistic(int64_t n) { return {*ops, 1, n, DType::F32}; }
 };
 
-inline const auto RAGGED = testing::Values(
-    CudaShape{DType::F32, 1, 1, 0}, CudaShape{DType::F32, 5, 12, 0}, CudaShape{DType::F32, 3, 31, 3},
-    CudaShape{DType::F32, 67, 33, 1}, CudaShape{DType::F32, 2, 260, 0}, CudaShape{DType::F32, 131, 8, 4},
-    CudaShape{DType::BF16, 1, 2, 0}, CudaShape{DType::BF16, 5, 24, 0}, CudaShape{DType::BF16, 3, 31, 3},
-    CudaShape{DType::BF16, 66, 32, 8}, CudaShape{DType::BF16, 2, 264, 0}, CudaShape{DType::BF16, 131, 8, 8});
+inline const std::vector<CudaShape> RAGGED_SHAPES = {
+    {DType::F32, 1, 1, 0},   {DType::F32, 5, 12, 0},   {DType::F32, 3, 31, 3},   {DType::F32, 67, 33, 1},
+    {DType::F32, 2, 260, 0}, {DType::F32, 131, 8, 4},  {DType::BF16, 1, 2, 0},   {DType::BF16, 5, 24, 0},
+    {DType::BF16, 3, 31, 3}, {DType::BF16, 66, 32, 8}, {DType::BF16, 2, 264, 0}, {DType::BF16, 131, 8, 8}};
+inline const auto RAGGED = testing::ValuesIn(RAGGED_SHAPES);
+// Of what is contiguous: parameters, their gradients.
+inline const auto RAGGED_WITHOUT_GAPS = testing::ValuesIn([] {
+    std::vector<CudaShape> shapes = RAGGED_SHAPES;
+    for (CudaShape& s : shapes) s.gap = 0;
+    return shapes;
+}());

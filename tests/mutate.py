@@ -36,14 +36,14 @@ FILTERS = {
     "lm_head": "*CudaHead*", "sampling": "*CudaSampling*", "logit_chunk": "*CudaHead*:*CudaSampling*", "matmul": "*CudaMatmul*:*CudaHead*",
     "rope": "*CudaRope*:*Qkv*", "rows": "*CudaOps*:*CudaEmbedding*", "part_sums": "*CudaColumnSums*:*CudaEmbedding*",
     "column_sums": "*CudaColumnSums*", "value_head": "*CudaColumnSums*", "sum_of_squares": "*CudaSumOfSquares*",
-    "stochastic_rounding": "*CudaAdamW*:*CudaOps*AdamW*", "pair_loss": "*CudaPairLoss*", "reveal_block": "CudaReveal*",
+    "stochastic_rounding": "*CudaAdamW*:*CudaParameters*", "pair_loss": "*CudaPairLoss*", "reveal_block": "CudaReveal*",
 }
 # Quick ones of them, which are run first: what they catch need not go through the others.
 NEAR = {
     "attention_wgmma": "Ragged/CudaAttentionWgmma*", "attention_backward": "Ragged/CudaAttentionBackward*",
     "attention_rows": "*CudaAttentionRows*",
 }
-DEFAULT_FILTER = "*CudaOps*:*CudaAdamW*:*CudaNorms*:*CudaRmsnorm*"
+DEFAULT_FILTER = "*CudaOps*:*CudaParameters*:*CudaAdamW*:*CudaNorms*:*CudaRmsnorm*"
 # How the builds of `make SAN=...` are compiled, in which survivors are tried again.
 SANITIZERS = {"address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], "thread": ["-fsanitize=thread"]}
 # Headers with device code, and the .cu files that are compiled with a broken one.
