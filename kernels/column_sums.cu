@@ -17,7 +17,7 @@ constexpr int LANES = 8;
 template <class S, int PACK>
 __global__ void column_sums_kernel(float* part, DeviceRows<const S> src, const float* row_weight, int rows,
                                    int run, int n) {
-    __shared__ float partial[LANES][WARP * PACK];
+    STATIC_SHARED(float, partial, [LANES][WARP * PACK]);
     const int x = int(threadIdx.x), y = int(threadIdx.y), first = int(blockIdx.x) * WARP * PACK;
     const int begin = int(blockIdx.y) * run, end = first + x * PACK < n ? min(begin + run, rows) : 0;
     float sum[PACK] = {};

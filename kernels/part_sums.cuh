@@ -9,7 +9,7 @@ constexpr int PART_LANES = 16;
 // The sum of column c of `count` rows of n numbers, in the threads with threadIdx.y = 0: each of PART_LANES threads adds up every
 // PART_LANES-th row, then their sums are added in order. For blocks of (WARP, PART_LANES) threads, once in a kernel.
 __device__ inline float sum_of_parts(const float* part, int count, int n, int c) {
-    __shared__ float partial[PART_LANES][WARP];
+    STATIC_SHARED(float, partial, [PART_LANES][WARP]);
     float sum = 0;
     if (c < n) {
 #pragma unroll 8

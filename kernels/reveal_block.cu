@@ -99,7 +99,7 @@ __device__ inline bool goes_on(const RevealTarget* targets, int count, const int
 __global__ void __launch_bounds__(MOST_WARPS* WARP) reveal_blocks_kernel(RevealArguments arg) {
     griddepcontrol_launch_dependents();
     griddepcontrol_wait();
-    __shared__ int stopped[MOST_WARPS];
+    STATIC_SHARED(int, stopped, [MOST_WARPS]);
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP, warps = int(blockDim.x) / WARP;
     const int n_blocks = arg.status[N_BLOCKS], step = arg.status[STEPS] + 1;
     int stop = 0;

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 3)
                            int64_t rows, int C, float eps) {
     griddepcontrol_launch_dependents();
     griddepcontrol_wait();
-    __shared__ float partial[MOST_THREADS / WARP];
+    STATIC_SHARED(float, partial, [MOST_THREADS / WARP]);
     const int64_t t = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
     const int first = int(threadIdx.x) * PACK, step = int(blockDim.x) * PACK;
     const int end = t < rows ? C : 0;  // rows that are not there take part in the barrier
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(MOST_BACKWARD_THREADS, PACKS == 1 ? 2 : 1)
     using Ring = BackwardRing<T, PACKS>;
     constexpr int PACK = Ring::PACK, STAGES = Ring::STAGES;
     DYNAMIC_SHARED(T, ring);
-    __shared__ float partial[2][MOST_BACKWARD_THREADS / WARP];
+    STATIC_SHARED(float, partial, [2][MOST_BACKWARD_THREADS / WARP]);
     const int first = int(threadIdx.x) * PACK, step = int(blockDim.x) * PACK, warps = int(blockDim.x) / WARP;
     const float inverse_C = 1.0f / float(C);
     const auto in_ring = [&](int stage, int tensor, int k) {

@@ -137,7 +137,7 @@ struct Filtered {
 };
 // By top-k, then by top-p. total: the mass of all allowed ids.
 __device__ inline Filtered filter(const LogitRow& row, const SampleRow& options, Mass total) {
-    __shared__ FilterScratch scratch;
+    STATIC_SHARED(FilterScratch, scratch);
     Filtered out{0, {.mass = total, .weighted = 0, .count = 0}};
 #pragma unroll 1  // the code of one filter is large enough
     for (const bool by_mass : {false, true}) {
@@ -187,8 +187,8 @@ __device__ inline int draw_inverse(const LogitRow& row, Order last, Mass total, 
 
 // The id that wins the race of the kept ones; NOBODY where there is none.
 __device__ inline int draw_gumbel(const LogitRow& row, const SampleRow& options, Order last) {
-    __shared__ double leader_score[WARP];
-    __shared__ int leader_id[WARP];
+    STATIC_SHARED(double, leader_score, [WARP]);
+    STATIC_SHARED(int, leader_id, [WARP]);
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
     const bool bounded = !is_filtered(options);
     float enough = -INFINITY;

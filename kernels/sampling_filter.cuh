@@ -79,8 +79,8 @@ struct Crossing {
 // The first of n at which the sum of weights exceeds `point`; n where it does not.
 template <class Weight>
 __device__ inline Crossing first_beyond(int n, Mass point, Weight weight) {
-    __shared__ Mass warp_sum_of[WARP];
-    __shared__ Crossing found;
+    STATIC_SHARED(Mass, warp_sum_of, [WARP]);
+    STATIC_SHARED(Crossing, found);
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
     const int run = (n + int(blockDim.x) - 1) / int(blockDim.x), begin = min(n, int(threadIdx.x) * run),
               end = min(n, begin + run);
@@ -149,7 +149,7 @@ union FilterScratch {
 
 // Into list, in any order, if they are not more than GATHERED; how many there are, or some larger number.
 __device__ inline int gather(Order* list, const LogitRow& row, Order from, Order to) {
-    __shared__ uint32_t count;
+    STATIC_SHARED(uint32_t, count);
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
     if (threadIdx.x == 0) count = 0;
     __syncthreads();  // nobody counts before that, nor writes to a list that is still read

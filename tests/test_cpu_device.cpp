@@ -72,6 +72,12 @@ __global__ void unwritten_shared(float* out) {
     __syncthreads();
     out[threadIdx.x] = s[threadIdx.x];
 }
+__global__ void unwritten_static_shared(float* out, int from) {
+    STATIC_SHARED(float, s, [64]);
+    if (int(threadIdx.x) >= from) s[threadIdx.x] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = s[threadIdx.x];
+}
 __global__ void misaligned(float* out) {
     DYNAMIC_SHARED(bf16, s);
     uint32_t r[4];
@@ -205,6 +211,13 @@ TEST_F(CpuDeviceDeathTest, ReportsALaunchThatNoDeviceTakes) {
 }
 TEST_F(CpuDevice, UnwrittenSharedMemoryIsNaN) {
     launch(unwritten_shared, 1, 64, 64 * 4, nullptr, out);
+    EXPECT_TRUE(std::isnan(out[0]));
+    EXPECT_EQ(out[1], 1.0f);
+}
+TEST_F(CpuDevice, UnwrittenStaticSharedMemoryIsNaNWhateverABlockBeforeLeft) {
+    launch(unwritten_static_shared, 1, 64, 0, nullptr, out, 0);
+    EXPECT_EQ(out[0], 1.0f);
+    launch(unwritten_static_shared, 1, 64, 0, nullptr, out, 1);
     EXPECT_TRUE(std::isnan(out[0]));
     EXPECT_EQ(out[1], 1.0f);
 }

@@ -100,6 +100,7 @@ struct Worker {  // everything one host thread needs to run blocks
     Fiber main;
     Fiber* ready[MAX_BLOCK + 1];
     int head = 0, tail = 0, num_threads = 0;
+    uint64_t block_number = 0;  // of the blocks this host thread has run
     Fiber* self = nullptr;
     Group block, warps[MAX_BLOCK / 32], warpgroups[MAX_BLOCK / WARPGROUP], named[NAMED_BARRIERS];
     ProductQueue products[MAX_BLOCK / 32];
@@ -279,6 +280,7 @@ void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem_bytes, void (*entry)
     blockIdx = bid;
     const int n = block.x * block.y * block.z;
     w.num_threads = n;
+    w.block_number++;
     w.entry = entry;
     w.closure = closure;
     w.head = w.tail = 0;
@@ -331,6 +333,12 @@ void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem_bytes, void (*entry)
 void poison(void* p, size_t bytes) {
     memset(p, 0xFF, bytes);
     if (__tsan_write_range) __tsan_write_range(p, bytes);
+}
+void poison_once(void* p, size_t bytes, uint64_t& block) {
+    if (block == worker().block_number) return;
+    block = worker().block_number;
+    // Not memset, which sanitizers watch: to them, nobody has written this.
+    for (size_t i = 0; i < bytes; i++) static_cast<volatile unsigned char*>(p)[i] = 0xFF;
 }
 void poison_scratch(void* p, size_t bytes, size_t behind) {
     if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(p, bytes);

@@ -3,14 +3,14 @@
 // Kept from the GPU: the index variables, shared memory, barriers, warp shuffles and votes, and (in ptx.h)
 // ldmatrix, mma and cp.async with their real register layouts, (in wgmma.h and cpu_wgmma.h) wgmma with its
 // descriptors; of the runtime, memory, copies and streams (which do nothing). Limits: no memory model, no
-// timing, no registers, no bank conflicts, no forward progress guarantees, no races between blocks, and static
-// __shared__ arrays are not poisoned. It proves logic, not speed.
+// timing, no registers, no bank conflicts, no forward progress guarantees, no races between blocks. It proves
+// logic, not speed.
 //
 // What it reports (and aborts): a barrier or warp collective that not all threads reach, lanes that wait in
 // different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, or without having waited
 // in a kernel that is launched overlapped, a write past dynamic
 // shared memory, a launch that no device would take, a stack overflow; of wgmma what stands in cpu_wgmma.h.
-// Dynamic shared memory and a workspace's scratch start as NaNs, and a cp.async destination is NaN until it is waited for. What is copied from pinned
+// Shared memory and a workspace's scratch start as NaNs, and a cp.async destination is NaN until it is waited for. What is copied from pinned
 // memory is read when the stream's next operation starts, as late as a device may.
 // ThreadSanitizer sees missing barriers (every thread of a block is a fiber with its own clock),
 // AddressSanitizer overruns of every allocation.
@@ -33,7 +33,11 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __restrict__
-#define __shared__ static thread_local  // one block at a time per host thread
+// STATIC_SHARED(float, name, [ROWS][COLS]): one block at a time per host thread.
+#define STATIC_SHARED(T, name, ...)           \
+    static thread_local T name __VA_ARGS__;   \
+    static thread_local uint64_t name##block; \
+    cpu_device::poison_once(&name, sizeof(name), name##block)
 #define DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(cpu_device::dynamic_shared())
 
 struct dim3 {
@@ -69,6 +73,8 @@ size_t shared_bytes();
 int lane_id();
 int warp_id();
 void poison(void* p, size_t bytes);
+// For the first thread of a block that comes here: `block` says which one was the last.
+void poison_once(void* p, size_t bytes, uint64_t& block);
 void poison_scratch(void* p, size_t bytes, size_t behind);
 void check_launch(dim3 grid, dim3 block, size_t smem, size_t most_smem);
 

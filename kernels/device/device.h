@@ -11,6 +11,7 @@
 #include <cuda_runtime.h>
 
 using bf16 = __nv_bfloat16;
+#define STATIC_SHARED(T, name, ...) __shared__ T name __VA_ARGS__
 #define DYNAMIC_SHARED(T, name)                                       \
     extern __shared__ __align__(128) unsigned char dynamic_shared_[]; \
     T* name = reinterpret_cast<T*>(dynamic_shared_)
@@ -150,7 +151,7 @@ __device__ inline float warp_max(float v) {
 // Over the whole block (whole warps of threads), the same bits in every thread.
 template <class T>
 __device__ inline T block_sum(T v) {
-    __shared__ T partial[32];
+    STATIC_SHARED(T, partial, [32]);
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
     v = warp_sum(v);
     if (lane == 0) partial[warp] = v;
@@ -160,7 +161,7 @@ __device__ inline T block_sum(T v) {
     return v;
 }
 __device__ inline float block_max(float v) {
-    __shared__ float partial[32];
+    STATIC_SHARED(float, partial, [32]);
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, warps = int(blockDim.x) / WARP;
     v = warp_max(v);
     if (lane == 0) partial[warp] = v;
