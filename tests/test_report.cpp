@@ -1,8 +1,10 @@
 // Reports: what the page says is what the folder says; runs that differ in their seed alone are one curve; and numbers on axes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "tests/fault_of.h"
 #include "tests/temporary_folder.h"
 #include "train/report/chart.h"
 #include "train/report/report.h"
@@ -125,6 +127,30 @@ TEST(Report, OfARunThatHasJustBegun) {
     write_report(folder.path());  // a warning, not the end of a run
     set_quiet(false);
     EXPECT_FALSE(file_exists(folder.file("report.html")));
+}
+
+TEST(Report, OfARunThatIsJustWritingALine) {
+    TemporaryFolder folder;
+    const std::string run = folder.path(), metrics = folder.file("metrics.jsonl");
+    write_run(run, 3, 0.5, "");
+    const std::string whole = read_text(metrics), page = run_report(read_run(run));
+    for (const std::string half : {"{\"step\": 6, \"pha", "{", "{\"step\": 7, \"phase\": \"rl\"}"}) {
+        write_file_atomic(metrics, whole + half);
+        testing::internal::CaptureStderr();
+        const RunRecord record = read_run(run);
+        const std::string said = testing::internal::GetCapturedStderr();
+        EXPECT_NE(said.find("warning: " + metrics), std::string::npos) << said;
+        EXPECT_EQ(run_report(record), page) << half;
+    }
+    write_file_atomic(metrics, "{\"step\"");
+    testing::internal::CaptureStderr();
+    EXPECT_TRUE(read_run(run).metrics.empty());
+    testing::internal::GetCapturedStderr();
+    // Any other broken line is an error that names it.
+    write_file_atomic(metrics, whole + "{\"step\": 6, \"pha\n" + "{\"step\": 7}\n");
+    const std::string fault = fault_of(Exit::BadFile, [&] { read_run(run); });
+    const auto line = 1 + std::count(whole.begin(), whole.end(), '\n');
+    EXPECT_NE(fault.find(metrics + ":" + std::to_string(line) + ":"), std::string::npos) << fault;
 }
 
 TEST(Report, SeedsOfOneKindAreOneCurveWithItsSpread) {

@@ -154,12 +154,16 @@ Json parse_json(std::string_view text, const std::string& where) { return parse(
 Json read_json(const std::string& path) { return parse(read_text(path), path, 1); }
 
 void read_jsonl(const std::string& path, const std::function<void(const Json&, const std::string&)>& visit) {
-    const std::string text = read_text(path);
+    parse_jsonl(read_text(path), path, visit);
+}
+
+void parse_jsonl(std::string_view text, const std::string& path,
+                 const std::function<void(const Json&, const std::string&)>& visit) {
     LineFaults faults(path);
     size_t line_number = 0;
     for (size_t at = 0; at < text.size();) {
         const size_t end = std::min(text.find('\n', at), text.size());
-        const std::string_view line(text.data() + at, end - at);
+        const std::string_view line = text.substr(at, end - at);
         at = end + 1;
         line_number++;
         if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;

@@ -33,6 +33,9 @@ class LineFaults {
 // Error, keeps no other from being visited; what is wrong is thrown behind the last one.
 void read_jsonl(const std::string& path,
                 const std::function<void(const Json& line, const std::string& where)>& visit);
+// The same of a text that was read from `path`.
+void parse_jsonl(std::string_view text, const std::string& path,
+                 const std::function<void(const Json& line, const std::string& where)>& visit);
 
 // A field of the right type; throws Error(BadFile) naming where, field and value. Integers must be whole and
 // fit.

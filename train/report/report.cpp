@@ -368,14 +368,26 @@ std::string compared_table(const std::vector<Group>& groups) {
     return table(rows);
 }
 
+// Of metrics.jsonl, the lines that have their end. A run that is under way, or was killed, may leave half of one.
+std::string whole_lines(const std::string& file) {
+    std::string text = read_text(file);
+    const size_t end = text.rfind('\n') + 1;  // 0 where there is none
+    if (end < text.size())
+        log_warning("%s: the last line has no end, so it is still being written or was cut; it is left out",
+                    file.c_str());
+    text.resize(end);
+    return text;
+}
+
 }  // namespace
 
 RunRecord read_run(const std::string& folder) {
     RunRecord run{.folder = folder};
-    if (!file_exists(folder + "/metrics.jsonl"))
+    const std::string metrics = folder + "/metrics.jsonl";
+    if (!file_exists(metrics))
         fail(Exit::BadFile, "%s: is no run's folder (no metrics.jsonl)", folder.c_str());
     if (file_exists(folder + "/config.toml")) run.config = read_text(folder + "/config.toml");
-    read_jsonl(folder + "/metrics.jsonl", [&](const Json& line, const std::string& where) {
+    parse_jsonl(whole_lines(metrics), metrics, [&](const Json& line, const std::string& where) {
         if (!line.is_object()) fail(Exit::BadFile, "%s: is not an object", where.c_str());
         run.metrics.push_back(line);
     });
