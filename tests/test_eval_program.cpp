@@ -34,6 +34,14 @@ class EvalProgram : public testing::Test {
     TemporaryFolder folder_;
 };
 
+// A judge that runs `cases`, the cases of a shell's `case`, on every line it is given; `answer` prints its answer.
+std::string judging_by(const std::string& cases) {
+    return R"(answer() { printf '{"id": %d, %s}\n' "$id" "$1"; }
+while read -r line; do id=${line#*\"id\":}; id=${id%%,*}; case $line in
+)" + cases +
+           "\nesac; done\n";
+}
+
 }  // namespace
 
 TEST_F(EvalProgram, StaticAndDynamicOfTheModelThatComesAlong) {
@@ -162,6 +170,61 @@ TEST_F(EvalProgram, GradesLinesOfInfer) {
         EXPECT_EQ(r.code, 3) << bad;
         EXPECT_NE(r.err.find("answers.jsonl"), std::string::npos) << r.err;
     }
+}
+
+// The command rewards both tokens of the right answer and its end with 1 each, those of any other with 0.
+TEST_F(EvalProgram, SavedResponsesToACommandThatRewardsTokens) {
+    const std::string judge = folder_.file("judge.sh"), items = folder_.file("items.jsonl");
+    write_file_atomic(folder_.file("q.jsonl"), R"({"question": "40+2="})");
+    write_file_atomic(judge, judging_by(R"(*'"tokens":["4","2",'*) answer '"token_rewards": [1, 1, 1]';;
+*'"tokens":[]'*) answer '"token_rewards": []';;
+*) answer '"chunks": [{"end": 2, "reward": 0}]';;)"));
+    write_file_atomic(items,
+                      R"({"id": 0, "text": "42", "output_ids": [52, 50, 258], "finish_reason": "stop"})"
+                      "\n"
+                      R"({"id": 0, "text": "4", "output_ids": [52, 258], "finish_reason": "stop"})");
+    const std::string command = "--grade-only " + items +
+                                " --task 'external:problems=" + folder_.file("q.jsonl") +
+                                ",held_out=1,command=sh " + judge + "'";
+    const std::vector<Json> rows = json(command + " --tokenizer bytes");
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_EQ(rows[0]["accuracy"], 0.5);
+    EXPECT_EQ(rows[0]["ungraded"], 0);
+    // Without the tokens there is nothing to reward, and the user hears what to do.
+    const Outcome blind = run(command);
+    EXPECT_EQ(blind.code, 2) << blind.out;
+    EXPECT_NE(blind.err.find("name the model's tokenizer with --tokenizer DIR"), std::string::npos)
+        << blind.err;
+    EXPECT_EQ(std::count(blind.err.begin(), blind.err.end(), '\n'), 1) << blind.err;
+    // Lines that have none, or ids that are none of the tokenizer's.
+    for (const char* bad :
+         {R"({"id": 0, "text": "42"})", R"({"id": 0, "text": "42", "output_ids": [99999]})"}) {
+        write_file_atomic(items, bad);
+        const Outcome r = run(command + " --tokenizer bytes");
+        EXPECT_EQ(r.code, 3) << bad;
+        EXPECT_NE(r.err.find("items.jsonl:1: field 'output_ids'"), std::string::npos) << r.err;
+    }
+}
+
+// An accuracy of saved responses that nobody judged is none either, and single ones are told.
+TEST_F(EvalProgram, SavedResponsesThatTheCommandDoesNotJudge) {
+    const std::string judge = folder_.file("judge.sh"), items = folder_.file("items.jsonl");
+    write_file_atomic(folder_.file("q.jsonl"), R"({"question": "40+2="})");
+    write_file_atomic(items, R"({"id": 0, "text": "a"})"
+                             "\n"
+                             R"({"id": 0, "text": "b"})");
+    const std::string command = "--grade-only " + items +
+                                " --task 'external:problems=" + folder_.file("q.jsonl") +
+                                ",held_out=1,command=sh " + judge + "'";
+    write_file_atomic(judge, "exit 1\n");
+    const Outcome none = run(command);
+    EXPECT_EQ(none.code, 1) << none.out;
+    EXPECT_NE(none.err.find("judged none of 2 responses"), std::string::npos) << none.err;
+    write_file_atomic(judge, judging_by(R"(*'"a"'*) exit 1;; *) answer '"reward": 1';;)"));
+    const Outcome one = run("--json " + command);
+    EXPECT_EQ(one.code, 0) << one.err;
+    EXPECT_NE(one.err.find("1 of 2 responses could not be judged"), std::string::npos) << one.err;
+    EXPECT_EQ(json_lines(one.out)[0]["ungraded"], 1);
 }
 
 TEST_F(EvalProgram, Likelihoods) {
@@ -295,6 +358,7 @@ TEST_F(EvalProgram, FlagsWithoutEffectAreRefused) {
         {"--likelihood --pass-at 1", "--pass-at: counts generated responses"},
         {"--choices c --split train", "--split: --choices takes every question"},
         {"--grade-only g --block 8", "--block: --grade-only takes no model"},
+        {"--grade-only /dev/null --tokenizer bytes", "--tokenizer: shows the tokens to a task"},
         {"--score-end", "--score-end: is for --likelihood and --choices"},
         {"--top-k 4", "--top-k: has no effect at --temperature 0"},
         {"--remasking sequential --threshold 0.5", "--threshold: is for"},

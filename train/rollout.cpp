@@ -79,17 +79,17 @@ std::vector<PartStats> RolloutBatch::part_stats(const Task& task) const {
     return out;
 }
 
-// Judges the batch. If a task gives token rewards, the tokens of a response that it did not judge earn nothing.
-static void reward(RolloutBatch& batch, const TextCodec& codec, const Task& task, bool judge_truncated,
-                   const std::function<bool()>& should_stop) {
+void reward(RolloutBatch& batch, const Task& task,
+            const std::function<std::vector<std::string>(std::span<const int> ids)>& pieces,
+            bool judge_truncated, const std::function<bool()>& should_stop) {
     std::vector<Response*> judged;
     std::vector<std::vector<std::string>> tokens(batch.responses.size());
     std::vector<Answer> answers;
     for (Response& r : batch.responses) {
         if (r.truncated() && !judge_truncated) continue;
-        std::vector<std::string>& pieces = tokens[judged.size()];
-        if (task.judge) pieces = codec.pieces(r.trajectory.output_ids);
-        answers.push_back({&batch.problems[size_t(r.problem)], r.text, pieces});
+        std::vector<std::string>& own = tokens[judged.size()];
+        if (task.judge && pieces) own = pieces(r.trajectory.output_ids);
+        answers.push_back({&batch.problems[size_t(r.problem)], r.text, own});
         judged.push_back(&r);
     }
     std::vector<Verdict> verdicts = judge(task, answers, should_stop);
@@ -131,7 +131,7 @@ RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, 
         batch.interrupted |= r.trajectory.finish_reason == "interrupted";
         batch.responses.push_back(std::move(r));
     }
-    if (!batch.interrupted) reward(batch, codec, task, judge_truncated, should_stop);
+    if (!batch.interrupted) reward(batch, task, codec.pieces, judge_truncated, should_stop);
     batch.reward_s = timer.seconds();
     return batch;
 }

@@ -68,3 +68,10 @@ constexpr uint32_t EVALUATION_SEQUENCES = 1u << 31;
 RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, std::vector<Problem> problems,
                       int per_problem, const GenerateOptions& options, uint32_t first_sequence,
                       const std::function<bool()>& should_stop, bool judge_truncated = false);
+
+// Has the task judge the batch's responses: their rewards, `judged`, `ungraded` and `interrupted`. If it gives token rewards,
+// the tokens of a response that it did not judge earn nothing. `pieces`, as a codec has it, shows it the tokens; null: it sees
+// none, and Error(Usage) is thrown if it rewards them.
+void reward(RolloutBatch& batch, const Task& task,
+            const std::function<std::vector<std::string>(std::span<const int> ids)>& pieces,
+            bool judge_truncated, const std::function<bool()>& should_stop);

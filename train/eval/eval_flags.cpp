@@ -52,7 +52,8 @@ void EvalFlags::declare(Options& f) {
         .range(1, 1 << 20);
     f.add("--score-end", &score_end, "the end of the answer counts in its likelihood too");
     f.add("--grade-only FILE", &grade_only,
-          "no model: reward the responses of --items, of a run's samples/ or of infer --json again");
+          "no model: reward the responses of --items, of a run's samples/ or of infer --json again; with "
+          "--tokenizer a command that judges single tokens is shown them");
     decoding.declare(f);
     f.section("Limits");
     f.add("--max-active,--max-batch N", &max_active, "sequences in flight at once").range(1, 1 << 16);
@@ -100,8 +101,7 @@ void EvalFlags::refuse_idle(const Options& f, Faults& faults) const {
     }
     if (scored) f.refuse_typed(faults, {"--pass-at"}, "counts generated responses; leave it out");
     if (!grade_only.empty())
-        f.refuse_typed(faults,
-                       {"--block", "--tokenizer", "--chat-template", "--prompt-template", "--max-rows"},
+        f.refuse_typed(faults, {"--block", "--chat-template", "--prompt-template", "--max-rows"},
                        "--grade-only takes no model; leave it out");
 }
 

@@ -52,7 +52,12 @@ EvalPlan plan_eval(const EvalFlags& flags, const Common& common, const Options& 
     if (!f.items.empty()) faults.attempt([&] { check_writable(f.items); });
     if (!f.grade_only.empty()) {
         faults.attempt([&] { check_readable(f.grade_only); });
-        faults.attempt([&] { make_problems(plan, common.seed); });
+        if (!faults.attempt([&] { make_problems(plan, common.seed); })) return plan;
+        if (!plan.task->judge)
+            options.refuse_typed(faults, {"--tokenizer"},
+                                 "shows the tokens to a task that a command judges; leave it out");
+        else if (!f.text.tokenizer.empty())
+            faults.attempt([&] { plan.tokenizer = load_tokenizer(f.text.tokenizer); });
         return plan;
     }
     faults.attempt([&] { check_device(common.device); });

@@ -95,6 +95,16 @@ struct Session {
     }
 };
 
+// Throws Error(Runtime) where nothing was judged.
+void check_judged(const EvalRow& row) {
+    if (row.ungraded && row.ungraded == row.judged)
+        fail(Exit::Runtime, "the task judged none of %lld responses of %s: no accuracy is known",
+             (long long)row.judged, row.model.c_str());
+    if (row.ungraded)
+        log_warning("%s %s: %lld of %lld responses could not be judged and count as wrong", row.model.c_str(),
+                    row.decoding.c_str(), (long long)row.ungraded, (long long)row.judged);
+}
+
 // ---- generated responses
 
 // How many problems are answered before the next are begun: a stop loses no more than these.
@@ -136,12 +146,7 @@ EvalRow decode(Session& session, Subject& subject, Engine& engine, const Task& t
                                              so_far.tokens_per_forward));
     }
     if (!row.interrupted) progress.finish();
-    if (row.ungraded && row.ungraded == row.judged)
-        fail(Exit::Runtime, "the task judged none of %lld responses of %s: no accuracy is known",
-             (long long)row.judged, subject.name.c_str());
-    if (row.ungraded)
-        log_warning("%s %s: %lld of %lld responses could not be judged and count as wrong",
-                    subject.name.c_str(), rule.name.c_str(), (long long)row.ungraded, (long long)row.judged);
+    check_judged(row);
     row.scores = score(all, pass_at);
     row.seconds = timer.seconds();
     return row;
@@ -358,9 +363,15 @@ Exit grade(const EvalPlan& plan, const Common& common) {
     const Task& task = *plan.task;
     const int64_t generated = f.problems ? f.problems : 100000;
     std::vector<EvalRow> rows;
-    for (const SavedResponses& saved : grade_file(f.grade_only, task, f.split, generated)) {
-        EvalRow& row = rows.emplace_back(
-            EvalRow{.model = saved.name, .decoding = "saved", .scores = score(saved.batch, f.pass_at)});
+    for (const SavedResponses& saved :
+         grade_file(f.grade_only, task, f.split, generated, plan.tokenizer.get())) {
+        if (saved.batch.interrupted) break;
+        EvalRow& row = rows.emplace_back(EvalRow{.model = saved.name,
+                                                 .decoding = "saved",
+                                                 .scores = score(saved.batch, f.pass_at),
+                                                 .judged = saved.batch.judged,
+                                                 .ungraded = saved.batch.ungraded});
+        check_judged(row);
         if (saved.with_reward)
             log_info("%s: %d of %d rewards changed, mean %.4f in the file, %.4f now", saved.name.c_str(),
                      saved.changed, saved.with_reward, saved.rewards_in_file / saved.with_reward,
@@ -371,8 +382,8 @@ Exit grade(const EvalPlan& plan, const Common& common) {
             printf("%s\n", dump(line).c_str());
         }
     }
-    if (!common.json) printf("%s", eval_table(rows).c_str());
-    return Exit::Ok;
+    if (!common.json && !rows.empty()) printf("%s", eval_table(rows).c_str());
+    return interrupt_code();
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "inference/pieces.h"
 #include "train/evaluation.h"
 #include "utils/error.h"
 #include "utils/json.h"
@@ -52,10 +53,11 @@ class ProblemFinder {
 };
 
 // As much of the trajectory as scores are made of.
-Trajectory trajectory_of(const Json& line, const std::string& where) {
+Trajectory trajectory_of(const Json& line, const std::string& where, const Tokenizer* tokenizer) {
     Trajectory t;
-    if (has(line, "output_ids"))
-        t.output_ids = get_ints(line, "output_ids", where, 0, INT32_MAX, "a token id");
+    if (tokenizer || has(line, "output_ids"))
+        t.output_ids = get_ints(line, "output_ids", where, 0,
+                                tokenizer ? tokenizer->vocabulary_size() - 1 : INT32_MAX, "a token id");
     if (has(line, "step_map")) t.step_map = get_ints(line, "step_map", where, 0, INT32_MAX, "a reveal step");
     if (has(line, "entropy")) t.entropy = get_finite(line, "entropy", where);
     if (has(line, "finish_reason")) t.finish_reason = get_string(line, "finish_reason", where);
@@ -66,16 +68,11 @@ Trajectory trajectory_of(const Json& line, const std::string& where) {
     return t;
 }
 
-void reward_again(SavedResponses& saved, const std::vector<double>& in_file, const Task& task) {
-    std::vector<Answer> answers;
-    std::vector<Response*> judged;
-    for (Response& r : saved.batch.responses)
-        if (!r.truncated()) {
-            answers.push_back({&saved.batch.problems[size_t(r.problem)], r.text, {}});
-            judged.push_back(&r);
-        }
-    const std::vector<Verdict> verdicts = judge(task, answers, [] { return interrupted(); });
-    for (size_t i = 0; i < verdicts.size(); i++) judged[i]->reward = verdicts[i].reward;
+void reward_again(SavedResponses& saved, const std::vector<double>& in_file, const Task& task,
+                  const Tokenizer* tokenizer) {
+    std::function<std::vector<std::string>(std::span<const int>)> pieces;
+    if (tokenizer) pieces = [&](std::span<const int> ids) { return pieces_of(tokenizer, ids); };
+    reward(saved.batch, task, pieces, false, [] { return interrupted(); });
     for (size_t i = 0; i < in_file.size(); i++) {
         if (std::isnan(in_file[i])) continue;
         saved.changed += in_file[i] != saved.batch.responses[i].reward;
@@ -87,7 +84,7 @@ void reward_again(SavedResponses& saved, const std::vector<double>& in_file, con
 }  // namespace
 
 std::vector<SavedResponses> grade_file(const std::string& path, const Task& task, Split split,
-                                       int64_t problems) {
+                                       int64_t problems, const Tokenizer* tokenizer) {
     ProblemFinder finder(task, split, problems);
     std::vector<SavedResponses> out;
     std::map<std::string, size_t> by_name;                  // index in `out`
@@ -112,11 +109,11 @@ std::vector<SavedResponses> grade_file(const std::string& path, const Task& task
         Response r;
         r.problem = number->second;
         r.text = get_string(line, "text", where);
-        r.trajectory = trajectory_of(line, where);
+        r.trajectory = trajectory_of(line, where, tokenizer);
         in_file[at->second].push_back(has(line, "reward") ? get_finite(line, "reward", where) : NAN);
         saved.batch.responses.push_back(std::move(r));
     });
     if (out.empty()) fail(Exit::BadFile, "%s: holds no response", path.c_str());
-    for (size_t i = 0; i < out.size(); i++) reward_again(out[i], in_file[i], task);
+    for (size_t i = 0; i < out.size(); i++) reward_again(out[i], in_file[i], task, tokenizer);
     return out;
 }

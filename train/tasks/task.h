@@ -28,7 +28,7 @@ struct Problem {
 struct Answer {
     const Problem* problem;
     std::string_view text;
-    std::span<const std::string> tokens;  // the text of each
+    std::span<const std::string> tokens;  // the text of each; none: it is not known
 };
 struct Verdict {
     double reward = 0;                  // 1: right

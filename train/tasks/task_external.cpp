@@ -7,7 +7,8 @@
 //
 //   {"id": 0, "prompt": "...", "response": "...", "tokens": ["...", ...], "record": {...}}
 //
-// (id: of the question asked, another one every time; tokens: the response's, stop token included) and writes, in any order, a line
+// (id: of the question asked, another one every time; tokens: the response's, stop token included;
+// `eval --grade-only` knows them with --tokenizer only) and writes, in any order, a line
 //
 //   {"id": 0, "reward": 1}                                      1: right
 //   {"id": 0, "token_rewards": [0, 0.5, ...]}                   one per token
@@ -33,6 +34,10 @@ constexpr int STARTS_FOR_NOTHING = 3;  // in a row
 
 std::vector<double> token_rewards(const Json& line, size_t n_tokens, const std::string& where) {
     std::vector<double> out;
+    if (n_tokens == 0)
+        fail(Exit::Usage,
+             "task 'external': its command rewards single tokens, and which they are is not known; name the "
+             "model's tokenizer with --tokenizer DIR");
     if (has(line, "chunks")) {
         for (const Json& chunk : line.at("chunks")) {
             const int64_t end = get_int(chunk, "end", where, int64_t(out.size()) + 1, int64_t(n_tokens));
@@ -109,6 +114,7 @@ class Judge {
                 out[i] = verdict_of(line, answers[i].tokens.size(), format("its answer %zu", id));
                 waiting.erase(place);
             } catch (const Error& error) {
+                if (error.code == Exit::Usage) throw;
                 fault = error.what();
                 return false;
             }
