@@ -59,7 +59,7 @@ void DecodingFlags::declare(Options& flags) {
         .range(0, 0.999999);
     flags.add_choice("--confidence KIND", &options.confidence, confidence_names(),
                      "a token's probability after temperature, before it, or after top-k and top-p too");
-    flags.add("--temperature,--temp T", &options.temperature, "0 is greedy").range(0, 1e6);
+    flags.add("--temperature,--temp T", &options.temperature, "0 is greedy; else 1e-6 or more").range(0, 1e6);
     flags.add_choice(
         "--draw KIND", &options.draw, draw_names(),
         "how a token is drawn: by one random number, or by Gumbel noise on the logit of every id (LLaDA)");

@@ -124,6 +124,11 @@ void apply_preset(GenerateOptions& options, const std::string& name) {
     fail(Exit::Usage, "--preset: '%s' is not known; known are %s", name.c_str(), known.c_str());
 }
 
+std::string temperature_fault(const char* option, float value) {
+    if (value == 0 || (value >= MIN_TEMPERATURE && !std::isinf(value))) return "";
+    return format("%s %g: 0 (greedy), or %g and more", option, double(value), double(MIN_TEMPERATURE));
+}
+
 std::vector<std::string> faults(const GenerateOptions& options, const ModelConfig& config) {
     std::vector<std::string> out;
     const auto fault = [&](std::string text) { out.push_back(std::move(text)); };
@@ -165,8 +170,8 @@ std::vector<std::string> faults(const GenerateOptions& options, const ModelConfi
                        "model's own",
                        options.block));
     }
-    if (!(options.temperature >= 0) || std::isinf(options.temperature))
-        fault(format("--temperature %g: 0 (greedy) or more", double(options.temperature)));
+    if (const std::string wrong = temperature_fault("--temperature", options.temperature); !wrong.empty())
+        fault(wrong);
     if (options.top_k < 0) fault(format("--top-k %d: 0 (off) or more", options.top_k));
     if (!(options.top_p > 0 && options.top_p <= 1))
         fault(format("--top-p %g: above 0, up to 1 (off)", double(options.top_p)));

@@ -16,6 +16,8 @@
 //   Dual     the block; keys before and after it stay
 // Where the model's outputs are shifted, the row before the block is forwarded too: it predicts the block's first token.
 enum class Cache { Auto, Exact, Prefix, Dual, None };
+// The lowest temperature above 0: what fp32 makes of logits divided by it stays finite.
+constexpr float MIN_TEMPERATURE = 1e-6f;
 constexpr int WHOLE_CANVAS = 1 << 16;  // a block length: all masks of a full-attention canvas are one block
 
 struct GenerateOptions {
@@ -28,8 +30,8 @@ struct GenerateOptions {
     double factor = 1;
     float order_temperature = 0;  // of static, margin and entropy orders; 0: the best, above: drawn
     RevealSchedule schedule = RevealSchedule::Even;
-    float eps = 1e-3f;  // the last timestep of RevealSchedule::Timesteps
-    float temperature = 0;
+    float eps = 1e-3f;      // the last timestep of RevealSchedule::Timesteps
+    float temperature = 0;  // 0: greedy, else from MIN_TEMPERATURE on
     int top_k = 0;
     float top_p = 1;
     Confidence confidence = Confidence::Tempered;
@@ -81,5 +83,7 @@ const char* name_of(Cache cache);
 void apply_preset(GenerateOptions& options, const std::string& name);
 std::vector<std::string> preset_names();
 
+// What is wrong with a temperature that `option` set; "": nothing.
+std::string temperature_fault(const char* option, float value);
 // Every fault of the options for a model of this kind, one line each; empty: none.
 std::vector<std::string> faults(const GenerateOptions& options, const ModelConfig& config);

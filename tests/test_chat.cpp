@@ -104,7 +104,8 @@ TEST(Chat, SettingsAreTheOptionsOfTheCommandLine) {
     EXPECT_EQ(o.steps, 2);
     EXPECT_EQ(o.seed, 9u);
     set("gen_length 2147483647"), set("further_horizon 2147483647"), set("order_temperature 1e30");
-    set("temperature 1e30"), set("block 70000"), set("cache most"), set("stop_ids 1,9999"), set("device cpu");
+    set("temperature 1e30"), set("temperature 1e-39"), set("block 70000"), set("cache most"),
+        set("stop_ids 1,9999"), set("device cpu");
     EXPECT_EQ(o.gen_length, 7);
     EXPECT_EQ(o.further_horizon, -1);
     EXPECT_EQ(o.order_temperature, 0);

@@ -164,6 +164,7 @@ TEST_F(InferProgram, MistakesInALineAreNamedWithIt) {
         {R"("ignore_eos": true, "stop_ids": [1])", ":2: 'ignore_eos' and 'stop_ids' exclude each other"},
         {R"("ignore_eos": true, "stop-ids": [1])", ":2: 'ignore_eos' and 'stop-ids' exclude each other"},
         {R"("gen_length": 8, "max_tokens": 8)", ":2: 'gen_length' and 'max_tokens' are the same option"},
+        {R"("temperature": 1e-39)", ":2: temperature 1e-39: 0 (greedy), or 1e-06 and more"},
         {R"("Temprature": 1)", ":2: unknown key 'Temprature'; did you mean 'temperature'?"},
         {R"("temperature": 1, "top-k": 1)", ""},  // as on the command line
         {R"("top_k": 5)", ":2: top_k: has no effect at temperature 0, which is greedy; raise that"},
@@ -316,6 +317,7 @@ TEST_F(InferProgram, FlagsWithoutEffectAreRefused) {
         {"--encode e --visual", "--visual: --encode generates nothing"},
         {"--encode e --block 8", "--block: --encode generates nothing"},
         {"--prompt a --num-samples 2", "--num-samples 2: at --temperature 0"},
+        {"--prompt a --temp 1e-39 --draw gumbel", "--temperature 1e-39: 0 (greedy), or 1e-06 and more"},
         {"--prompt a --top-k 5", "--top-k: has no effect at --temperature 0"},
         {"--prompt a --preset jetengine --temperature 0 --top-p 0.9", "--top-p: has no effect"},
         {"--prompt a --remasking sequential --threshold 0.5", "--threshold: is for --remasking"},

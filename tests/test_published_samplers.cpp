@@ -346,6 +346,23 @@ TEST(GenerateOptions, PublishedNamesAndPresets) {
     EXPECT_EQ(origin.reveal_rule().schedule, RevealSchedule::Timesteps);
 }
 
+// 1 / 1e-39 is infinite in fp32.
+TEST(GenerateOptions, ATemperatureIsZeroOrOneThatLogitsCanBeDividedBy) {
+    ModelConfig config;
+    config.V = 100;
+    GenerateOptions o;
+    for (const float t : {0.0f, MIN_TEMPERATURE, 0.7f, 1e6f}) {
+        o.temperature = t;
+        EXPECT_TRUE(faults(o, config).empty()) << t;
+    }
+    for (const float t : {1e-39f, 9e-7f, -1.0f, INFINITY, NAN}) {
+        o.temperature = t;
+        EXPECT_EQ(faults(o, config).size(), 1u) << t;
+    }
+    o.temperature = 1e-39f;
+    EXPECT_EQ(faults(o, config)[0], "--temperature 1e-39: 0 (greedy), or 1e-06 and more");
+}
+
 TEST(GenerateOptions, ACanvasOnlyWhereThereIsOne) {
     ModelConfig blocks, canvas;
     blocks.V = canvas.V = 100;

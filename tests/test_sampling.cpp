@@ -172,6 +172,18 @@ INSTANTIATE_TEST_SUITE_P(
              31,
              NO_MASK,
              31},
+        Case{"coldest", {.temperature = 1e-6f}, 67, 3, 60},
+        Case{"coldest gumbel",
+             {.temperature = 1e-6f, .confidence = Confidence::Filtered, .draw = Draw::Gumbel},
+             300,
+             5,
+             290},
+        Case{"coldest top-p",
+             {.temperature = 1e-6f, .top_p = 0.9f, .confidence = Confidence::Filtered},
+             67,
+             3,
+             60},
+        Case{"coldest top-k", {.temperature = 1e-6f, .top_k = 20, .margin = 1}, 67, 3, 60},
         Case{"one id left", {.temperature = 1, .confidence = Confidence::Filtered}, 5, 0, 2}),
     [](const auto& info) {
         std::string name = info.param.name;

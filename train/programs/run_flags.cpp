@@ -93,7 +93,8 @@ void RunFlags::declare(Options& f) {
     f.add("--eval-problems N", &run.eval_problems, "held-out problems of an evaluation").range(1, 1e6);
     f.add("--eval-samples N", &run.eval_samples, "responses to each; figures are means over all")
         .range(1, 1000);
-    f.add("--eval-temperature T", &run.eval_temperature, "of these; 0 is greedy").range(0, 100);
+    f.add("--eval-temperature T", &run.eval_temperature, "of these; 0 is greedy, else 1e-6 or more")
+        .range(0, 100);
     f.add("--eval-every N", &run.eval_every, "steps between evaluations; 0: before and after only")
         .range(0, 1e9);
     f.add("--save-every N", &run.save_every, "steps between checkpoints; 0: at the end only").range(0, 1e9);
@@ -110,6 +111,9 @@ void RunFlags::declare(Options& f) {
         if (run.eval_samples > 1 && run.eval_temperature == 0)
             faults.add("--eval-samples %d: at --eval-temperature 0 all samples are the same",
                        run.eval_samples);
+        if (const std::string wrong = temperature_fault("--eval-temperature", run.eval_temperature);
+            !wrong.empty())
+            faults.add("%s", wrong.c_str());
         faults.attempt([&] {
             run.length_schedule = parse_length_schedule(length_schedule, decoding.options.gen_length);
         });
