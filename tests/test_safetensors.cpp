@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 #include <cmath>
@@ -10,6 +11,7 @@
 #include "utils/error.h"
 #include "utils/files.h"
 #include "utils/json.h"
+#include "utils/signals.h"
 #include "weights_tools/safetensors.h"
 
 namespace {
@@ -310,6 +312,27 @@ TEST(Safetensors, EveryTypeIsReadAsEveryOther) {
         EXPECT_EQ(memcmp(wide, exact.data(), 32), 0) << name;
         EXPECT_EQ(memcmp(narrow, bf16.data(), 16), 0) << name;
     }
+}
+
+// Loading a large model takes a while.
+TEST(Safetensors, LoadingEndsWhenItIsInterrupted) {
+    const TemporaryFolder folder;
+    std::vector<float> x = {1, 2, 3}, y(3);
+    save_tensors(folder.file("m"), {{"x", tensor(x.data(), 1, 3)}});
+    const SafetensorsFile file(folder.file("m"));
+    const std::vector<Load> loads = {{&file.get("x"), tensor(y.data(), 1, 3)}};
+    const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGBUS};
+    struct sigaction before[4];
+    for (int i = 0; i < 4; i++) sigaction(numbers[i], nullptr, &before[i]);
+    catch_signals();
+    raise(SIGINT);
+    const std::string fault = fault_of(Exit::Interrupted, [&] { load_tensors(loads); });
+    EXPECT_NE(fault.find("interrupted"), std::string::npos) << fault;
+    EXPECT_EQ(y, std::vector<float>(3));
+    EXPECT_TRUE(take_interrupt());
+    load_tensors(loads);
+    EXPECT_EQ(y, x);
+    for (int i = 0; i < 4; i++) sigaction(numbers[i], &before[i], nullptr);
 }
 
 // The emulated GPU (or a real one) is not the host: its tensors go through upload and download, in pieces.

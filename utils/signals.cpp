@@ -50,6 +50,10 @@ bool take_interrupt() {
     return received.compare_exchange_strong(number, 0);
 }
 
+void throw_if_interrupted(const char* message) {
+    if (interrupted()) throw Error(interrupt_code(), message);
+}
+
 Exit interrupt_code() {
     const int number = received.load();
     return number == 0 ? Exit::Ok : number == SIGINT ? Exit::Interrupted : Exit::Terminated;

@@ -83,7 +83,7 @@ void init_folder(const std::string& path, const ModelConfig& config, uint64_t se
         const TensorSpec& spec = specs.at(t.name);
         const int64_t rows_at_a_time = std::max<int64_t>(1, PIECE / spec.cols);
         for (int64_t r = 0; r < spec.rows; r += rows_at_a_time) {
-            if (interrupted()) throw Error(interrupt_code(), "interrupted; nothing was written");
+            throw_if_interrupted("interrupted; nothing was written");
             const Tensor rows =
                 tensor(buffer.data(), std::min(rows_at_a_time, spec.rows - r), spec.cols, dtype);
             initialize_rows(spec.canonical, rows, r, config, seed);

@@ -38,10 +38,6 @@ class Reader {
     std::vector<double> numbers_;
 };
 
-void stop_if_interrupted() {
-    if (interrupted()) throw Error(interrupt_code(), "interrupted");
-}
-
 TensorDifference compare(const FileTensor& a, const FileTensor& b) {
     TensorDifference d{a.name, "", 0, 0};
     if (a.shape != b.shape) {
@@ -51,7 +47,7 @@ TensorDifference compare(const FileTensor& a, const FileTensor& b) {
     Reader read_a(a), read_b(b);
     double difference = 0, norm = 0;
     for (int64_t begin = 0; begin < a.size(); begin += PIECE) {
-        stop_if_interrupted();
+        throw_if_interrupted("interrupted");
         const size_t n = size_t(std::min(PIECE, a.size() - begin));
         const std::vector<double>&x = read_a.read(begin, n), &y = read_b.read(begin, n);
         for (size_t i = 0; i < n; i++) {
@@ -76,7 +72,7 @@ std::vector<NonFinite> find_non_finite(const WeightFiles& weights,
         Reader reader(*t);
         NonFinite count{t->name};
         for (int64_t begin = 0; begin < t->size(); begin += PIECE) {
-            stop_if_interrupted();
+            throw_if_interrupted("interrupted");
             const size_t n = size_t(std::min(PIECE, t->size() - begin));
             for (const double x : reader.read(begin, n)) {
                 count.nan += std::isnan(x);

@@ -32,7 +32,7 @@ void rewrite_folder(const std::string& path, const ModelFolder& from, const Rewr
         const FileTensor* source = from.weights.find(t.name);  // null: the new value head, which is zero
         const int64_t size = int64_t(t.bytes() / size_of(t.dtype));
         for (int64_t begin = 0; begin < size; begin += PIECE) {
-            if (interrupted()) throw Error(interrupt_code(), "interrupted; nothing was written");
+            throw_if_interrupted("interrupted; nothing was written");
             const size_t n = size_t(std::min(PIECE, size - begin)), bytes = n * size_of(t.dtype);
             const char* data = cast.data();
             if (!source) {

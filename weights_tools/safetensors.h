@@ -71,7 +71,8 @@ struct Load {
     const FileTensor* from;
     Tensor to;
 };
-// Loads all of them, on every core; no more than a few MiB of memory beside the destinations.
+// Loads all of them, on every core; no more than a few MiB of memory beside the destinations. Throws Error(Interrupted,
+// Terminated) after a signal (signals.h), before all is loaded.
 void load_tensors(const std::vector<Load>& loads, Ops& ops);
 // The same into the host's memory.
 void load_tensors(const std::vector<Load>& loads);

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "kernels/parallel.h"
+#include "utils/signals.h"
 #include "weights_tools/safetensors.h"
 
 namespace {
@@ -93,6 +94,7 @@ static void load_pieces(const std::vector<Piece>& pieces) {
     std::exception_ptr fault;
     parallel_for(int64_t(pieces.size()), PIECE, [&](int64_t i) {
         try {
+            throw_if_interrupted("interrupted while weights were loaded");
             load_piece(pieces[size_t(i)]);
         } catch (...) {  // an exception must not leave a parallel region
             const std::lock_guard lock(mutex);

@@ -75,7 +75,7 @@ struct Session {
     std::unique_ptr<Subject> open(std::unique_ptr<EvalSubject>& subject) {
         return std::make_unique<Subject>(std::move(subject), *ops, common.dtype);
     }
-    // False with --dry-run, which prints the plan instead.
+    // False with --dry-run, which prints the plan instead, and where it was stopped.
     bool ready(Subject& subject, Arena& arena, const EngineLimits& limits) {
         const Arena* arenas[] = {&subject.arena, &arena};
         const size_t available = ops->available();
@@ -85,7 +85,12 @@ struct Session {
             print_plan(stdout, arenas, available, limits, false);
         check_memory(arenas, available);
         if (common.dry_run) return false;
-        subject.load(*ops);
+        try {
+            subject.load(*ops);
+        } catch (const Error&) {
+            if (interrupted()) return false;  // what other models came to is still to be printed
+            throw;
+        }
         arena.allocate();
         return true;
     }
@@ -158,6 +163,7 @@ Exit generate(Session& session) {
     const std::vector<Problem>& problems = session.plan.problems;
     std::vector<EvalRow> rows;
     for (auto& planned : session.plan.subjects) {
+        if (interrupted()) break;
         const auto subject = session.open(planned);
         const GenerateOptions& options = subject->files->options;
         const std::vector<Request>& requests = subject->files->requests;
@@ -185,7 +191,6 @@ Exit generate(Session& session) {
             session.print(to_json(rows.back()));
             if (rows.back().interrupted) break;
         }
-        if (interrupted()) break;
     }
     session.items.close();
     if (!session.common.json && !rows.empty()) printf("%s", eval_table(rows).c_str());
@@ -270,6 +275,7 @@ Exit likelihood(Session& session) {
     std::vector<std::vector<std::string>> table = {
         {"model", "what it is", "answers", "tokens", "nats/answer", "nats/token", "perplexity"}};
     for (auto& planned : session.plan.subjects) {
+        if (interrupted()) break;
         const auto subject = session.open(planned);
         Likelihoods answers(session, *subject);
         for (size_t i = 0; i < problems.size(); i++)
@@ -308,6 +314,7 @@ Exit multiple_choice(Session& session) {
     std::vector<std::vector<std::string>> table = {
         {"model", "what it is", "questions", "accuracy", "95% of it", "per byte"}};
     for (auto& planned : session.plan.subjects) {
+        if (interrupted()) break;
         const auto subject = session.open(planned);
         Likelihoods answers(session, *subject);
         uint32_t number = 0;
