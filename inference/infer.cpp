@@ -8,6 +8,7 @@
 #include "inference/infer_output.h"
 #include "inference/infer_plan.h"
 #include "inference/logits.h"
+#include "inference/planned_model.h"
 #include "inference/trace_page.h"
 #include "inference/visual.h"
 #include "kernels/device_select.h"
@@ -18,7 +19,6 @@
 #include "utils/progress.h"
 #include "utils/signals.h"
 #include "utils/timer.h"
-#include "weights_tools/model_folder.h"
 
 namespace {
 
@@ -29,25 +29,6 @@ struct Prepared {
     TextModel text;
     GenerateOptions options;
     std::vector<Prompt> prompts;  // none with --chat
-};
-
-// Weights on the device; planned first, so that nothing is read where they do not fit.
-struct Model {
-    ModelFolder& folder;
-    Arena arena;
-    Parameters weights;
-    // dtype: "fp32", "bf16", or "auto" for the folder's own.
-    Model(ModelFolder& folder, Ops& ops, const std::string& dtype) : folder(folder), arena("weights", ops) {
-        const bool bf16 = dtype == "auto" ? folder.dtype == DType::BF16 : dtype == "bf16";
-        weights.plan(arena, folder.config, Head::Policy, bf16 ? DType::BF16 : DType::F32);
-    }
-    void load(Ops& ops) {
-        arena.allocate();
-        if (ops.on_host()) use_files(folder, weights);
-        weights.bind(folder.config);
-        load_weights(folder, weights, ops);
-    }
-    const ModelConfig& config() const { return folder.config; }
 };
 
 Exit encode(const InferOptions& o) {
@@ -105,7 +86,7 @@ struct Run {
     const Common& common;
     const std::string& path;
     std::unique_ptr<Ops> ops;
-    Model model;
+    PlannedModel model;
     const TextModel& text;
     const std::vector<Prompt>& prompts;
     const GenerateOptions& options;
@@ -122,17 +103,9 @@ struct Run {
           options(p.options) {}
     const ModelConfig& config() const { return model.config(); }
 
-    // With --dry-run prints the plan; false then. Otherwise loads the weights and allocates.
+    // False with --dry-run, which prints the plan instead.
     bool ready(Arena& arena, const EngineLimits& limits) {
-        const Arena* arenas[] = {&model.arena, &arena};
-        if (common.dry_run && common.json) printf("%s\n", dump(plan_json(arenas, limits)).c_str());
-        const size_t available = ops->available();
-        if (common.dry_run && !common.json) print_plan(stdout, arenas, available, limits, !common.quiet);
-        check_memory(arenas, available);
-        if (common.dry_run) return false;
-        model.load(*ops);
-        arena.allocate();
-        return true;
+        return model.ready(arena, limits, common, !common.quiet);
     }
 
     Exit write_logits();

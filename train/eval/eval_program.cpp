@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "inference/infer_plan.h"
+#include "inference/planned_model.h"
 #include "kernels/device_select.h"
 #include "train/eval/eval_table.h"
 #include "train/eval/grade.h"
@@ -17,26 +18,19 @@
 
 namespace {
 
-// A model on the device: planned first, loaded once everything is known to fit.
+// A model that is evaluated, and its files.
 struct Subject {
     std::unique_ptr<EvalSubject> files;
     const std::string& name;
     const TextCodec& codec;
-    Arena arena;
-    Parameters weights;
+    PlannedModel model;
 
     Subject(std::unique_ptr<EvalSubject> subject, Ops& ops, const std::string& dtype)
-        : files(std::move(subject)), name(files->name), codec(files->codec), arena("weights", ops) {
-        const bool bf16 = dtype == "auto" ? files->folder.dtype == DType::BF16 : dtype == "bf16";
-        weights.plan(arena, config(), Head::Policy, bf16 ? DType::BF16 : DType::F32);
-    }
-    void load(Ops& ops) {
-        arena.allocate();
-        if (ops.on_host()) use_files(files->folder, weights);
-        weights.bind(config());
-        load_weights(files->folder, weights, ops);
-    }
-    const ModelConfig& config() const { return files->config(); }
+        : files(std::move(subject)),
+          name(files->name),
+          codec(files->codec),
+          model(files->folder, ops, dtype) {}
+    const ModelConfig& config() const { return model.config(); }
     Geometry geometry() const { return geometry_of(config()); }
 };
 
@@ -77,22 +71,12 @@ struct Session {
     }
     // False with --dry-run, which prints the plan instead, and where it was stopped.
     bool ready(Subject& subject, Arena& arena, const EngineLimits& limits) {
-        const Arena* arenas[] = {&subject.arena, &arena};
-        const size_t available = ops->available();
-        if (common.dry_run && common.json)
-            printf("%s\n", dump(plan_json(arenas, limits)).c_str());
-        else if (common.dry_run)
-            print_plan(stdout, arenas, available, limits, false);
-        check_memory(arenas, available);
-        if (common.dry_run) return false;
         try {
-            subject.load(*ops);
+            return subject.model.ready(arena, limits, common, false);
         } catch (const Error&) {
             if (interrupted()) return false;  // what other models came to is still to be printed
             throw;
         }
-        arena.allocate();
-        return true;
     }
     void print(const Json& row) const {
         if (common.json) printf("%s\n", dump(row).c_str());
@@ -173,13 +157,13 @@ Exit generate(Session& session) {
             if (options.approximate_cache()) rule.name += format(" %s cache", name_of(options.cache));
             if (options.cfg_scale > 0) rule.name += format(" cfg %g", double(options.cfg_scale));
         }
-        const size_t available = session.ops->available(), weights = subject->arena.bytes();
+        const size_t available = session.ops->available(), weights = subject->model.arena.bytes();
         const EngineLimits limits = plan_limits(requests, subject->config(), f.max_active, f.max_rows, 0,
                                                 available - std::min(available, weights),
-                                                activation_dtype(*session.ops, subject->weights));
+                                                activation_dtype(*session.ops, subject->model.weights));
         Arena arena("engine", *session.ops);
-        Engine engine(*session.ops, subject->config(), subject->weights, limits, subject->files->text.n_ids,
-                      arena);
+        Engine engine(*session.ops, subject->config(), subject->model.weights, limits,
+                      subject->files->text.n_ids, arena);
         engine.check(requests);
         if (!session.ready(*subject, arena, limits)) continue;
         log_info("%s: %zu problems of %s, %s each, at most %d tokens in blocks of %d", subject->name.c_str(),
@@ -233,7 +217,8 @@ class Likelihoods {
             fail(Exit::BadFile, "%s: a prompt with its answer takes %d positions, the model has %d",
                  subject_.name.c_str(), length, subject_.config().max_positions);
         Arena arena("likelihood", *session_.ops);
-        AnswerScorer scorer(*session_.ops, subject_.config(), subject_.weights, shape().block, rows, arena);
+        AnswerScorer scorer(*session_.ops, subject_.config(), subject_.model.weights, shape().block, rows,
+                            arena);
         if (!session_.ready(subject_, arena, {.max_active = 1, .max_rows = rows, .kv_slots = rows}))
             return false;
         ProgressBar progress(subject_.name, int64_t(states_.size()),
