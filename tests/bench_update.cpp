@@ -76,9 +76,9 @@ void print_long_response() {
     std::vector<Record> records;
     for (int i = 0; i < N; i++)
         records.push_back(synthetic_response(rng, std::vector<int>(PROMPT, i), RESPONSE));
-    const Rollout rollout = prepare(records, {B, BYTE_MASK}, {}, false, unused);
+    const TrainingBatch batch = prepare(records, {B, BYTE_MASK}, {}, false, unused);
     printf("layout  prompts of %d, responses of %d: %.0f tokens per response, in the reference layout %.0f\n",
-           PROMPT, RESPONSE, double(packed_tokens(rollout.sequences, B)) / N,
+           PROMPT, RESPONSE, double(packed_tokens(batch.sequences, B)) / N,
            double(reference_tokens(records)) / N);
 }
 
@@ -105,7 +105,7 @@ void bench_update(Ops& cpu, const MachineLimits& machine, const char* preset, in
     TimedOps ops(cpu);
     const std::vector<Record> records = synthetic_responses(n, per_prompt);
     Rng rng(1, Stream::Noise);
-    const Rollout rollout = prepare(records, {B, config.mask_id}, {}, false, rng);
+    const TrainingBatch batch = prepare(records, {B, config.mask_id}, {}, false, rng);
     Arena arena("weights", ops);
     Parameters weights;
     weights.plan(arena, config, Head::Policy);
@@ -116,12 +116,12 @@ void bench_update(Ops& cpu, const MachineLimits& machine, const char* preset, in
     network.allocate();
     network.zero_gradients();
 
-    const std::vector<int> all = all_responses(rollout);
-    network.evaluate(rollout.sequences);  // pages and threads are there from here on
+    const std::vector<int> all = all_responses(batch);
+    network.evaluate(batch.sequences);  // pages and threads are there from here on
     ops.take();
     const int64_t before = network.tokens_forwarded();
     Timer timer;
-    accumulate(rollout, all, network, nullptr, {});
+    accumulate(batch, all, network, nullptr, {});
     const double update = timer.seconds();
     const int64_t tokens = network.tokens_forwarded() - before;
     const std::array<TimedOps::Total, TimedOps::KINDS> totals = ops.take();

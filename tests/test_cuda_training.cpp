@@ -210,9 +210,9 @@ TEST(CudaUpdate, IsTheHosts) {
         RlOptions o;
         o.keep.all = true;
         o.loss = {.kl_beta = 0.05, .clip_high = 0.3, .gamma = 0.9, .lambda = 0.8};
-        const Rollout rollout = prepare(records, {c.B, c.mask_id}, o, true, rng);
+        const TrainingBatch batch = prepare(records, {c.B, c.mask_id}, o, true, rng);
         const auto update = [&](World& policy, World& value) {
-            return accumulate(rollout, all_responses(rollout), *policy.learner->network,
+            return accumulate(batch, all_responses(batch), *policy.learner->network,
                               value.learner->network.get(), o);
         };
         const UpdateReport want = update(cpu, cpu_value), got = update(cuda, cuda_value);

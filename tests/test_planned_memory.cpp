@@ -91,10 +91,10 @@ TEST(PlannedMemory, UpdatesAllocateNothingButTheListsOfTheirBatch) {
     int64_t tokens = 0;
     const auto update = [&](int n, uint64_t seed) {
         const std::vector<Record> records = records_of(c, 4, n, seed);
-        Rollout rollout = prepare(records, {4, c.mask_id}, o, true, rng);
-        evaluate_old(rollout, *policy.network, value.network.get());
+        TrainingBatch batch = prepare(records, {4, c.mask_id}, o, true, rng);
+        evaluate_old(batch, *policy.network, value.network.get());
         const int64_t before = policy.network->tokens_forwarded();
-        accumulate(rollout, all_responses(rollout), *policy.network, value.network.get(), o);
+        accumulate(batch, all_responses(batch), *policy.network, value.network.get(), o);
         tokens = policy.network->tokens_forwarded() - before;
         policy.step();
         value.step();

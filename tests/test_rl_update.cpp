@@ -5,7 +5,7 @@
 #include "tests/random_records.h"
 #include "train/rl_update.h"
 
-TEST(Rollout, DroppedGroupsAndNothingKept) {
+TEST(TrainingBatch, DroppedGroupsAndNothingKept) {
     Rng rng(18, Stream::Mask);
     const ModelConfig c = random_model_config();
     const RandomModel model(c);
@@ -16,22 +16,22 @@ TEST(Rollout, DroppedGroupsAndNothingKept) {
         records.back().reward = k == 3 ? 1.0 : 0.0;  // groups: equal, mixed, equal
     }
     RlOptions o;
-    Rollout rollout = prepare(records, {4, c.mask_id}, o, false, rng);
-    EXPECT_EQ(rollout.record, (std::vector<int>{2, 3}));
-    EXPECT_EQ(rollout.n_dropped, 4);
+    TrainingBatch batch = prepare(records, {4, c.mask_id}, o, false, rng);
+    EXPECT_EQ(batch.record, (std::vector<int>{2, 3}));
+    EXPECT_EQ(batch.n_dropped, 4);
     o.keep.low = 0.6;
-    rollout = prepare(records, {4, c.mask_id}, o, false, rng);
-    EXPECT_EQ(rollout.size(), 0);
+    batch = prepare(records, {4, c.mask_id}, o, false, rng);
+    EXPECT_EQ(batch.size(), 0);
     TrainingNetwork network(*model.ops, c, model.weights, Head::Policy, 4, {64, 64});
     network.allocate();
-    const UpdateReport report = accumulate(rollout, {}, network, nullptr, o);
+    const UpdateReport report = accumulate(batch, {}, network, nullptr, o);
     EXPECT_EQ(report.loss, 0);
     network.gradients().for_each_stored([&](const std::string&, const Tensor& t) {
         EXPECT_EQ(model.ops->sum_of_squares({&t, 1}), 0);
     });
 }
 
-TEST(Rollout, OldLogProbsAreFilledInWhereMissing) {
+TEST(TrainingBatch, OldLogProbsAreFilledInWhereMissing) {
     Rng rng(19, Stream::Mask);
     const ModelConfig c = random_model_config();
     const RandomModel model(c);
@@ -39,13 +39,13 @@ TEST(Rollout, OldLogProbsAreFilledInWhereMissing) {
     records[0].reward = 1, records[1].reward = 0;
     records[1].old_logprobs.clear();
     const RlOptions o;
-    Rollout rollout = prepare(records, {4, c.mask_id}, o, false, rng);
+    TrainingBatch batch = prepare(records, {4, c.mask_id}, o, false, rng);
     TrainingNetwork network(*model.ops, c, model.weights, Head::Policy, 4, {256, 256});
     network.allocate();
-    const std::vector<double> given = rollout.old_logprob[0];
-    evaluate_old(rollout, network, nullptr);
-    EXPECT_EQ(rollout.old_logprob[0], given);
-    expect_near(rollout.old_logprob[1], network.evaluate(rollout.sequences)[1]);
+    const std::vector<double> given = batch.old_logprob[0];
+    evaluate_old(batch, network, nullptr);
+    EXPECT_EQ(batch.old_logprob[0], given);
+    expect_near(batch.old_logprob[1], network.evaluate(batch.sequences)[1]);
 }
 
 // The figures of a run's log, from their definitions.
@@ -62,22 +62,22 @@ TEST(RlUpdate, ReportsWhatItDid) {
     RlOptions o;
     o.keep.all = true;
     o.loss = {.kl_beta = 0.05, .clip_low = 0.3, .clip_high = 0.4, .gamma = 0.9, .lambda = 0.8};
-    Rollout rollout = prepare(records, {4, c.mask_id}, o, true, rng);
+    TrainingBatch batch = prepare(records, {4, c.mask_id}, o, true, rng);
     TrainingNetwork policy(*model.ops, c, model.weights, Head::Policy, 4, {256, 256}),
         value(*value_model.ops, c, value_model.weights, Head::Value, 4, {256, 256});
     policy.allocate();
     value.allocate();
-    rollout.old_logprob = policy.evaluate(rollout.sequences);
-    for (std::vector<double>& of_one : rollout.old_logprob)
+    batch.old_logprob = policy.evaluate(batch.sequences);
+    for (std::vector<double>& of_one : batch.old_logprob)
         for (double& old : of_one) old += 0.4 * rng.normal();
-    const UpdateReport report = accumulate(rollout, all_responses(rollout), policy, &value, o);
+    const UpdateReport report = accumulate(batch, all_responses(batch), policy, &value, o);
 
     double n = 0, outside = 0, largest = 0, r_mean = 0, e_mean = 0, r_variance = 0, e_variance = 0;
     const auto each = [&](const std::function<void(double ratio, double R, double error)>& use) {
-        for (size_t i = 0; i < rollout.sequences.size(); i++)
+        for (size_t i = 0; i < batch.sequences.size(); i++)
             for (size_t k = 0; k < report.logprobs[i].size(); k++)
-                use(std::exp(report.logprobs[i][k] - rollout.old_logprob[i][k]), report.returns[i][k],
-                    report.returns[i][k] - rollout.old_value[i][k]);
+                use(std::exp(report.logprobs[i][k] - batch.old_logprob[i][k]), report.returns[i][k],
+                    report.returns[i][k] - batch.old_value[i][k]);
     };
     each([&](double ratio, double R, double error) {
         n++, outside += ratio < 0.7 || ratio > 1.4, largest = std::max(largest, ratio);
@@ -97,6 +97,6 @@ TEST(RlUpdate, ReportsWhatItDid) {
     EXPECT_GT(report.value_loss, 0);
     // Returns that do not vary have no variance to explain.
     o.loss.gamma = 0;
-    for (std::vector<double>& rewards : rollout.reward) std::fill(rewards.begin(), rewards.end(), 1.0);
-    EXPECT_EQ(accumulate(rollout, all_responses(rollout), policy, &value, o).explained_variance, 0);
+    for (std::vector<double>& rewards : batch.reward) std::fill(rewards.begin(), rewards.end(), 1.0);
+    EXPECT_EQ(accumulate(batch, all_responses(batch), policy, &value, o).explained_variance, 0);
 }

@@ -121,8 +121,8 @@ TEST(Update, TraceSftIsTraceRlAtAdvantageOne) {
         EXPECT_GT(with_tail, 0);
         o.loss.loss_norm = LossNorm::Token;
         o.shrink = shrink;
-        const Rollout rollout = prepare(records, shape, o, false, rng);
-        accumulate(rollout, all_responses(rollout), a, nullptr, o);
+        const TrainingBatch batch = prepare(records, shape, o, false, rng);
+        accumulate(batch, all_responses(batch), a, nullptr, o);
         std::vector<std::vector<double>> ones;
         for (const Record& r : records) ones.emplace_back(size_t(r.length()), 1.0);
         b.accumulate(sft, {.pairs = cross_entropy_pairs(ones, double(n_tokens))});
@@ -146,8 +146,8 @@ TEST(Update, AZeroValueHeadChangesNothing) {
         without(*policy.ops, c, policy.weights, Head::Policy, 4, {4096, 4096}),
         value(*policy.ops, c, critic.weights, Head::Value, 4, {4096, 4096});
     for (TrainingNetwork* n : {&with, &without, &value}) n->allocate();
-    const Rollout a = prepare(records, {4, c.mask_id}, o, true, rng),
-                  b = prepare(records, {4, c.mask_id}, o, false, rng);
+    const TrainingBatch a = prepare(records, {4, c.mask_id}, o, true, rng),
+                        b = prepare(records, {4, c.mask_id}, o, false, rng);
     const UpdateReport x = accumulate(a, all_responses(a), with, &value, o),
                        y = accumulate(b, all_responses(b), without, nullptr, o);
     EXPECT_EQ(a.size(), 6);

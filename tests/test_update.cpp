@@ -203,8 +203,8 @@ TEST_P(UpdateTest, PackedEqualsOneDenseSequencePerState) {
     const RlOptions o = options_of(p);
     const MaskShape shape = {p.block, c.mask_id};
     Rng rng(1, Stream::Mask);
-    const Rollout rollout = prepare(records, shape, o, p.value, rng);
-    ASSERT_EQ(rollout.size(), int(records.size()));
+    const TrainingBatch batch = prepare(records, shape, o, p.value, rng);
+    ASSERT_EQ(batch.size(), int(records.size()));
 
     std::vector<std::vector<double>> advantage;
     const auto z = group_advantages(records, o.keep);
@@ -213,7 +213,7 @@ TEST_P(UpdateTest, PackedEqualsOneDenseSequencePerState) {
     const Slow want = slow_update(records, advantage, dense, p.value ? &dense_value : nullptr, o, p.block);
 
     const std::unique_ptr<Ops> ops = make_cpu_ops();
-    const MicroBatchLimits need = needed_limits(rollout.sequences, p.block);
+    const MicroBatchLimits need = needed_limits(batch.sequences, p.block);
     const MicroBatchLimits generous = {4096, 4096}, some = {need.max_tokens * 2, need.max_targets * 2};
     for (const MicroBatchLimits& limits : {generous, some, need}) {
         TrainingNetwork network(*ops, c, policy.weights, Head::Policy, p.block, limits),
@@ -221,13 +221,13 @@ TEST_P(UpdateTest, PackedEqualsOneDenseSequencePerState) {
         network.allocate();
         value.allocate();
         const UpdateReport got =
-            accumulate(rollout, all_responses(rollout), network, p.value ? &value : nullptr, o);
+            accumulate(batch, all_responses(batch), network, p.value ? &value : nullptr, o);
         EXPECT_NEAR(got.policy_loss, want.policy, 1e-5 * std::max(1.0, std::abs(want.policy)));
         EXPECT_NEAR(got.kl, want.kl, 1e-5 * std::max(1.0, std::abs(want.kl)));
         EXPECT_NEAR(got.loss, got.policy_loss + 0.05 * got.kl, 1e-12);
         for (size_t i = 0; i < records.size(); i++) {
             const auto tokens = [&](const std::vector<double>& pairs) {
-                return per_token(rollout.sequences[i], pairs, records[i].length());
+                return per_token(batch.sequences[i], pairs, records[i].length());
             };
             expect_near(tokens(got.logprobs[i]), want.logprobs[i]);
             expect_near(tokens(got.advantages[i]), want.advantages[i]);

@@ -13,7 +13,7 @@ struct Networks {
     std::unique_ptr<Ops> ops = make_cuda_ops(0, size_t(1) << 20);
     ModelConfig config = random_family_config(Family::Sdar, 4);
     Learner policy, value;
-    Rollout rollout;
+    TrainingBatch batch;
     RlOptions options;
     int passes;
 
@@ -32,12 +32,12 @@ struct Networks {
             r.reward = k % 2;
             if (old_values) r.old_values.assign(4, 0.1);
         }
-        rollout = prepare(records, {4, config.mask_id}, options, true, rng);
-        passes = int(cut_micro_batches(rollout.sequences, 4, limits).size());
+        batch = prepare(records, {4, config.mask_id}, options, true, rng);
+        passes = int(cut_micro_batches(batch.sequences, 4, limits).size());
     }
     int64_t waits_of_an_update() {
         const int64_t before = cpu_device::waits();
-        accumulate(rollout, all_responses(rollout), *policy.network, value.network.get(), options);
+        accumulate(batch, all_responses(batch), *policy.network, value.network.get(), options);
         return cpu_device::waits() - before;
     }
 };

@@ -28,10 +28,10 @@ static Sequence states_of(const Record& record, const MaskShape& shape, const Rl
     return random_mask_sequence(record, shape, masks, rng);
 }
 
-Rollout prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& o,
-                bool has_value_model, Rng& rng) {
+TrainingBatch prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& o,
+                      bool has_value_model, Rng& rng) {
     CHECK(!has_value_model || o.kind == RlObjective::TraceRl, "a value model goes with TraceRL only");
-    Rollout out;
+    TrainingBatch out;
     if (records.empty()) return out;
     const bool given_advantages = !has_value_model && !records[0].advantage.empty();
     // In a mixture of tasks some records have token rewards and others have not.
@@ -66,8 +66,8 @@ Rollout prepare(std::span<const Record> records, const MaskShape& shape, const R
     return out;
 }
 
-std::vector<int> all_responses(const Rollout& rollout) {
-    std::vector<int> out(rollout.sequences.size());
+std::vector<int> all_responses(const TrainingBatch& batch) {
+    std::vector<int> out(batch.sequences.size());
     std::iota(out.begin(), out.end(), 0);
     return out;
 }
@@ -83,9 +83,9 @@ static void evaluate_missing(std::vector<std::vector<double>>& outputs, std::spa
     for (size_t k = 0; k < index.size(); k++) outputs[index[k]] = std::move(found[k]);
 }
 
-void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value) {
-    evaluate_missing(rollout.old_logprob, rollout.sequences, policy);
-    if (value) evaluate_missing(rollout.old_value, rollout.sequences, *value);
+void evaluate_old(TrainingBatch& batch, TrainingNetwork& policy, TrainingNetwork* value) {
+    evaluate_missing(batch.old_logprob, batch.sequences, policy);
+    if (value) evaluate_missing(batch.old_value, batch.sequences, *value);
 }
 
 // Share of the returns' variance that the values explain.
@@ -104,7 +104,7 @@ static double explained_variance(const std::vector<std::vector<double>>& returns
 }
 
 // The value model's half of an update: its gradients, and in `report` values, returns and advantages of the responses.
-static void accumulate_value(UpdateReport& report, const Rollout& rollout, std::span<const int> responses,
+static void accumulate_value(UpdateReport& report, const TrainingBatch& batch, std::span<const int> responses,
                              std::span<const Sequence> sequences,
                              const std::vector<std::vector<double>>& weight, TrainingNetwork& value,
                              const ObjectiveOptions& o) {
@@ -114,12 +114,12 @@ static void accumulate_value(UpdateReport& report, const Rollout& rollout, std::
         old_values[at].assign(old.begin(), old.end());
         report.returns[at].resize(old.size());
         report.advantages[at].resize(old.size());
-        step_returns(report.returns[at], report.advantages[at], rollout.reward[size_t(responses[at])],
+        step_returns(report.returns[at], report.advantages[at], batch.reward[size_t(responses[at])],
                      old_values[at], sequences[at], o.gamma, o.lambda);
         pairs[at] = loss_pairs(old_values[at], report.returns[at], weight[at]);
     };
     std::vector<std::vector<double>> old;
-    for (const int i : responses) old.push_back(rollout.old_value[size_t(i)]);
+    for (const int i : responses) old.push_back(batch.old_value[size_t(i)]);
     if (value.cuts(sequences)) evaluate_missing(old, sequences, value);
     bool known = true;  // all old values, before the pass
     for (size_t at = 0; at < sequences.size(); at++) {
@@ -136,11 +136,11 @@ static void accumulate_value(UpdateReport& report, const Rollout& rollout, std::
     report.explained_variance = explained_variance(report.returns, old_values);
 }
 
-UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, TrainingNetwork& policy,
+UpdateReport accumulate(const TrainingBatch& batch, std::span<const int> responses, TrainingNetwork& policy,
                         TrainingNetwork* value, const RlOptions& o) {
     UpdateReport report;
     std::vector<Sequence> sequences;
-    for (const int i : responses) sequences.push_back(rollout.sequences[size_t(i)]);
+    for (const int i : responses) sequences.push_back(batch.sequences[size_t(i)]);
     const std::vector<std::vector<double>> weight =
         loss_weights(sequences, o.loss.loss_norm, o.loss.norm_length);
     for (const std::vector<double>& w : weight) report.n_pairs += int64_t(w.size());
@@ -148,15 +148,15 @@ UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, 
     report.advantages.resize(sequences.size());
     if (value) {
         report.returns.resize(sequences.size());
-        accumulate_value(report, rollout, responses, sequences, weight, *value, o.loss);
+        accumulate_value(report, batch, responses, sequences, weight, *value, o.loss);
     } else {
         for (size_t i = 0; i < sequences.size(); i++)
-            report.advantages[i] = rollout.advantage[size_t(responses[i])];
+            report.advantages[i] = batch.advantage[size_t(responses[i])];
     }
 
     std::vector<std::vector<LossPair>> pairs(sequences.size());
     for (size_t at = 0; at < sequences.size(); at++)
-        pairs[at] = loss_pairs(rollout.old_logprob[size_t(responses[at])], report.advantages[at], weight[at]);
+        pairs[at] = loss_pairs(batch.old_logprob[size_t(responses[at])], report.advantages[at], weight[at]);
     int64_t clipped = 0;
     const auto outputs = [&](int i, std::span<const double> logprob) {
         const PolicyLoss loss = policy_loss(logprob, pairs[size_t(i)], o.loss);

@@ -1,8 +1,8 @@
 // rl_update.h -- from records to gradients: one update of policy (and value model), by TraceRL or another mask generator.
 //
-//   Rollout r = prepare(records, ...)        which responses are kept, from which states they are trained
-//   r.old_* = ...                            old log-probs where the record's do not hold (evaluate_old)
-//   per update: accumulate(r, responses, policy, value, ...), then one Optimizer::update each
+//   TrainingBatch b = prepare(records, ...)  which responses are kept, from which states they are trained
+//   b.old_* = ...                            old log-probs where the record's do not hold (evaluate_old)
+//   per update: accumulate(b, responses, policy, value, ...), then one Optimizer::update each
 #pragma once
 #include "train/advantages.h"
 #include "train/masks.h"
@@ -21,8 +21,8 @@ struct RlOptions {
     ValueTarget value_target = ValueTarget::ZScore;
 };
 
-// The kept responses of a rollout. Every inner vector holds one number per (copy, token) pair of its sequence.
-struct Rollout {
+// The responses of a rollout that are kept, and the states they are trained from. Every inner vector holds one number per (copy, token) pair of its sequence.
+struct TrainingBatch {
     std::vector<int> record;                       // (n) index of the record it comes from
     std::vector<Sequence> sequences;               // (n)
     std::vector<std::vector<double>> advantage;    // (n) without a value model
@@ -35,14 +35,14 @@ struct Rollout {
 };
 
 // Drops groups, standardises rewards, lays out states. Given advantages and token rewards drop nothing.
-Rollout prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& options,
-                bool has_value_model, Rng& rng);
+TrainingBatch prepare(std::span<const Record> records, const MaskShape& shape, const RlOptions& options,
+                      bool has_value_model, Rng& rng);
 
-std::vector<int> all_responses(const Rollout& rollout);  // 0 ... size() - 1: one update of everything
+std::vector<int> all_responses(const TrainingBatch& batch);  // 0 ... size() - 1: one update of everything
 
 // Fills in the old log-probs (and values, where `value` is given) of responses that have none, from the
 // current weights, on exactly the states that are trained. Needed before the first of several updates.
-void evaluate_old(Rollout& rollout, TrainingNetwork& policy, TrainingNetwork* value);
+void evaluate_old(TrainingBatch& batch, TrainingNetwork& policy, TrainingNetwork* value);
 
 // From one number per (copy, token) pair of a sequence to one per response token; where a token occurs in several copies,
 // the last one counts.
@@ -58,6 +58,6 @@ struct UpdateReport {
     std::vector<std::vector<double>> logprobs, values, returns, advantages;
 };
 
-// Adds the gradients of one update over the given responses of the rollout (indices into it) to policy's and value's.
-UpdateReport accumulate(const Rollout& rollout, std::span<const int> responses, TrainingNetwork& policy,
+// Adds the gradients of one update over the given responses of the batch (indices into it) to policy's and value's.
+UpdateReport accumulate(const TrainingBatch& batch, std::span<const int> responses, TrainingNetwork& policy,
                         TrainingNetwork* value, const RlOptions& options);

@@ -16,11 +16,12 @@ static bool rollout_logprobs_hold(const TraceRlOptions& o, const Learner& policy
 }
 
 // The kept responses, group by group.
-static std::vector<std::vector<int>> kept_groups(const Rollout& rollout, std::span<const Record> records) {
+static std::vector<std::vector<int>> kept_groups(const TrainingBatch& batch,
+                                                 std::span<const Record> records) {
     std::vector<std::vector<int>> groups;
-    for (int i = 0; i < rollout.size(); i++) {
-        const int64_t group = records[size_t(rollout.record[size_t(i)])].group;
-        if (groups.empty() || records[size_t(rollout.record[size_t(groups.back()[0])])].group != group)
+    for (int i = 0; i < batch.size(); i++) {
+        const int64_t group = records[size_t(batch.record[size_t(i)])].group;
+        if (groups.empty() || records[size_t(batch.record[size_t(groups.back()[0])])].group != group)
             groups.emplace_back();
         groups.back().push_back(i);
     }
@@ -35,11 +36,11 @@ static std::vector<int> shuffled(std::vector<std::vector<int>> groups, Rng& rng)
     return order;
 }
 
-static double largest_difference(const UpdateReport& report, const Rollout& rollout,
+static double largest_difference(const UpdateReport& report, const TrainingBatch& batch,
                                  std::span<const int> responses) {
     double largest = 0;
     for (size_t i = 0; i < responses.size(); i++) {
-        const std::vector<double>& old = rollout.old_logprob[size_t(responses[i])];
+        const std::vector<double>& old = batch.old_logprob[size_t(responses[i])];
         for (size_t j = 0; j < old.size(); j++)
             largest = std::max(largest, std::abs(report.logprobs[i][j] - old[j]));
     }
@@ -64,24 +65,24 @@ static void average_over_updates(TraceRlStep& out) {
         *x /= std::max(out.updates, 1);
 }
 
-static void update(TraceRlStep& out, Rollout& rollout, std::span<const Record> records, Learner& policy,
+static void update(TraceRlStep& out, TrainingBatch& batch, std::span<const Record> records, Learner& policy,
                    Learner* value, const TraceRlOptions& o, Rng& rng) {
     TrainingNetwork* critic = value ? value->network.get() : nullptr;
     out.on_policy = rollout_logprobs_hold(o, policy);
     if (!out.on_policy)
-        for (auto& old : rollout.old_logprob) old.clear();
+        for (auto& old : batch.old_logprob) old.clear();
     // With one update the old policy is the current one.
-    if (o.epochs * o.mini_batches > 1) evaluate_old(rollout, *policy.network, critic);
+    if (o.epochs * o.mini_batches > 1) evaluate_old(batch, *policy.network, critic);
     for (int epoch = 0; epoch < o.epochs; epoch++) {
-        const std::vector<int> order = shuffled(kept_groups(rollout, records), rng);
+        const std::vector<int> order = shuffled(kept_groups(batch, records), rng);
         for (int m = 0; m < o.mini_batches; m++) {
             const size_t begin = order.size() * size_t(m) / size_t(o.mini_batches),
                          end = order.size() * size_t(m + 1) / size_t(o.mini_batches);
             if (begin == end) continue;
             const std::span<const int> responses(order.data() + begin, end - begin);
-            const UpdateReport report = accumulate(rollout, responses, *policy.network, critic, o.rl);
+            const UpdateReport report = accumulate(batch, responses, *policy.network, critic, o.rl);
             if (out.on_policy && out.updates == 0)
-                out.logprob_mismatch = largest_difference(report, rollout, responses);
+                out.logprob_mismatch = largest_difference(report, batch, responses);
             add(out, report);
             const Learner::Step step = policy.step();
             out.lr = step.lr;
@@ -147,7 +148,7 @@ TraceRlStep tracerl_step(Learner& policy, Learner* value, Engine& engine, const 
     out.block = o.rollout.block;
     out.n_groups = o.tasks;
     std::vector<Record> records;
-    Rollout rollout;
+    TrainingBatch kept;
     Timer timer;
     for (;; draw++, out.resamples++) {
         roll_out_step(out, engine, codec, task, o, draw, should_stop);
@@ -156,18 +157,18 @@ TraceRlStep tracerl_step(Learner& policy, Learner* value, Engine& engine, const 
         records = records_of(out, o, value != nullptr);
         Rng masks(o.seed, Stream::Mask,
                   uint32_t(draw) | 1u << 31);  // the other half of the stream is the warm start's
-        rollout =
+        kept =
             prepare(records, {policy.network->block(), policy.config.mask_id}, o.rl, value != nullptr, masks);
         const bool none_judged = out.batch.ungraded && out.batch.ungraded == out.batch.judged;
         const bool last = out.resamples == o.max_resample;
-        if (!rollout.size() && !none_judged)
+        if (!kept.size() && !none_judged)
             log_info("no group is kept: %s%s", why_none_is_kept(out.rollout, o).c_str(),
                      last ? "" : "; other problems are drawn");
-        if (rollout.size() || none_judged || last) {
-            out.n_responses = rollout.size();
-            out.n_kept_groups = int(kept_groups(rollout, records).size());
+        if (kept.size() || none_judged || last) {
+            out.n_responses = kept.size();
+            out.n_kept_groups = int(kept_groups(kept, records).size());
             const int64_t before = policy.network->tokens_forwarded();
-            if (rollout.size()) update(out, rollout, records, policy, value, o, masks);
+            if (kept.size()) update(out, kept, records, policy, value, o, masks);
             out.forwarded_tokens = policy.network->tokens_forwarded() - before;
             out.update_s = timer.seconds();
             return out;

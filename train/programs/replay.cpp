@@ -104,12 +104,12 @@ Json memory_json(const MemoryUse& use) {
             {"host_peak_mib", mib(peak_host_memory())}};
 }
 
-Json responses_json(const std::vector<Record>& records, const Rollout& rollout, const UpdateReport& report,
-                    bool has_value_model) {
+Json responses_json(const std::vector<Record>& records, const TrainingBatch& batch,
+                    const UpdateReport& report, bool has_value_model) {
     Json out = Json::array();
-    for (size_t i = 0; i < rollout.sequences.size(); i++) {
+    for (size_t i = 0; i < batch.sequences.size(); i++) {
         const auto tokens = [&](const std::vector<double>& pairs) {
-            return per_token(rollout.sequences[i], pairs, records[size_t(rollout.record[i])].length());
+            return per_token(batch.sequences[i], pairs, records[size_t(batch.record[i])].length());
         };
         Json response = {{"logprobs", tokens(report.logprobs[i])}};
         if (has_value_model) {
@@ -155,13 +155,13 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     const int block = training_block(config, request.block);
     const std::vector<Record> records = read_records(request.file, record_limits(config, block, has_value));
     Rng rng(0, Stream::Mask);
-    const Rollout rollout = prepare(records, {block, config.mask_id}, request.rl, has_value, rng);
-    if (rollout.size() == 0 && rollout.n_dropped > 0)
+    const TrainingBatch batch = prepare(records, {block, config.mask_id}, request.rl, has_value, rng);
+    if (batch.size() == 0 && batch.n_dropped > 0)
         log_warning(
             "%s: all %d responses are dropped: rewards must differ within a group, their mean within "
             "--keep-accuracy; add responses to the groups, or give each an 'advantage'",
-            request.file.c_str(), int(rollout.n_dropped));
-    const MicroBatchLimits limits = limits_for(rollout.sequences, block, request.token_budget);
+            request.file.c_str(), int(batch.n_dropped));
+    const MicroBatchLimits limits = limits_for(batch.sequences, block, request.token_budget);
     policy.plan(ops, Head::Policy, block, limits, request.recompute);
     if (value) value->plan(ops, Head::Value, block, limits, request.recompute);
     if (dry_run(request, value ? std::vector<const ReplayNetwork*>{&policy, value.get()}
@@ -173,7 +173,7 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     if (value) value->load(ops);
     const double load_s = timer.restart();
 
-    const UpdateReport report = accumulate(rollout, all_responses(rollout), *policy.network,
+    const UpdateReport report = accumulate(batch, all_responses(batch), *policy.network,
                                            value ? value->network.get() : nullptr, request.rl);
     const double update_s = timer.restart();
     check_finite(report.logprobs, "log-probability");
@@ -184,14 +184,14 @@ Json replay_tracerl(Ops& ops, const ReplayRequest& request) {
     if (!request.dump_value_grads.empty())
         save_parameters(request.dump_value_grads, value->network->gradients(), value->folder.config, ops);
     int64_t n_tokens = 0;
-    for (const int i : rollout.record) n_tokens += records[size_t(i)].length();
+    for (const int i : batch.record) n_tokens += records[size_t(i)].length();
     Json out = {{"loss", report.loss}, {"policy_loss", report.policy_loss}, {"kl", report.kl}};
     if (has_value) out["value_loss"] = report.value_loss;
     out["n_tokens"] = n_tokens;
-    out["n_responses"] = rollout.size();
-    out["n_dropped"] = rollout.n_dropped;
+    out["n_responses"] = batch.size();
+    out["n_dropped"] = batch.n_dropped;
     out["tokens_forwarded"] = policy.network->tokens_forwarded();
-    out["responses"] = responses_json(records, rollout, report, has_value);
+    out["responses"] = responses_json(records, batch, report, has_value);
     out["memory"] = memory_json(use);
     out["timings"] = {{"load_s", load_s}, {"update_s", update_s}};
     return out;
