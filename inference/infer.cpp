@@ -70,7 +70,7 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
     if (!has_text || o.chat || !has_file) return;
     faults.attempt([&] {
         if (!has_options && !o.input.empty()) return;  // lines change single options
-        p.prompts = read_prompts({o, p.options, config, p.text, p.path});
+        p.prompts = read_prompts({o, flags, p.options, config, p.text, p.path});
         if (!o.logits.empty()) return check_logits(p.prompts[0].ids, config);
         if (!has_options) return;
         if (o.input.empty())

@@ -20,6 +20,7 @@ struct Prompt {
 // Who is asked, and how where a line does not say.
 struct Asking {
     const InferOptions& o;
+    const Options& flags;  // that set o
     const GenerateOptions& options;
     const ModelConfig& config;
     const TextModel& text;

@@ -41,11 +41,13 @@ bool is_same_for_all(const OptionEntry& option, const Json& value) {
 
 }  // namespace
 
-LineOptions::LineOptions(const InferOptions& base, uint64_t seed, const ModelConfig& config,
-                         const std::vector<int>& eos_ids)
+LineOptions::LineOptions(const InferOptions& base, uint64_t seed, const Options& flags,
+                         const ModelConfig& config, const std::vector<int>& eos_ids)
     : base_(base), seed_(seed), config_(config), eos_ids_(eos_ids), table_("line", "Options of a line.") {
     line_.declare(table_, common_);
     table_.add_common(common_);
+    for (const OptionEntry* option : flags.entries())
+        if (option->on_command_line && may_differ(*option)) idle_.push_back({table_.find(option->name), ""});
 }
 
 Decoding LineOptions::read(const Json& line, const std::string& where) {
@@ -99,5 +101,29 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
     for (const std::string& fault : faults.all())
         all += (all.empty() ? "" : "\n") + where + ": " + in_keys(fault);
     if (!all.empty()) throw Error(Exit::BadFile, all);
+    note_idle();
+    return out;
+}
+
+void LineOptions::note_idle() {
+    std::erase_if(idle_, [&](auto& option) {
+        if (given_.contains(option.first)) return false;
+        for (OptionEntry* other : table_.entries())
+            other->set = other->on_command_line =
+                other == option.first;  // as if the line held this one alone
+        Faults faults;
+        line_.refuse_idle(table_, faults);
+        if (faults.all().empty()) return true;
+        option.second = faults.all()[0];
+        return false;
+    });
+}
+
+std::vector<std::string> LineOptions::idle(const std::string& file) const {
+    std::vector<std::string> out;
+    for (const auto& [option, why] : idle_)
+        out.push_back(why.empty()
+                          ? format("%s: every line of %s has its own", option->shown().c_str(), file.c_str())
+                          : format("%s (so it is for all lines of %s)", why.c_str(), file.c_str()));
     return out;
 }

@@ -14,9 +14,9 @@ struct Decoding {
 // Decoding, infill and seed; null is as good as none. A preset sets what the line does not say itself.
 class LineOptions {
   public:
-    // base and seed: what the command line says, valid; eos_ids: the model's own stop ids. They must outlive this, and
-    // config.
-    LineOptions(const InferOptions& base, uint64_t seed, const ModelConfig& config,
+    // base, seed and flags: what the command line says, valid; eos_ids: the model's own stop ids. They must outlive this,
+    // and config.
+    LineOptions(const InferOptions& base, uint64_t seed, const Options& flags, const ModelConfig& config,
                 const std::vector<int>& eos_ids);
     // Throws Error(BadFile) with `where`, key, value and what is allowed; also for a key that is an option misspelt (in
     // one letter of seven or more, in case or hyphens), for an option of the engine that cannot differ between lines,
@@ -25,7 +25,11 @@ class LineOptions {
     // A message about options, by the names that they had in the line that was read last.
     std::string in_keys(const std::string& message) const { return in_settings(message, table_, given_); }
 
+    // What was typed on the command line and had no effect on any line that was read, one warning each; `file` holds them.
+    std::vector<std::string> idle(const std::string& file) const;
+
   private:
+    void note_idle();
     const InferOptions& base_;
     const uint64_t seed_;
     const ModelConfig& config_;
@@ -35,4 +39,7 @@ class LineOptions {
     Common common_;
     Options table_;
     GivenNames given_;
+    // Typed options that no line was answered by so far, and the fault that this would be in a line; "": none would be, lines
+    // have their own.
+    std::vector<std::pair<OptionEntry*, std::string>> idle_;
 };

@@ -234,6 +234,33 @@ TEST_F(InferProgram, FaultyLinesAreNamedTogether) {
         EXPECT_TRUE(contains(r.err, part)) << r.err;
 }
 
+// An option on the command line that no line is answered by is told, and no fault: the next file may be another.
+TEST_F(InferProgram, OptionsThatNoLineIsAnsweredByAreTold) {
+    const auto said = [&](const std::string& flags, const std::string& lines) {
+        const Outcome r = with_model("--input - --gen-length 4 --dry-run --json " + flags, lines);
+        EXPECT_EQ(r.code, 0) << r.err;
+        return r.err;
+    };
+    const std::string plain = R"({"prompt": "a"})", hot = R"({"prompt": "b", "temperature": 1})",
+                      own = R"({"prompt": "c", "temperature": 1, "top_k": 5, "seed": 1})";
+    EXPECT_EQ(
+        said("--top-k 5", plain + "\n" + own + "\n"),
+        "warning: --top-k: has no effect at --temperature 0, which is greedy; raise that (so it is for all "
+        "lines of /dev/stdin)\n")
+        << "one line is greedy, the other has its own";
+    EXPECT_EQ(said("--top-k 5 --seed 3", own),
+              "warning: --top-k: every line of /dev/stdin has its own\n"
+              "warning: --seed: every line of /dev/stdin has its own\n");
+    EXPECT_EQ(
+        said("--num-samples 2 --threshold 0.5", plain),
+        "warning: --num-samples 2: at --temperature 0 or --top-k 1 they would all be the same (so it is for "
+        "all lines of /dev/stdin)\n");
+    EXPECT_EQ(said("--top-k 5 --seed 3 --num-samples 2", plain + "\n" + hot + "\n" + own + "\n"), "");
+    const std::string system = said("--system s", R"({"messages": [{"role": "user", "content": "a"}]})");
+    EXPECT_TRUE(contains(system, "warning: --system: stands in front of a 'prompt'")) << system;
+    EXPECT_EQ(said("--system s", plain), "");
+}
+
 // What a line may change is not judged by the command line alone; a file is a file, whatever its name.
 TEST_F(InferProgram, LinesMayGiveAnOptionItsMeaning) {
     Outcome r = with_model("--input - --gen-length 4 --num-samples 2 --top-k 5 --dry-run",
