@@ -9,9 +9,9 @@
 #include "train/rl_update.h"
 #include "utils/cli.h"
 
-// --objective --loss-norm --norm-length --kl-beta --clip-low --clip-high --shrink --keep-accuracy --masks
-// --mask-low
-// --mask-high --mask-ratio-per --gamma --lambda --value-clip --value-target
+// --objective --loss-norm --norm-length --kl-beta --clip-low --clip-high --shrink --keep-accuracy
+// --masks --mask-low --mask-high --mask-ratio-per
+// --gamma --lambda --value-clip --value-target
 struct RlFlags {
     RlOptions options;
     std::string keep_accuracy = "0.2,0.8";
@@ -21,8 +21,8 @@ struct RlFlags {
 // "LO,HI" or "all". Throws Error(Usage).
 KeepBand parse_keep_accuracy(const std::string& text);
 
-// --lr --schedule --warmup --min-lr-ratio --beta1 --beta2 --adam-eps --weight-decay --max-grad-norm, each
-// after `prefix`: "" or "value-". What total_steps is, the program says.
+// --lr --schedule --warmup --min-lr-ratio --beta1 --beta2 --adam-eps --weight-decay --max-grad-norm, each after `prefix`:
+// "", "sft-" or "value-". What total_steps is, the program says.
 void declare_optimizer(Options& flags, OptimizerOptions& options, const std::string& prefix);
 
 // --method --mask-low --mask-high --weight-by-level --complementary --shrink --sft-block
