@@ -404,6 +404,17 @@ TEST_F(InferProgram, FilesThatCannotBeWrittenFailFirst) {
     EXPECT_EQ(read_text(page), "before");
 }
 
+// Their numbers must not go to the files that are opened first.
+TEST_F(InferProgram, StandardStreamsThatAreClosed) {
+    const std::string asked = "--prompt abc --gen-length 12 ";
+    EXPECT_EQ(with_model(asked + "<&-").out, with_model(asked).out);
+    EXPECT_TRUE(contains(with_model("--gen-length 12 <&-").err, "say what to answer"));
+    const Outcome mute = with_model(asked + ">&-");
+    EXPECT_EQ(mute.code, 1);
+    EXPECT_TRUE(contains(mute.err, "cannot write to stdout")) << mute.err;
+    EXPECT_EQ(with_model(asked + "2>&-").out, with_model(asked).out);
+}
+
 TEST_F(InferProgram, APlanOfLogitsWritesNone) {
     const std::string file = temporary("planned.safetensors");
     const Outcome r = with_model("--prompt abc --dry-run --json --logits " + file);

@@ -1,5 +1,8 @@
 #include "utils/cli.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
@@ -444,8 +447,16 @@ static Exit report(Exit code, const std::string& message) {
     return code;
 }
 
+// A standard stream that is closed leaves its number to the next file that is opened: a prompt would be read from a model's
+// file, and a log written into a checkpoint. It becomes one with nothing to read, and to which nothing can be written.
+static void open_closed_streams() {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0) open("/dev/null", O_RDONLY);  // gets the lowest free number, which is fd
+}
+
 int run_main(int argc, char** argv, const std::string& summary, Common& common,
              const std::function<void(Options&)>& declare, const std::function<Exit(const Options&)>& run) {
+    open_closed_streams();
     Exit code = Exit::Ok;
     try {
         const std::string path = argc > 0 ? argv[0] : "program";
