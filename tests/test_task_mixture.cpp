@@ -95,10 +95,22 @@ TEST(TaskMixture, OneSpecIsThatTaskAndEqualNamesAreToldApart) {
               (std::vector<std::string>{"arithmetic#1", "arithmetic#2"}));
 }
 
+TEST(TaskMixture, AnAtSignInAPathOrACommandIsNoWeight) {
+    const TemporaryFolder folder;
+    make_folders(folder.file("me@3"));
+    const std::string path = folder.file("me@3/q.jsonl");
+    write_file_atomic(path, R"({"question": "1+1=", "ground_truth_answer": "2"})");
+    EXPECT_EQ(mixture({path + ":held_out=1"}).held_out_size, 1);
+    const Task external = mixture({"external:problems=" + path + ",held_out=1,command=ssh me@host judge"});
+    EXPECT_EQ(external.held_out_size, 1);
+    const Task two = mixture({"sudoku4", path + ":held_out=0.5@3"});
+    EXPECT_EQ(two.parts.size(), 2u);
+}
+
 TEST(TaskMixture, AllFaultsAreListed) {
     const std::string all = fault_of(Exit::Usage, [] {
-        mixture({"chess", "arithmetic@0", "sudoku4:holes=99", "countdown@x"});
+        mixture({"chess", "arithmetic@0", "sudoku4:holes=99", "countdown@1.5", "sudoku4@x"});
     });
-    for (const char* part : {"'chess'", "from 1 to 1000", "holes", "'x'"})
+    for (const char* part : {"'chess'", "from 1 to 1000", "holes", "'1.5'", "'sudoku4@x'"})
         EXPECT_NE(all.find(part), std::string::npos) << all;
 }

@@ -19,10 +19,11 @@ struct Weighted {
     int weight;
 };
 
-// Cuts the weight off the end of a spec.
+// Cuts the weight off the end of a spec. What is no number behind its last '@' is a path's or a command's: ssh me@host.
 int take_weight(std::string& spec) {
     const size_t at = spec.rfind('@');
-    if (at == std::string::npos) return 1;
+    if (at == std::string::npos || spec.find_first_not_of("0123456789.+-", at + 1) != std::string::npos)
+        return 1;
     const char *begin = spec.data() + at + 1, *end = spec.data() + spec.size();
     int weight = 0;
     const auto [last, error] = std::from_chars(begin, end, weight);
