@@ -73,8 +73,9 @@ std::vector<Prompt> from_jsonl(const Asking& asking) {
     return out;
 }
 
-// Text from an editor or a pipe ends with a newline that nobody meant.
-std::string without_last_newline(std::string text) {
+// Text from an editor or a pipe ends with a newline that nobody meant, and may begin with a byte order mark.
+std::string as_meant(std::string text) {
+    if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
     if (!text.empty() && text.back() == '\n') text.pop_back();
     if (!text.empty() && text.back() == '\r') text.pop_back();
     return text;
@@ -100,10 +101,10 @@ std::vector<Prompt> read_prompts(const Asking& asking) {
     if (!o.input.empty()) return from_jsonl(asking);
     if (o.prompt_ids_given) return {{Json(), o.prompt_ids, "", "--prompt-ids", decoding}};
     if (o.prompt_given) return text(o.prompt, "--prompt");
-    if (!o.file.empty()) return text(without_last_newline(read_text(o.file)), "--file");
+    if (!o.file.empty()) return text(as_meant(read_text(o.file)), "--file");
     struct stat in;
     if (!isatty(STDIN_FILENO) && fstat(STDIN_FILENO, &in) == 0) {
-        const std::string words = without_last_newline(read_text("/dev/stdin"));
+        const std::string words = as_meant(read_text("/dev/stdin"));
         if (!words.empty()) return text(words, "standard input");
     }
     if (!o.model.empty())

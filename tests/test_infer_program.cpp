@@ -70,6 +70,12 @@ TEST_F(InferProgram, TextGoesToStdoutAndEverythingElseToStderr) {
     write_file_atomic(file, "abc\n");
     EXPECT_EQ(with_model("--file " + file + " --gen-length 12").out, text.out);
     EXPECT_EQ(with_model("--gen-length 12", "abc\n").out, text.out);
+    EXPECT_EQ(with_model("--gen-length 12",
+                         "\xEF\xBB\xBF"
+                         "abc\r\n")
+                  .out,
+              text.out)
+        << "as Windows has it";
     EXPECT_EQ(with_model("--prompt-ids 97,98,99 --gen-length 12").out, text.out);
 }
 

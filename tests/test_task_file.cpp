@@ -58,7 +58,8 @@ TEST(TaskFile, DllmRlAsArrayOrLines) {
     const std::string a = R"({"question": "q1", "ground_truth_answer": "\\frac{1}{2}", "level": 3})";
     const std::string b = R"x({"question": "q2", "ground_truth_answer": "(1,2)"})x";
     for (const std::string& path :
-         {file_with("\n [" + a + ",\n" + b + "]", "task.json"), file_with(a + "\n" + b + "\n")}) {
+         {file_with("\n [" + a + ",\n" + b + "]", "task.json"), file_with(a + "\n" + b + "\n"),
+          file_with("\xEF\xBB\xBF[" + a + ",\r\n" + b + "]\r\n", "windows.json")}) {
         const Task task = make_task(path + ":held_out=0", 0);
         EXPECT_EQ(task.train_size, 2);
         EXPECT_EQ(task.longest_solution, 0);

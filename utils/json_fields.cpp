@@ -60,7 +60,7 @@ double get_finite(const Json& object, const char* field, const std::string& wher
 void read_data_file(const std::string& path,
                     const std::function<void(const Json& record, const std::string& where)>& visit) {
     const std::string text = read_text(path);
-    const size_t first = text.find_first_not_of(" \t\r\n");
+    const size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");  // a byte order mark is no part of it
     if (first == std::string::npos || text[first] != '[') return read_jsonl(path, visit);
     LineFaults faults(path);
     size_t n = 0;

@@ -41,7 +41,7 @@ std::string solution_of(const std::string& answer, const Options& o) {
 }
 
 Problem problem_of(const Json& record, const std::string& where, const Options& o) {
-    if (!record.is_object()) fail(Exit::BadFile, "%s is not an object", where.c_str());
+    if (!record.is_object()) fail(Exit::BadFile, "%s: is not an object", where.c_str());
     Problem problem;
     problem.prompt = get_string(record, "question", where);
     if (has(record, "test_method"))
