@@ -33,3 +33,18 @@ TEST(ConvertProgram, CheckReadsTheTokenizer) {
     EXPECT_NE(other.err.find("its tokenizer has 260 ids, vocabulary_size is 200"), std::string::npos)
         << other.err;
 }
+
+TEST(ConvertProgram, SizesAreInMiBWhereTheyAreSmall) {
+    const std::string folder = fresh("planned"),
+                      cast = program("convert") +
+                             " cast inference/default_model --dtype fp32 --dry-run --out " + folder;
+    const Outcome text = run_command(cast), json = run_command(cast + " --json");
+    const uint64_t bytes = std::filesystem::file_size("inference/default_model/model.safetensors");
+    EXPECT_EQ(json.code, 0) << json.err;
+    EXPECT_EQ(json_lines(json.out)[0]["model"], folder);
+    EXPECT_NEAR(json_lines(json.out)[0]["bytes"].get<double>(), 2.0 * double(bytes), 0.02 * double(bytes))
+        << "it is in bf16";
+    EXPECT_EQ(text.out, folder + format(": %.1f MiB of weights\n",
+                                        json_lines(json.out)[0]["bytes"].get<double>() / (1 << 20)));
+    EXPECT_FALSE(file_exists(folder));
+}

@@ -28,7 +28,11 @@ struct Arguments {
     DType dtype() const { return common.dtype == "bf16" ? DType::BF16 : DType::F32; }
 };
 
-double gib(uint64_t bytes) { return double(bytes) / (1 << 30); }
+std::string size_text(uint64_t bytes) {
+    constexpr double MIB = 1 << 20, GIB = 1 << 30;
+    return double(bytes) < GIB ? format("%.1f MiB", double(bytes) / MIB)
+                               : format("%.2f GiB", double(bytes) / GIB);
+}
 
 std::string join(const std::vector<std::string>& words) {
     std::string text;
@@ -88,9 +92,9 @@ void print_description(const ModelFolder& folder) {
            : c.mask_id < 0  ? "autoregressive"
                             : "block diffusion",
            c.B, c.mask_id, stops.empty() ? " none" : stops.c_str());
-    printf("weights    %zu tensors in %zu file%s, %s, %.2f GiB\n", folder.weights.tensors().size(),
+    printf("weights    %zu tensors in %zu file%s, %s, %s\n", folder.weights.tensors().size(),
            folder.weights.n_files(), folder.weights.n_files() == 1 ? "" : "s", name_of(folder.dtype),
-           gib(folder.weights.bytes()));
+           size_text(folder.weights.bytes()).c_str());
     printf("tokenizer  %s\n", has_tokenizer(folder.path) ? "in the folder" : "none in the folder");
     printf("ignored    %s\n", c.ignored.empty() ? "no fields" : join(c.ignored).c_str());
     for (const std::string& notice : folder.notices) printf("notice     %s\n", notice.c_str());
@@ -138,7 +142,10 @@ Exit check(const Arguments& a) {
 Exit make_folder(const Arguments& a, uint64_t bytes,
                  const std::function<void(const std::string&, ByteBar&)>& fill) {
     if (a.common.dry_run) {
-        printf("%s: %.2f GiB of weights\n", a.out.c_str(), gib(bytes));
+        if (a.common.json)
+            printf("%s\n", dump({{"model", a.out}, {"bytes", bytes}}).c_str());
+        else
+            printf("%s: %s of weights\n", a.out.c_str(), size_text(bytes).c_str());
         return Exit::Ok;
     }
     Timer timer;
@@ -146,8 +153,8 @@ Exit make_folder(const Arguments& a, uint64_t bytes,
     std::error_code error;
     const std::filesystem::space_info space = std::filesystem::space(out.path(), error);
     if (!error && space.available < bytes)
-        fail(Exit::Runtime, "%s: needs %.2f GiB, %.2f GiB are free there", a.out.c_str(), gib(bytes),
-             gib(space.available));
+        fail(Exit::Runtime, "%s: needs %s, %s are free there", a.out.c_str(), size_text(bytes).c_str(),
+             size_text(space.available).c_str());
     ByteBar bar("writing weights", bytes, a.common);
     fill(out.path(), bar);
     out.commit();
@@ -156,9 +163,9 @@ Exit make_folder(const Arguments& a, uint64_t bytes,
     if (a.common.json)
         printf("%s\n", dump(description(folder)).c_str());
     else
-        printf("%s: %s, %.1f M parameters, %s, %.2f GiB in %.1f s\n", a.out.c_str(),
-               name_of(folder.config.family), double(n_parameters(folder)) / 1e6, name_of(folder.dtype),
-               gib(folder.weights.bytes()), timer.seconds());
+        printf("%s: %s, %.1f M parameters, %s, %s in %.1f s\n", a.out.c_str(), name_of(folder.config.family),
+               double(n_parameters(folder)) / 1e6, name_of(folder.dtype),
+               size_text(folder.weights.bytes()).c_str(), timer.seconds());
     return Exit::Ok;
 }
 
