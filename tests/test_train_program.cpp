@@ -291,6 +291,23 @@ TEST(TrainProgram, AReplayThatDropsEverythingSaysSo) {
     EXPECT_EQ(trained.code, 0);
 }
 
+// Whoever goes on once more, as the program says, goes on with what was changed.
+TEST(TrainProgram, WhatAResumeChangesStays) {
+    const std::string folder = fresh("changed"), config = folder + "/config.toml";
+    ASSERT_EQ(run(SMALL + " --out " + folder + " --total-steps 1").code, 0);
+    const std::string first = read_text(config);
+    ASSERT_EQ(run("--quiet --resume " + folder).code, 0);
+    EXPECT_EQ(read_text(config), first) << "how it is shown is no change";
+    const Outcome longer = run("--total-steps 2 --resume " + folder);
+    ASSERT_EQ(longer.code, 0);
+    EXPECT_NE(longer.err.find("--total-steps 2 from here on, 1 before\n"), std::string::npos) << longer.err;
+    EXPECT_NE(read_text(folder + "/main.log").find("--total-steps 2 from here on"), std::string::npos);
+    const Outcome again = run("--resume " + folder);
+    EXPECT_NE(again.err.find("all 2 steps were made before"), std::string::npos) << again.err;
+    EXPECT_EQ(again.err.find("from here on"), std::string::npos) << again.err;
+    EXPECT_EQ(RunFolder::program_of(folder), "train_tracerl");
+}
+
 // Whatever is named in place of a run: what it is instead, and what to do.
 TEST(TrainProgram, FoldersThatAreNoRunToResume) {
     const std::string folder = fresh("resumed"), file = temporary("resumed_file"),

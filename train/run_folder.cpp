@@ -14,6 +14,7 @@
 #include "utils/error.h"
 #include "utils/json.h"
 #include "utils/log.h"
+#include "utils/toml.h"
 
 namespace fs = std::filesystem;
 
@@ -153,6 +154,16 @@ void RunFolder::lock() {
     if (lock_fd_ < 0) fail(Exit::Runtime, "%s: cannot be opened (%s)", name.c_str(), strerror(errno));
     if (flock(lock_fd_, LOCK_EX | LOCK_NB))
         fail(Exit::Usage, "%s: another process is running in this folder", path_.c_str());
+}
+
+void RunFolder::set_options(const std::string& config_toml) {
+    auto before = toml_texts(read_text(file("config.toml"))), now = toml_texts(config_toml);
+    for (const char* shown : {"progress", "quiet", "json"}) before.erase(shown), now.erase(shown);
+    if (before == now) return;
+    write_file_atomic(file("config.toml"), config_toml);
+    for (const auto& [key, value] : before)
+        if (const auto found = now.find(key); found != now.end() && found->second != value)
+            log_info("--%s %s from here on, %s before", key.c_str(), found->second.c_str(), value.c_str());
 }
 
 void RunFolder::metrics(const Json& line) {

@@ -1,6 +1,6 @@
 // run_folder.h -- the folder of one training run: what was asked for, what came out, and where to go on from.
 //
-//   config.toml       every option as resolved; `--config` takes it again
+//   config.toml       every option as resolved, by the newest resume if it changed some; `--config` takes it again
 //   metrics.jsonl     one JSON object per step; after a resume, what is done again replaces its old lines
 //   main.log          everything that was logged
 //   samples/          trajectories, as --replay takes them: of every step (or --samples-every), and some of every
@@ -34,6 +34,9 @@ class RunFolder {
 
     const std::string& path() const { return path_; }
     std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+    // config.toml as the run goes on: with what the command line of a resume changed, which is logged.
+    void set_options(const std::string& config_toml);
 
     // Appends a line to metrics.jsonl.
     void metrics(const Json& line);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "utils/error.h"
+#include "utils/words.h"
 
 namespace {
 constexpr int MAX_DEPTH = 8;  // arrays in arrays
@@ -257,6 +258,17 @@ std::vector<TomlItem> parse_toml(std::string_view text, const std::string& where
             parser.skip_line();
         }
     }
+}
+
+std::map<std::string, std::string> toml_texts(std::string_view text) {
+    std::map<std::string, std::string> out;
+    std::vector<std::string> faults;
+    for (const TomlItem& item : parse_toml(text, "", faults)) {
+        std::string value = item.value.text;
+        for (const TomlValue& v : item.value.items) value += (value.empty() ? "" : ",") + v.text;
+        out[hyphens(item.key)] = value;
+    }
+    return out;
 }
 
 std::string toml_string(std::string_view text) {

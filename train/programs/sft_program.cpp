@@ -194,17 +194,19 @@ Exit run_sft(Ops& ops, SftPlan& p, const Common& common, const std::string& conf
     if (common.dry_run) return Exit::Ok;
     learner.allocate();
     learner.load(model);
+    const bool resumed = folder.has_value();
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
+    if (resumed) folder->set_options(config_toml);
     log_info("run folder %s; %s, %.2fM parameters; %zu examples, %zu held out", folder->path().c_str(),
              source.c_str(), double(model.config.n_parameters()) / 1e6, p.train.size(), p.held_out.size());
     const auto save = [&](const std::string& path) {
         // after a resume from the newest checkpoint: the one resumed from may be gone
-        save_model_folder(path, learner.master(), learner.config,
-                          f.resume.empty() ? source : folder->latest(), DType::F32, ops);
+        save_model_folder(path, learner.master(), learner.config, resumed ? folder->latest() : source,
+                          DType::F32, ops);
     };
     SftRun run(f.run, learner, std::move(p.train), std::move(p.held_out), *folder, save);
-    if (!f.resume.empty()) run.resume(source);
+    if (resumed) run.resume(source);
     catch_signals();
     if (!run.run([] { return interrupted(); })) {
         log_info("stopped and saved; go on with: ./train_sft --resume %s", folder->path().c_str());

@@ -286,6 +286,7 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
 
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
+    if (resumed) folder->set_options(config_toml);
     log_info(
         "run folder %s; %s, %.2fM parameters, block %d, task %s", folder->path().c_str(),
         plan.policy_folder.empty() ? ("a new " + f.preset + " model").c_str() : plan.policy_folder.c_str(),

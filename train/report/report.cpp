@@ -15,7 +15,6 @@
 #include "utils/log.h"
 #include "utils/progress.h"
 #include "utils/toml.h"
-#include "utils/words.h"
 
 namespace fs = std::filesystem;
 
@@ -166,17 +165,6 @@ std::string before_after(const RunRecord& run) {
 
 // ---- configurations
 
-std::map<std::string, std::string> settings(const RunRecord& run) {
-    std::map<std::string, std::string> out;
-    std::vector<std::string> faults;
-    for (const TomlItem& item : parse_toml(run.config, "config.toml", faults)) {
-        std::string text = item.value.text;
-        for (const TomlValue& v : item.value.items) text += (text.empty() ? "" : ",") + v.text;
-        out[hyphens(item.key)] = text;
-    }
-    return out;
-}
-
 std::string name_of_run(const RunRecord& run) {
     return fs::path(run.folder).lexically_normal().filename().string().empty()
                ? fs::path(run.folder).lexically_normal().parent_path().filename().string()
@@ -184,7 +172,7 @@ std::string name_of_run(const RunRecord& run) {
 }
 
 std::string facts(const RunRecord& run) {
-    std::map<std::string, std::string> s = settings(run);
+    std::map<std::string, std::string> s = toml_texts(run.config);
     int rl = 0, sft = 0, skipped = 0;
     double seconds = 0, mismatch = NAN;
     for (const Json& line : run.metrics) {
@@ -280,7 +268,7 @@ std::vector<Group> grouped(const std::vector<RunRecord>& runs) {
     std::vector<std::map<std::string, std::string>> all, kinds;
     std::vector<Group> groups;
     for (const RunRecord& run : runs) {
-        std::map<std::string, std::string> kind = settings(run);
+        std::map<std::string, std::string> kind = toml_texts(run.config);
         std::erase_if(kind, [](const auto& entry) { return is_incidental(entry.first); });
         const auto found = std::find(kinds.begin(), kinds.end(), kind);
         if (found != kinds.end() && !kind.empty()) {
