@@ -27,7 +27,8 @@ int pieces_bucket(int n) {
     return power;
 }
 
-// Several arrays as one block of memory. same_places: arrays of about the same sizes lie at the same places.
+// Several arrays as one block of memory. same_places: arrays of about the same sizes lie at the same places, so that a
+// recording serves lists that grow.
 class Block {
   public:
     explicit Block(bool same_places = false) : same_places_(same_places) {}
@@ -123,7 +124,7 @@ DeviceTiles IndexMirrors::attention_tiles(const Tensor& see, int n_slots, int to
             host.parts = int(host.pieces.size());
         }
     }
-    Block block(split != 0);
+    Block block(true);
     const size_t query_tiles = block.add(host.query_tiles), keys = block.add(host.keys),
                  queries = block.add(host.queries), first_query = block.add(host.first_query),
                  pieces = block.add(host.pieces), joins = block.add(host.joins);

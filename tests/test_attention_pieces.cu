@@ -58,27 +58,29 @@ INSTANTIATE_TEST_SUITE_P(Joined, CudaAttentionPieces,
                                          PiecesCase{128, 4, 3, 2}));
 
 // What a recording holds of its lists: sizes and places. They are to serve a context that grows, not to be recorded anew with
-// every tile of keys that it begins.
+// every tile of keys that it begins: cut into pieces, as in small batches, and whole.
 TEST(CudaAttentionLists, AreSeldomOfOtherSizesWhileContextsGrow) {
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
     constexpr int SEQUENCES = 3, ROWS = 4, MOST = 1100;
     const DeviceInts device_see(*ops, std::vector<int>(SEQUENCES * ROWS * SPAN_INTS), SPAN_INTS);
     const Tensor spans = device_see;
-    Transfers transfers(nullptr);
-    cuda::IndexMirrors indices(transfers);
-    int changes = 0, pieces = 0;
-    cuda::DeviceTiles before{};
-    for (int context = 100; context < 1000; context += ROWS) {
-        std::vector<AttentionSpans> see;
-        for (int i = 0; i < SEQUENCES; i++)
-            for (int t = 0; t < ROWS; t++)
-                see.push_back({{0, i * MOST, 0}, {0, i * MOST + context + 30 * i, 0}});
-        indices.remember(spans, see.data());
-        const cuda::DeviceTiles tiles = indices.attention_tiles(spans, SEQUENCES * MOST, 8, 2, 2);
-        changes += !(tiles == before);
-        before = tiles;
-        pieces = tiles.n_pieces;
+    for (const auto& [split, pieces] : {std::pair{2, 32},  // of 16 or 17 visits each, two to a piece
+                                        {0, SEQUENCES}}) {
+        Transfers transfers(nullptr);
+        cuda::IndexMirrors indices(transfers);
+        int changes = 0;
+        cuda::DeviceTiles before{};
+        for (int context = 100; context < 1000; context += ROWS) {
+            std::vector<AttentionSpans> see;
+            for (int i = 0; i < SEQUENCES; i++)
+                for (int t = 0; t < ROWS; t++)
+                    see.push_back({{0, i * MOST, 0}, {0, i * MOST + context + 30 * i, 0}});
+            indices.remember(spans, see.data());
+            const cuda::DeviceTiles tiles = indices.attention_tiles(spans, SEQUENCES * MOST, 8, 2, split);
+            changes += !(tiles == before);
+            before = tiles;
+        }
+        EXPECT_EQ(before.n_pieces, pieces) << "split " << split;
+        EXPECT_LE(changes, 12) << "in three doublings, split " << split;
     }
-    EXPECT_EQ(pieces, 32);   // of 16 or 17 visits each, two to a piece
-    EXPECT_LE(changes, 12);  // in three doublings
 }
