@@ -106,6 +106,17 @@ __global__ void some_do_not_wait(float* out) {
     if (threadIdx.x < 40) griddepcontrol_wait();
     out[threadIdx.x] = 1.0f;
 }
+__global__ void pack_before_waiting(float* out) {
+    store_pack(out + 4 * threadIdx.x, Pack<float, 4>{});
+    griddepcontrol_wait();
+}
+__global__ void copy_before_waiting(const float* inp) {
+    DYNAMIC_SHARED(float, s);
+    cp_async_16(s + threadIdx.x * 4, inp + threadIdx.x * 4, true);
+    cp_async_commit();
+    griddepcontrol_wait();
+    cp_async_wait<0>();
+}
 __global__ void misaligned_pack(float* out) { store_pack(out + 2 * threadIdx.x, Pack<float, 4>{}); }
 __global__ void nothing() {}
 // The pre-Volta idiom: no __syncwarp between the steps.
@@ -127,7 +138,7 @@ __global__ void global_race(float* out) { out[0] += 1.0f; }
 class CpuDevice : public testing::Test {
   protected:
     void SetUp() override { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
-    float out[64] = {};
+    alignas(16) float out[64] = {};
 };
 using CpuDeviceDeathTest = CpuDevice;
 
@@ -200,6 +211,14 @@ TEST_F(CpuDeviceDeathTest, ReportsAThreadOfAnOverlappedKernelThatDoesNotWait) {
     EXPECT_DEATH(launch_overlapped(some_do_not_wait, 1, 64, 0, nullptr, out),
                  "returned without waiting for the kernels before");
 }
+TEST_F(CpuDeviceDeathTest, ReportsWhatAnOverlappedKernelTouchesBeforeItHasWaited) {
+    launch(pack_before_waiting, 1, 8, 0, nullptr, out);
+    EXPECT_DEATH(launch_overlapped(pack_before_waiting, 1, 8, 0, nullptr, out),
+                 "before the thread has waited");
+    launch(copy_before_waiting, 1, 8, 128, nullptr, out);
+    EXPECT_DEATH(launch_overlapped(copy_before_waiting, 1, 8, 128, nullptr, out),
+                 "before the thread has waited");
+}
 TEST_F(CpuDeviceDeathTest, ReportsALaunchThatNoDeviceTakes) {
     launch(nothing, dim3(1, 2, 3), dim3(64, 1, 16), 99 << 10, nullptr);
     EXPECT_DEATH(launch(nothing, 0, 32, 0, nullptr), "no device takes");
@@ -208,6 +227,20 @@ TEST_F(CpuDeviceDeathTest, ReportsALaunchThatNoDeviceTakes) {
     EXPECT_DEATH(launch(nothing, 1, 32, (99 << 10) + 1, nullptr), "no device takes");
     launch_on_hopper(nothing, 1, 32, 227 << 10, nullptr);
     EXPECT_DEATH(launch_on_hopper(nothing, 1, 32, (227 << 10) + 1, nullptr), "no device takes");
+}
+// So that a test which passes by the host's exactness alone fails here already.
+TEST_F(CpuDevice, ApproximationsMissAsADevicesMay) {
+    int exp2_missed = 0, log2_missed = 0;
+    for (int i = 1; i <= 100; i++) {
+        const float x = float(i) / 7, e = std::exp2(x), l = std::log2(x);
+        exp2_missed += exp2_approx(-x) != std::exp2(-x);
+        log2_missed += log2_approx(x) != l;
+        EXPECT_NEAR(exp2_approx(x), std::exp2(double(x)), 0x1p-22 * double(e));
+        EXPECT_NEAR(log2_approx(x), std::log2(double(x)), 0x1p-22 * std::max(1.0, std::abs(double(l))));
+    }
+    EXPECT_GT(exp2_missed, 50);
+    EXPECT_GT(log2_missed, 50);
+    EXPECT_EQ(exp2_approx(0), 1);
 }
 TEST_F(CpuDevice, UnwrittenSharedMemoryIsNaN) {
     launch(unwritten_shared, 1, 64, 64 * 4, nullptr, out);

@@ -14,6 +14,8 @@
 // memory is read when the stream's next operation starts, as late as a device may.
 // ThreadSanitizer sees missing barriers (every thread of a block is a fiber with its own clock),
 // AddressSanitizer overruns of every allocation.
+// In a kernel that is launched overlapped, packs and copies before the wait are reported, too. Approximations (ptx.h) are off
+// by about as much as a device's may be.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -97,6 +99,11 @@ struct CopyQueue {
 CopyQueue& copy_queue();
 // Whether the calling thread has waited for the kernels before its own.
 bool& waited_for_kernels();
+// Fails if not: it is about to touch memory by a pack or a copy (what single elements touch the emulation does not see).
+inline void check_waited(const char* file, int line) {
+    if (!waited_for_kernels())
+        fail("a pack or a copy before the thread has waited for the kernels before", file, line);
+}
 // What cp.async wrote is for wgmma to read only after a fence of the thread that copied it.
 void fence_copies();
 bool fenced(size_t shared_offset);
@@ -233,6 +240,7 @@ inline uint32_t __ballot_sync(uint32_t m, int pred, SRC) {
 }
 
 inline void check_aligned(const void* p, size_t bytes, SRC) {
+    cpu_device::check_waited(file, line);
     if (reinterpret_cast<uintptr_t>(p) % bytes)
         cpu_device::fail("a pack at an address that is none of its multiples", file, line);
 }

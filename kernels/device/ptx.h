@@ -126,6 +126,7 @@ __device__ inline void cp_async_16(void* smem, const void* global, bool valid PT
 #else
     if ((reinterpret_cast<uintptr_t>(smem) | reinterpret_cast<uintptr_t>(global)) % 16)
         cpu_device::fail("cp.async: address not 16-byte aligned", PTX_AT);
+    cpu_device::check_waited(PTX_AT);
     cpu_device::poison(smem, 16);
     cpu_device::copy_queue().open.push_back({smem, global, valid ? size_t(16) : 0});
 #endif
@@ -165,14 +166,26 @@ __device__ inline void griddepcontrol_launch_dependents() {
 #endif
 }
 
-// 2^x, to 2 units in the last place; results below the smallest normal number are 0.
+#ifndef __CUDACC__
+namespace cpu_device {
+// By what share of the error that an approximation may have the emulation's misses: from -3/4 to 3/4, since the result is
+// rounded besides. As good as random, but always the same for an x.
+inline double miss(float x) {
+    uint32_t h = __float_as_uint(x) * 2654435761u;
+    h = (h ^ h >> 15) * 0x2c1b3c6du;
+    return 0.75 * (double(h ^ h >> 13) / 0x1p31 - 1);
+}
+}  // namespace cpu_device
+#endif
+
+// 2^x, to 2 units in the last place; 2^0 is 1; results below the smallest normal number are 0.
 __device__ inline float exp2_approx(float x) {
 #ifdef __CUDACC__
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 #else
-    const float y = std::exp2(x);
+    const float y = float(std::exp2(double(x)) * (x == 0 ? 1 : 1 + cpu_device::miss(x) * 0x1p-22));
     return y < 0x1p-126f ? 0 : y;
 #endif
 }
@@ -184,7 +197,8 @@ __device__ inline float log2_approx(float x) {
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 #else
-    return std::log2(x);
+    const double y = std::log2(double(x));
+    return float(std::isfinite(y) ? y + cpu_device::miss(x) * std::max(1.0, std::abs(y)) * 0x1p-22 : y);
 #endif
 }
 
