@@ -44,10 +44,11 @@ TEST(CudaWorkspace, EmulatedScratchStartsAsNaNs) {
     const DeviceArray<int> on({1});
     LoopGraph graph;
     float* again = nullptr;
-    graph.record(nullptr, on.data(), [&] {
+    const bool recorded = graph.record(nullptr, on.data(), [&] {
         again = workspace.take<float>(12);
         launch(end_loop, 1, 1, 0, nullptr, on.data());
     });
+    if (!recorded) GTEST_SKIP() << "LOOPS_ON_HOST";
     ASSERT_EQ(again, first);
     EXPECT_EQ(first[0], 7) << "recording changes nothing";
     graph.launch(nullptr);

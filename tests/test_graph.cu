@@ -83,6 +83,15 @@ TEST_F(LoopGraphTest, LaunchesRunAgainOnceARecordingIsMade) {
     EXPECT_EQ(left.host()[0], 3);
 }
 
+// As compute-sanitizer wants it.
+TEST_F(LoopGraphTest, RecordsNothingWhereLoopsAreTheHosts) {
+    const char* before = getenv("LOOPS_ON_HOST");
+    setenv("LOOPS_ON_HOST", "1", 1);
+    EXPECT_FALSE(record(7));
+    EXPECT_EQ(steps_recorded, 0);
+    if (!before) unsetenv("LOOPS_ON_HOST");
+}
+
 TEST_F(LoopGraphTest, OverlappedKernelsOfARecordingWaitForThoseBefore) {
     if (!device_overlaps_kernels()) GTEST_SKIP() << "this device does not overlap kernels";
     const auto step = [&] {
