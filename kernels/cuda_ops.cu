@@ -333,7 +333,13 @@ class CudaOps : public Ops {
         if (recordings_.size() >= MOST_GRAPHS) recordings_.clear();
         Recording& r = recordings_[name];
         recorded_attention_ = &r.attention;
-        step();
+        try {
+            step();
+        } catch (...) {
+            recorded_attention_ = nullptr;
+            recordings_.erase(name);  // its list of attentions may not be whole
+            throw;
+        }
         recorded_attention_ = nullptr;
         return &r;
     }

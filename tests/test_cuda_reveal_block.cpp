@@ -79,15 +79,17 @@ struct OnDevice {
 
 void expect_same(const OnDevice& got, const OnDevice& want) {
     const auto g = got.targets.read(), w = want.targets.read();
+    const auto got_rows = got.rows.read(), want_rows = want.rows.read();
     for (size_t i = 0; i < w.size(); i++) {
         ASSERT_EQ(g[i].step, w[i].step) << "target " << i;
         ASSERT_EQ(g[i].token, w[i].token) << "target " << i;
         ASSERT_EQ(g[i].logprob, w[i].logprob) << "target " << i;
         ASSERT_EQ(g[i].entropy, w[i].entropy) << "target " << i;
-        ASSERT_EQ(got.rows.read()[i].step, want.rows.read()[i].step);
+        ASSERT_EQ(got_rows[i].step, want_rows[i].step);
     }
-    for (size_t b = 0; b < want.blocks.read().size(); b++)
-        ASSERT_EQ(got.blocks.read()[b].step, want.blocks.read()[b].step) << "block " << b;
+    const auto got_blocks = got.blocks.read(), want_blocks = want.blocks.read();
+    for (size_t b = 0; b < want_blocks.size(); b++)
+        ASSERT_EQ(got_blocks[b].step, want_blocks[b].step) << "block " << b;
     ASSERT_EQ(got.ints(got.token), want.ints(want.token));
     ASSERT_EQ(got.ints(got.status), want.ints(want.status));
 }
@@ -170,4 +172,22 @@ TEST(CudaReveal, ARecordingServesLaterRuns) {
         EXPECT_EQ(run.targets.read()[0].token, round == 1 ? 0 : 20 + round);
     }
     EXPECT_EQ(calls, 2);  // once to run, once to be recorded
+}
+
+// Whatever the step had started by then: it is run once more before it is recorded.
+TEST(CudaReveal, ARecordingOfAStepThatFailedIsNotKept) {
+    const auto cuda = cuda_ops_for_tests();
+    const DeviceInts on(*cuda, {1});
+    int calls = 0;
+    const auto repeat = [&](bool fails) {
+        cuda->upload(on, std::vector{1}.data());
+        cuda->repeat_while(on, std::vector{6}, [&] {
+            calls++;
+            if (fails) throw Error(Exit::NoMemory, "in the middle of a step");
+            cuda->zero(on);
+        });
+    };
+    EXPECT_THROW(repeat(true), Error);
+    repeat(false);
+    EXPECT_EQ(calls, 3);  // the one that failed, one to run, one to be recorded
 }
