@@ -315,6 +315,24 @@ TEST(CudaSampling, ARaceOfFewIds) {
         ASSERT_EQ(got[i].token, ref::sample(logits, rows[i], NO_MASK, 3000).token) << "row " << i;
 }
 
+// An id that would win every race has no part in it, wherever it is in a pack of logits: as the mask, and as the first that is
+// no id any more.
+TEST(CudaSampling, ARaceWithoutTheLikeliest) {
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    std::vector<SampleRow> rows(8, {.seed = 5, .temperature = 1, .draw = Draw::Gumbel});
+    for (size_t i = 0; i < rows.size(); i++) rows[i].position = uint32_t(i);
+    for (const int banned : {1500, 1501, 1502, 1503})
+        for (const int n_ids : {2200, banned}) {
+            std::vector<float> logits = random_floats(2200, 1, 3);
+            logits[size_t(banned)] = 40;
+            const int mask_id = n_ids == banned ? NO_MASK : banned;
+            const std::vector<Sampled> got = sample_logits(*ops, logits, rows, mask_id, n_ids);
+            for (size_t i = 0; i < rows.size(); i++)
+                ASSERT_EQ(got[i].token, ref::sample(logits, rows[i], mask_id, n_ids).token)
+                    << "banned " << banned << " of " << n_ids << ", row " << i;
+        }
+}
+
 // More chunks than the row's block has threads.
 TEST(CudaSampling, AVocabularyOfManyChunks) {
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests(size_t(2) << 20);
