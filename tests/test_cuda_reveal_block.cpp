@@ -146,6 +146,31 @@ TEST(CudaReveal, GoesOnAsLongAsTheHost) {
     for (int steps = 1; steps <= 3; steps++) EXPECT_GT(reached[size_t(steps)], 0) << steps;
 }
 
+// One of three sequences comes to its end with the only mask it has; the others keep theirs, the first of them too.
+TEST(CudaReveal, TheEndOfOneSequenceEndsTheRun) {
+    const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
+    for (int ended = -1; ended < 3; ended++) {
+        Example e(1, 1, 1);
+        e.blocks.clear(), e.targets.clear(), e.sampled[0].clear();
+        for (int b = 0; b < 3; b++) {
+            const int count = b == ended ? 1 : 4;
+            e.blocks.push_back(
+                {.first = int(e.targets.size()),
+                 .count = count,
+                 .rule = {.remasking = Remasking::LowConfidenceStatic, .block = 4, .steps = 4}});
+            for (int i = 0; i < count; i++) {
+                e.targets.push_back({.row = int(e.targets.size())});
+                e.sampled[0].push_back(
+                    {.token = 7, .confidence = float(i + 1) / 8, .logprob = -1, .entropy = 1});
+            }
+        }
+        OnDevice got(*cuda, e, 100), want(*cpu, e, 100);
+        for (OnDevice* r : {&got, &want}) r->ops.reveal_blocks(r->run());
+        ASSERT_NO_FATAL_FAILURE(expect_same(got, want)) << "sequence " << ended;
+        EXPECT_EQ(got.ints(got.status)[RUNNING], ended < 0) << "sequence " << ended;
+    }
+}
+
 // A recording is used again by a later call of the same key, with what is then in memory.
 TEST(CudaReveal, ARecordingServesLaterRuns) {
     const auto cuda = cuda_ops_for_tests(), cpu = make_cpu_ops();
