@@ -103,6 +103,8 @@ TEST(StochasticRounding, IsRightOnAverageAndKeepsWhatIsExact) {
     EXPECT_EQ(round_stochastically(-2.5f, 0xffff), -2.5f);
     EXPECT_EQ(round_stochastically(INFINITY, 0xffff), INFINITY);
     EXPECT_TRUE(std::isnan(round_stochastically(NAN, 0xffff)));
+    // the upper half of an index counts, too
+    EXPECT_NE(rounding_bits(10000, 3, 5), rounding_bits(10000, 3 + (int64_t(1) << 32), 5));
 }
 
 TEST(SumOfSquares, IsExactOverManyRanges) {
