@@ -42,6 +42,13 @@ __global__ void overrun(float* out) {
     __syncthreads();
     out[threadIdx.x] = s[threadIdx.x];
 }
+__global__ void static_overrun(float* out) {
+    STATIC_SHARED(float, s, [63]);
+    float* first = s;
+    first[threadIdx.x] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = first[threadIdx.x];
+}
 __global__ void global_overrun(float* out) { out[threadIdx.x + 1] = 1.0f; }
 __global__ void divergent_barrier(float* out) {
     if (threadIdx.x < 48) __syncthreads();
@@ -172,7 +179,12 @@ TEST_F(CpuDevice, ReductionsGiveEveryThreadTheSameBits) {
 
 TEST_F(CpuDeviceDeathTest, ReportsAWriteBehindSharedMemory) {
     EXPECT_DEATH(launch(overrun, 1, 64, 64 * 4, nullptr, out),
-                 ADDRESS_SANITIZER ? "use-after-poison" : "wrote past its 256 bytes of shared memory");
+                 ADDRESS_SANITIZER ? "use-after-poison" : "wrote past 256 bytes of shared memory");
+}
+TEST_F(CpuDeviceDeathTest, ReportsAWriteBehindStaticSharedMemory) {
+    launch(static_overrun, 1, 63, 0, nullptr, out);
+    EXPECT_DEATH(launch(static_overrun, 1, 64, 0, nullptr, out),
+                 ADDRESS_SANITIZER ? "use-after-poison" : "wrote past 252 bytes of shared memory");
 }
 TEST_F(CpuDeviceDeathTest, ReportsAWriteBehindGlobalMemory) {
     if (!ADDRESS_SANITIZER) GTEST_SKIP() << "needs SAN=address";

@@ -62,8 +62,8 @@ namespace cpu_device {
 
 constexpr size_t STACK_BYTES = 256 << 10;
 constexpr uint64_t CANARY = 0xC0FFEE1234567890ull;
-constexpr size_t GUARD_BYTES = 1024;  // behind the dynamic shared memory: a write there is an overrun
-constexpr unsigned char GUARD = 0xA5;
+constexpr size_t GUARD_BYTES = 1024;   // behind the dynamic shared memory: a write there is an overrun
+constexpr unsigned char GUARD = 0xFE;  // read as numbers: too large to go unnoticed
 constexpr int WARPGROUP = 128, NAMED_BARRIERS = 16;
 enum class State { Ready, Waiting, Done };
 
@@ -95,12 +95,19 @@ struct Group {  // the lanes of one warp, one warpgroup, the whole block, or tho
     Fiber* waiting[MAX_BLOCK] = {};
 };
 
+struct StaticGuard {  // behind static shared memory of so many bytes
+    size_t bytes;
+    void* behind;
+    size_t bytes_behind;
+};
+
 struct Worker {  // everything one host thread needs to run blocks
     Fiber fibers[MAX_BLOCK];
     Fiber main;
     Fiber* ready[MAX_BLOCK + 1];
     int head = 0, tail = 0, num_threads = 0;
-    uint64_t block_number = 0;  // of the blocks this host thread has run
+    uint64_t block_number = 0;         // of the blocks this host thread has run
+    std::vector<StaticGuard> statics;  // that this block has come to
     Fiber* self = nullptr;
     Group block, warps[MAX_BLOCK / 32], warpgroups[MAX_BLOCK / WARPGROUP], named[NAMED_BARRIERS];
     ProductQueue products[MAX_BLOCK / 32];
@@ -273,6 +280,18 @@ static void prepare_shared(Worker& w, size_t bytes) {
     memset(w.smem, 0xFF, bytes);
 }
 
+// Fails if the block has written to what is behind shared memory. AddressSanitizer sees it when it happens.
+static void check_guard(dim3 bid, size_t bytes, const void* behind, size_t bytes_behind) {
+    for (size_t i = 0; i < bytes_behind && !__asan_poison_memory_region; i++)
+        if (static_cast<const unsigned char*>(behind)[i] != GUARD) {
+            fprintf(stderr,
+                    "cpu_device: block (%u,%u,%u) wrote past %zu bytes of shared memory (%zu bytes past the "
+                    "end)\n",
+                    bid.x, bid.y, bid.z, bytes, i);
+            abort();
+        }
+}
+
 void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem_bytes, void (*entry)(void*), void* closure) {
     Worker& w = worker();
     gridDim = grid;
@@ -281,6 +300,7 @@ void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem_bytes, void (*entry)
     const int n = block.x * block.y * block.z;
     w.num_threads = n;
     w.block_number++;
+    w.statics.clear();
     w.entry = entry;
     w.closure = closure;
     w.head = w.tail = 0;
@@ -320,25 +340,23 @@ void run_block(dim3 grid, dim3 block, dim3 bid, size_t smem_bytes, void (*entry)
         if (g.arrived)
             fail("a block ended after threads had arrived at a named barrier that others never reached",
                  __FILE__, __LINE__);
-    for (size_t i = 0; i < GUARD_BYTES && !__asan_poison_memory_region; i++)
-        if (static_cast<unsigned char>(w.smem[smem_bytes + i]) != GUARD) {
-            fprintf(stderr,
-                    "cpu_device: block (%u,%u,%u) wrote past its %zu bytes of shared memory (%zu bytes past "
-                    "the end)\n",
-                    bid.x, bid.y, bid.z, smem_bytes, i);
-            abort();
-        }
+    check_guard(bid, smem_bytes, w.smem + smem_bytes, GUARD_BYTES);
+    for (const StaticGuard& s : w.statics) check_guard(bid, s.bytes, s.behind, s.bytes_behind);
 }
 
 void poison(void* p, size_t bytes) {
     memset(p, 0xFF, bytes);
     if (__tsan_write_range) __tsan_write_range(p, bytes);
 }
-void poison_once(void* p, size_t bytes, uint64_t& block) {
-    if (block == worker().block_number) return;
-    block = worker().block_number;
+void poison_once(void* p, size_t bytes, void* behind, size_t bytes_behind, uint64_t& block) {
+    Worker& w = worker();
+    if (block == w.block_number) return;
+    block = w.block_number;
     // Not memset, which sanitizers watch: to them, nobody has written this.
     for (size_t i = 0; i < bytes; i++) static_cast<volatile unsigned char*>(p)[i] = 0xFF;
+    if (__asan_poison_memory_region) return __asan_poison_memory_region(behind, bytes_behind);
+    for (size_t i = 0; i < bytes_behind; i++) static_cast<volatile unsigned char*>(behind)[i] = GUARD;
+    w.statics.push_back({bytes, behind, bytes_behind});
 }
 void poison_scratch(void* p, size_t bytes, size_t behind) {
     if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(p, bytes);

@@ -36,10 +36,10 @@
 #define __launch_bounds__(...)
 #define __restrict__
 // STATIC_SHARED(float, name, [ROWS][COLS]): one block at a time per host thread.
-#define STATIC_SHARED(T, name, ...)           \
-    static thread_local T name __VA_ARGS__;   \
-    static thread_local uint64_t name##block; \
-    cpu_device::poison_once(&name, sizeof(name), name##block)
+#define STATIC_SHARED(T, name, ...)                                          \
+    using name##_array = T __VA_ARGS__;                                      \
+    static thread_local cpu_device::StaticShared<name##_array> name##_place; \
+    auto& name = cpu_device::poisoned_once(name##_place)
 #define DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(cpu_device::dynamic_shared())
 
 struct dim3 {
@@ -75,8 +75,20 @@ size_t shared_bytes();
 int lane_id();
 int warp_id();
 void poison(void* p, size_t bytes);
-// For the first thread of a block that comes here: `block` says which one was the last.
-void poison_once(void* p, size_t bytes, uint64_t& block);
+// Static shared memory, and what a block must not touch behind it. `block` is the last that came here.
+template <class T>
+struct StaticShared {
+    T data;
+    unsigned char behind[64];
+    uint64_t block;
+};
+void poison_once(void* p, size_t bytes, void* behind, size_t bytes_behind, uint64_t& block);
+// For the first thread of a block that comes here.
+template <class T>
+T& poisoned_once(StaticShared<T>& shared) {
+    poison_once(&shared.data, sizeof shared.data, shared.behind, sizeof shared.behind, shared.block);
+    return shared.data;
+}
 void poison_scratch(void* p, size_t bytes, size_t behind);
 void check_launch(dim3 grid, dim3 block, size_t smem, size_t most_smem);
 
