@@ -210,7 +210,7 @@ TEST_P(CudaSamplingOfChunks, DrawsWhatTheReferenceDraws) {
     const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
     const size_t V = size_t(c.V);
     std::vector<float> normal = random_floats(V, 1, 3), steps = normal, crowd(V, 1.25f), even(V, 0.75f),
-                       peak = normal, holes = normal, low = normal, rising(V);
+                       peak = normal, holes = normal, low = normal, rising(V), negative(V);
     for (float& x : steps) x = std::round(x);
     crowd[V / 2] = 2;
     peak[V - 2] = 25;
@@ -219,6 +219,8 @@ TEST_P(CudaSamplingOfChunks, DrawsWhatTheReferenceDraws) {
     for (size_t i = 0; i < V; i++) rising[i] = float(i) / 65536;
     for (float& x : low) x -= 300;
     low[0] = -287.5f;
+    for (size_t i = 0; i < V; i++) negative[i] = -std::abs(normal[i]);
+    negative[V / 2] = 0;  // the largest: all orders up to it are just too many for bins of the size below
     for (const auto& [name, logits] : {std::pair{"normal", normal},
                                        {"steps", steps},
                                        {"crowd", crowd},
@@ -226,7 +228,8 @@ TEST_P(CudaSamplingOfChunks, DrawsWhatTheReferenceDraws) {
                                        {"peak", peak},
                                        {"holes", holes},
                                        {"low", low},
-                                       {"rising", rising}}) {
+                                       {"rising", rising},
+                                       {"negative", negative}}) {
         SCOPED_TRACE(name);
         std::vector<SampleRow> rows(3, c.row);
         for (size_t i = 0; i < rows.size(); i++) rows[i].seed = 3, rows[i].position = uint32_t(i);
