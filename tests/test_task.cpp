@@ -101,6 +101,20 @@ TEST(Countdown, TheExpressionAloneCounts) {
     EXPECT_EQ(task.reward(fraction, "5/3*6"), 1);
 }
 
+// Saved responses that are graded again bring their problems along.
+TEST(Task, ProblemsOfAnotherTaskAreRefused) {
+    for (const char* name : {"countdown", "sudoku4", "sudoku4:partial=on"}) {
+        const Task task = make_task(name, 3);
+        for (const char* prompt : {"414+384=", "", "24 from 3,7,6", "x", "9999999999999 from 1,2:"}) {
+            const std::string fault = fault_of(Exit::BadFile, [&] {
+                task.reward({prompt, "", "08;09;07;798"}, "798");
+            });
+            EXPECT_NE(fault.find(std::string("'") + prompt + "' is no problem of it"), std::string::npos)
+                << name << ": " << fault;
+        }
+    }
+}
+
 TEST(Countdown, NumbersInAnotherOrderAreTheSameProblem) {
     const Task task = make_task("countdown:numbers=2,largest=6,held_out=0.4", 3);
     const auto key = [](const Problem& p) {

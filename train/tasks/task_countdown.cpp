@@ -3,6 +3,8 @@
 // `24 from 3,7,6:` is answered `7-3=4;4*6=24;(7-3)*6`: the steps, then the whole expression, which alone is
 // checked. Numbers are made into a target by drawn steps, so that every problem has a solution.
 #include <algorithm>
+#include <cctype>
+#include <cstdlib>
 
 #include "train/tasks/rational.h"
 #include "train/tasks/task.h"
@@ -43,6 +45,12 @@ bool join(Term a, Term b, char operation, Term* out) {
     return true;
 }
 
+std::string prompt_of(int target, const std::vector<int>& given) {
+    std::string out = std::to_string(target) + " from ";
+    for (size_t i = 0; i < given.size(); i++) out += (i ? "," : "") + std::to_string(given[i]);
+    return out + ":";
+}
+
 bool draw(const Options& o, Rng& rng, Problem* out, std::string* key) {
     std::vector<Term> terms;
     std::vector<int> given;
@@ -50,8 +58,7 @@ bool draw(const Options& o, Rng& rng, Problem* out, std::string* key) {
         given.push_back(1 + int(rng.below(uint32_t(o.largest))));
         terms.push_back({given.back(), std::to_string(given.back()), true});
     }
-    std::string steps, list;
-    for (const int value : given) list += (list.empty() ? "" : ",") + std::to_string(value);
+    std::string steps;
     while (terms.size() > 1) {
         std::swap(terms[rng.below(uint32_t(terms.size()))], terms.back());
         const Term b = terms.back();
@@ -66,7 +73,7 @@ bool draw(const Options& o, Rng& rng, Problem* out, std::string* key) {
     }
     if (terms[0].value > o.largest_target) return false;
     out->answer = std::to_string(terms[0].value);
-    out->prompt = out->answer + " from " + list + ":";
+    out->prompt = prompt_of(terms[0].value, given);
     out->solution = steps + terms[0].expression;
     // the same numbers in another order are the same problem
     std::sort(given.begin(), given.end());
@@ -155,15 +162,21 @@ class Expression {
 
 double reward(const Problem& problem, std::string_view response) {
     std::vector<int> given;
-    for (size_t at = problem.prompt.find(" from ") + 6; at < problem.prompt.size();
-         at = problem.prompt.find_first_of(",:", at) + 1) {
-        given.push_back(std::stoi(problem.prompt.substr(at)));
+    for (const char* at = problem.prompt.c_str(); *at;) {
+        char* end = nullptr;
+        if (isdigit(uint8_t(*at))) given.push_back(int(strtol(at, &end, 10)));
+        at = end ? end : at + 1;
     }
+    const int target = given.empty() ? 0 : given[0];
+    if (!given.empty()) given.erase(given.begin());
+    if (prompt_of(target, given) != problem.prompt)  // of a saved response, say
+        fail(Exit::BadFile, "task 'countdown': '%s' is no problem of it, which would read '24 from 3,7,6:'",
+             problem.prompt.c_str());
     Expression expression(final_answer(response));
     const auto value = expression.value();
     std::sort(given.begin(), given.end());
     std::sort(expression.used.begin(), expression.used.end());
-    return value && *value == Rational{std::stoi(problem.answer), 1} && expression.used == given ? 1 : 0;
+    return value && *value == Rational{target, 1} && expression.used == given ? 1 : 0;
 }
 
 }  // namespace

@@ -97,12 +97,13 @@ class Judge {
         std::string lines;
         for (const size_t i : waiting) {
             const Answer& a = answers[i];
-            lines += dump({{"id", first_id_ + i},
-                           {"prompt", a.problem->prompt},
-                           {"response", a.text},
-                           {"tokens", std::vector<std::string>(a.tokens.begin(), a.tokens.end())},
-                           {"record", parse_json(a.problem->answer, "record")}}) +
-                     "\n";
+            lines +=
+                dump({{"id", first_id_ + i},
+                      {"prompt", a.problem->prompt},
+                      {"response", a.text},
+                      {"tokens", std::vector<std::string>(a.tokens.begin(), a.tokens.end())},
+                      {"record", parse_json(a.problem->answer, "task 'external': record of a problem")}}) +
+                "\n";
         }
         const auto on_line = [&](std::string_view text) {
             try {

@@ -130,6 +130,10 @@ Task make_sudoku4(TaskOptions& options, uint64_t seed) {
     Task task;
     task.problem = [o](Split split, int64_t index) { return problem(o, split, index); };
     task.reward = [o](const Problem& p, std::string_view response) {
+        const size_t length = text_of({}).size();
+        if (p.prompt.size() != length + 1 || p.answer.size() != length)  // of a saved response, say
+            fail(Exit::BadFile, "task 'sudoku4': '%s' is no problem of it, which would read '%s'",
+                 p.prompt.c_str(), problem(o, Split::Train, 0).prompt.c_str());
         const std::string_view answer = final_answer(response);
         return o.partial ? share_right(p, answer) : double(answer == p.answer);
     };
