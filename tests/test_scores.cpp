@@ -89,3 +89,8 @@ TEST(EvalTable, NoProblemsNoFigures) {
     EXPECT_EQ(table.find('%', table.find('\n')), std::string::npos) << table;
     EXPECT_EQ(table.find("0.0", table.find('\n')), std::string::npos) << table;
 }
+
+// A letter takes a column, whatever bytes it has, and a Chinese character two.
+TEST(EvalTable, NamesInAnyScriptAreAligned) {
+    EXPECT_EQ(aligned({{"model", "n"}, {"läuf", "10"}, {"模型", "5"}}), "model   n\nläuf   10\n模型    5\n");
+}

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "tokenizer/unicode.h"
 #include "utils/json.h"
 
 Json to_json(const EvalRow& row) {
@@ -23,13 +24,13 @@ std::string aligned(const std::vector<std::vector<std::string>>& rows) {
     std::vector<size_t> width;
     for (const auto& row : rows) {
         width.resize(std::max(width.size(), row.size()));
-        for (size_t i = 0; i < row.size(); i++) width[i] = std::max(width[i], row[i].size());
+        for (size_t i = 0; i < row.size(); i++) width[i] = std::max(width[i], size_t(columns(row[i])));
     }
     std::string out;
     for (const auto& row : rows) {
         std::string line;
         for (size_t i = 0; i < row.size(); i++) {
-            const std::string space(width[i] - row[i].size(), ' ');
+            const std::string space(width[i] - size_t(columns(row[i])), ' ');
             line += (i ? "  " : "") + (i ? space + row[i] : row[i] + space);
         }
         out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
