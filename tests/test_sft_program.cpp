@@ -225,5 +225,5 @@ TEST_F(SftProgram, FaultsAreListedTogether) {
            {"no_copies", "no_folder/grads", "--batch-size: ", "--resume: "});
     expect(fault(model + fields + " --epochs 0 --name a/b", 2), {"--epochs 0", "--name 'a/b'"});
     // A folder that is no run hides nothing, and --model is not asked for.
-    expect(fault("--resume no_run --lr x", 2), {"no_run", "--lr"});
+    expect(fault("--resume no_run --lr x --name y", 2), {"no_run", "--lr", "--name: a resumed run stays"});
 }

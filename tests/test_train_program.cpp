@@ -308,6 +308,9 @@ TEST(TrainProgram, WhatAResumeChangesStays) {
     EXPECT_NE(again.err.find("all 2 steps were made before"), std::string::npos) << again.err;
     EXPECT_EQ(again.err.find("from here on"), std::string::npos) << again.err;
     EXPECT_EQ(RunFolder::program_of(folder), "train_tracerl");
+    const Outcome named = run("--name other --resume " + folder);
+    EXPECT_EQ(named.code, 2);
+    EXPECT_NE(named.err.find("--name: a resumed run stays in its folder"), std::string::npos) << named.err;
 }
 
 // Whatever is named in place of a run: what it is instead, and what to do.

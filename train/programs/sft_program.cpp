@@ -69,9 +69,11 @@ void SftFlags::declare(Options& f) {
                            "--eval-split");
         if (!out.empty() && resumed) faults.add("--out and --resume: a resumed run stays in its folder");
         if (!out.empty()) f.refuse_typed(faults, {"--name"}, "--out names the run's folder; leave one out");
-        if (resumed && !replayed)
+        if (resumed && !replayed) {
             f.refuse_typed(faults, {"--model"},
                            "--resume goes on with the run's newest checkpoint; leave it out");
+            f.refuse_typed(faults, {"--name"}, "a resumed run stays in its folder; leave it out");
+        }
         if (replayed)
             f.refuse_typed(faults,
                            {"--data", "--eval-data", "--eval-split", "--epochs", "--max-steps",

@@ -52,9 +52,11 @@ struct TracerlFlags {
                                     "--value-schedule", "--value-warmup", "--value-weight-decay"},
                                    "there is no value model; add --value-model");
             }
-            if (!run.resume.empty() && replay.file.empty())
+            if (!run.resume.empty() && replay.file.empty()) {
                 flags.refuse_typed(faults, {"--model"},
                                    "--resume goes on with the run's newest checkpoint; leave it out");
+                flags.refuse_typed(faults, {"--name"}, "a resumed run stays in its folder; leave it out");
+            }
             if (!model.empty() || !run.resume.empty())
                 flags.refuse_typed(faults, {"--init"},
                                    "a model is made only where none is given; leave it out");
