@@ -49,9 +49,8 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
     faults.attempt([&] { check_device(common.device); });
     for (const std::string& file : {o.logits, o.trace_html})
         if (!file.empty()) faults.attempt([&] { check_writable(file); });
-    if (!o.file.empty()) faults.attempt([&] { check_readable(o.file); });
-    for (const std::string& file : {o.input, o.encode})
-        if (!file.empty() && file != "-") faults.attempt([&] { check_readable(file); });
+    for (const std::string& file : {o.file, o.input, o.encode})
+        if (!file.empty()) faults.attempt([&] { check_readable(file); });
     if (!o.encode.empty()) return;
     if (!faults.attempt([&] {
             p.path = o.model.empty() ? default_model_folder() : resolve_model_path(o.model);
@@ -65,8 +64,8 @@ void prepare(Prepared& p, const InferOptions& o, const Common& common, const Opt
         faults.attempt([&] { p.options = o.decoding.resolve(config, p.text.eos_ids, common.seed); });
     if (has_text && o.chat) faults.attempt([&] { check_has_tokenizer(p.text); });
     // A file that is missing was named above.
-    const bool has_file = (o.file.empty() || file_exists(o.file)) &&
-                          (o.input.empty() || o.input == "-" || file_exists(o.input));
+    const bool has_file =
+        (o.file.empty() || file_exists(o.file)) && (o.input.empty() || file_exists(o.input));
     if (!has_text || o.chat || !has_file) return;
     faults.attempt([&] {
         if (!has_options && !o.input.empty()) return;  // lines change single options

@@ -52,9 +52,8 @@ Prompt from_line(const Asking& asking, LineOptions& options, const Json& line, c
 std::vector<Prompt> from_jsonl(const Asking& asking) {
     std::vector<Prompt> out;
     LineOptions options(asking.o, asking.options.seed, asking.flags, asking.config, asking.text.eos_ids);
-    const std::string path = asking.o.input == "-" ? "/dev/stdin" : asking.o.input;
     bool any_text = false;
-    read_jsonl(path, [&](const Json& line, const std::string& where) {
+    read_jsonl(asking.o.input, [&](const Json& line, const std::string& where) {
         any_text |= has(line, "prompt");
         out.push_back(from_line(asking, options, line, where));
         const Prompt& prompt = out.back();
@@ -67,9 +66,10 @@ std::vector<Prompt> from_jsonl(const Asking& asking) {
         });
     });
     if (out.empty()) fail(Exit::BadFile, "%s: holds no lines", asking.o.input.c_str());
-    for (const std::string& idle : options.idle(path)) log_warning("%s", idle.c_str());
+    for (const std::string& idle : options.idle(asking.o.input)) log_warning("%s", idle.c_str());
     if (!any_text && asking.flags.typed("--system"))
-        log_warning("--system: stands in front of a 'prompt', and no line of %s has one", path.c_str());
+        log_warning("--system: stands in front of a 'prompt', and no line of %s has one",
+                    asking.o.input.c_str());
     return out;
 }
 

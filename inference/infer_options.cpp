@@ -32,7 +32,7 @@ void InferOptions::declare(Options& flags, const Common& common) {
     flags.add("--infill", &decoding.options.infill,
               "fill in the mask tokens of the prompt instead of going on after it (full attention)");
     flags.add("--encode FILE", &encode,
-              "only turn the text or messages of JSON lines into ids, with --tokenizer");
+              "only turn the text or messages of JSON lines into ids, with --tokenizer; - is standard input");
     decoding.declare(flags);
     flags.add("--num-samples N", &num_samples, "answers to each prompt").range(1, 1 << 20);
     flags.section("Limits");
@@ -47,6 +47,8 @@ void InferOptions::declare(Options& flags, const Common& common) {
               "write the logits of one pass over the prompt as it stands (safetensors); generate nothing");
     flags.epilog(EXAMPLES);
     flags.check([this, &flags, &common](Faults& faults) {
+        for (std::string* lines : {&input, &encode})
+            if (*lines == "-") *lines = "/dev/stdin";
         // A prompt may be empty; a written configuration, which holds every option, says nothing with that.
         prompt_given = !prompt.empty() || flags.typed("--prompt");
         prompt_ids_given = !prompt_ids.empty() || flags.typed("--prompt-ids");

@@ -541,6 +541,10 @@ TEST_F(InferProgram, GuidanceHasRoomForItsSecondCanvas) {
     EXPECT_TRUE(contains(chat.err, format("%d tokens", positions / 2 + 8))) << chat.err;
 }
 
+TEST_F(InferProgram, LinesToEncodeMayComeThroughAPipe) {
+    EXPECT_EQ(run("--encode - --tokenizer bytes", "{\"text\": \"ab\"}\n").out, "{\"ids\":[97,98]}\n");
+}
+
 TEST_F(InferProgram, ATraceIsWritten) {
     const std::string page = temporary("trace.html");
     ASSERT_EQ(with_model("--prompt abc --gen-length 8 --trace-html " + page).code, 0);
