@@ -293,6 +293,13 @@ TEST(TrainProgram, AReplayThatDropsEverythingSaysSo) {
     EXPECT_EQ(trained.code, 0);
 }
 
+// As with `2>&1 | tee log`, when tee has gone.
+TEST(TrainProgram, ItsLogNeedsNoReader) {
+    const std::string folder = fresh("unread");
+    const Outcome o = run(SMALL + " --total-steps 1 --out " + folder + " 2>&1 >/dev/null | true");
+    EXPECT_EQ(read_text(folder + "/latest"), "ckpt/step-000007\n") << o.err;
+}
+
 // Whoever goes on once more, as the program says, goes on with what was changed.
 TEST(TrainProgram, WhatAResumeChangesStays) {
     const std::string folder = fresh("changed"), config = folder + "/config.toml";

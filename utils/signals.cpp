@@ -43,6 +43,16 @@ void catch_signals() {
     if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
 }
 
+static void do_nothing(int) {}
+
+void survive_broken_pipes() {
+    struct sigaction action = {};
+    action.sa_handler =
+        do_nothing;  // and not SIG_IGN, which the commands that a program starts would inherit
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGPIPE, &action, nullptr);
+}
+
 bool interrupted() { return received.load(std::memory_order_relaxed) != 0; }
 
 bool take_interrupt() {

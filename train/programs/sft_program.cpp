@@ -199,6 +199,7 @@ Exit run_sft(Ops& ops, SftPlan& p, const Common& common, const std::string& conf
     const bool resumed = folder.has_value();
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
+    survive_broken_pipes();
     if (resumed) folder->set_options(config_toml);
     log_info("run folder %s; %s, %.2fM parameters; %zu examples, %zu held out", folder->path().c_str(),
              source.c_str(), double(model.config.n_parameters()) / 1e6, p.train.size(), p.held_out.size());
@@ -209,7 +210,6 @@ Exit run_sft(Ops& ops, SftPlan& p, const Common& common, const std::string& conf
     };
     SftRun run(f.run, learner, std::move(p.train), std::move(p.held_out), *folder, save);
     if (resumed) run.resume(source);
-    catch_signals();
     if (!run.run([] { return interrupted(); })) {
         log_info("stopped and saved; go on with: ./train_sft --resume %s", folder->path().c_str());
         return interrupt_code();
