@@ -288,6 +288,14 @@ TEST(Cli, HostileConfig) {
     EXPECT_EQ(Demo().fault({"--config", config_file("\xef\xbb\xbfsteps = 3")}), "");
 }
 
+TEST(Cli, AFileThatIsNoConfigurationIsNotToldLineByLine) {
+    std::string prose;
+    for (int i = 0; i < 200; i++) prose += "some words, and then more\n";
+    const std::string fault = Demo().fault({"--config", config_file(prose)});
+    EXPECT_EQ(std::count(fault.begin(), fault.end(), '\n'), 10) << fault;  // between eleven lines
+    EXPECT_NE(fault.find(": 190 more lines are at fault"), std::string::npos) << fault;
+}
+
 TEST(Cli, DumpedConfigReadsBack) {
     const std::string path = temporary("cli-dump.toml");
     Demo a;

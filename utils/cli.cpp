@@ -325,7 +325,11 @@ void Options::State::read_config(Faults& faults) {
     }
     std::vector<std::string> syntax;
     const std::vector<TomlItem> items = parse_toml(text, config, syntax);
-    for (const std::string& fault : syntax) faults.add("%s", fault.c_str());
+    constexpr size_t TOLD = 10;  // of a file that is none of a configuration, they all are
+    for (size_t i = 0; i < std::min(TOLD, syntax.size()); i++) faults.add("%s", syntax[i].c_str());
+    if (syntax.size() > TOLD)
+        faults.add("%s: %zu more lines are at fault; is it a configuration?", config.c_str(),
+                   syntax.size() - TOLD);
     std::map<std::string, int> seen;
     for (const TomlItem& item : items) {
         const std::string key = hyphens(item.key);
