@@ -358,6 +358,7 @@ TEST_F(EvalProgram, FlagsWithoutEffectAreRefused) {
         {"--likelihood --pass-at 1", "--pass-at: counts generated responses"},
         {"--choices c --split train", "--split: --choices takes every question"},
         {"--grade-only g --block 8", "--block: --grade-only takes no model"},
+        {"--grade-only g --dry-run", "--dry-run: --grade-only takes no model"},
         {"--grade-only /dev/null --tokenizer bytes", "--tokenizer: shows the tokens to a task"},
         {"--score-end", "--score-end: is for --likelihood and --choices"},
         {"--top-k 4", "--top-k: has no effect at --temperature 0"},

@@ -101,7 +101,7 @@ void EvalFlags::refuse_idle(const Options& f, Faults& faults) const {
     }
     if (scored) f.refuse_typed(faults, {"--pass-at"}, "counts generated responses; leave it out");
     if (!grade_only.empty())
-        f.refuse_typed(faults, {"--block", "--chat-template", "--prompt-template", "--max-rows"},
+        f.refuse_typed(faults, {"--block", "--chat-template", "--prompt-template", "--max-rows", "--dry-run"},
                        "--grade-only takes no model; leave it out");
 }
 
