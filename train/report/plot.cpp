@@ -6,10 +6,12 @@
 #include "utils/cli.h"
 #include "utils/files.h"
 #include "utils/json.h"
+#include "utils/log.h"
 
 static const char* EXAMPLES = R"(Examples:
   ./train_tracerl plot runs/*
-      all of them in comparison.html; runs that differ in their seed alone are one curve with its spread
+      all of them in comparison.html; runs that differ in their seed alone are one curve with its spread, and
+      what is no run, such as a model's folder, is left out
   ./train_tracerl plot RUN
       RUN/report.html again, of a run that is under way too)";
 
@@ -28,8 +30,13 @@ int plot_main(int argc, char** argv) {
         },
         [&](const Options&) {
             std::vector<RunRecord> runs;
-            for (const std::string& folder : folders) runs.push_back(read_run(folder));
-            const bool one = runs.size() == 1;
+            const bool one = folders.size() == 1;
+            for (const std::string& folder : folders)
+                if (!one && file_exists(folder) && !file_exists(folder + "/metrics.jsonl"))
+                    log_warning("%s: is no run's folder (no metrics.jsonl); it is left out", folder.c_str());
+                else
+                    runs.push_back(read_run(folder));
+            if (runs.empty()) fail(Exit::BadFile, "none of these is a run's folder");
             const std::string file = !out.empty() ? out
                                      : one        ? folders[0] + "/report.html"
                                                   : "comparison.html";
