@@ -120,7 +120,13 @@ TEST(Report, OfARunThatHasJustBegun) {
     TemporaryFolder folder;
     write_file_atomic(folder.file("metrics.jsonl"), "");
     EXPECT_NE(run_report(read_run(folder.path())).find("</html>"), std::string::npos);
-    EXPECT_THROW(read_run(folder.file("nothing")), Error);
+    const auto fault = [&](const char* name) {
+        return fault_of(Exit::BadFile, [&] { read_run(folder.file(name)); });
+    };
+    EXPECT_NE(fault("nothing").find("nothing: is no run's folder"), std::string::npos);
+    make_folders(folder.file("young"));
+    write_file_atomic(folder.file("young/config.toml"), "");
+    EXPECT_NE(fault("young").find("young: the run has measured nothing so far"), std::string::npos);
     write_file_atomic(folder.file("metrics.jsonl"), "[1]\n");
     EXPECT_THROW(read_run(folder.path()), Error);
     set_quiet(true);

@@ -33,7 +33,7 @@ int plot_main(int argc, char** argv) {
             const bool one = folders.size() == 1;
             for (const std::string& folder : folders)
                 if (!one && file_exists(folder) && !file_exists(folder + "/metrics.jsonl"))
-                    log_warning("%s: is no run's folder (no metrics.jsonl); it is left out", folder.c_str());
+                    log_warning("%s: holds no metrics.jsonl and is left out", folder.c_str());
                 else
                     runs.push_back(read_run(folder));
             if (runs.empty()) fail(Exit::BadFile, "none of these is a run's folder");

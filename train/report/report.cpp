@@ -373,7 +373,9 @@ RunRecord read_run(const std::string& folder) {
     RunRecord run{.folder = folder};
     const std::string metrics = folder + "/metrics.jsonl";
     if (!file_exists(metrics))
-        fail(Exit::BadFile, "%s: is no run's folder (no metrics.jsonl)", folder.c_str());
+        fail(Exit::BadFile, "%s: %s (no metrics.jsonl)", folder.c_str(),
+             file_exists(folder + "/config.toml") ? "the run has measured nothing so far"
+                                                  : "is no run's folder");
     if (file_exists(folder + "/config.toml")) run.config = read_text(folder + "/config.toml");
     parse_jsonl(whole_lines(metrics), metrics, [&](const Json& line, const std::string& where) {
         if (!line.is_object()) fail(Exit::BadFile, "%s: is not an object", where.c_str());
