@@ -194,7 +194,9 @@ TEST(TrainProgram, PlotsRuns) {
     EXPECT_EQ(plot("no_such_run"), 3);
     EXPECT_EQ(plot(a + " no_such_run --out " + page), 3);
     // What lies beside runs is left out.
-    EXPECT_EQ(plot(a + " " + a + " inference/default_model README.md --out " + page), 0);
+    const Outcome rest = run_command(program("train_tracerl") + " plot --json " + a + " " + a +
+                                     " inference/default_model README.md --out " + page);
+    EXPECT_EQ(rest.out, dump({{"runs", {a, a}}, {"page", page}}) + "\n") << rest.err;
     EXPECT_NE(read_text(page).find("2 runs compared"), std::string::npos);
     EXPECT_EQ(plot("inference/default_model README.md --out " + page), 3);
     EXPECT_EQ(plot("inference/default_model"), 3);

@@ -41,7 +41,9 @@ int plot_main(int argc, char** argv) {
                                      : one        ? folders[0] + "/report.html"
                                                   : "comparison.html";
             if (!common.dry_run) write_file_atomic(file, one ? run_report(runs[0]) : comparison_report(runs));
-            printf("%s\n", common.json ? dump({{"runs", folders}, {"page", file}}).c_str() : file.c_str());
+            Json drawn = Json::array();
+            for (const RunRecord& run : runs) drawn.push_back(run.folder);
+            printf("%s\n", common.json ? dump({{"runs", drawn}, {"page", file}}).c_str() : file.c_str());
             return Exit::Ok;
         });
 }
