@@ -15,6 +15,7 @@
 #include "utils/json.h"
 #include "utils/log.h"
 #include "utils/toml.h"
+#include "utils/words.h"
 
 namespace fs = std::filesystem;
 
@@ -118,9 +119,11 @@ static void remove_unfinished(const std::string& folder) {
 // How to go on with a run whose `latest` does not lead to a checkpoint.
 static std::string remedy(const std::string& run) {
     const std::vector<std::string> all = steps_in(run + "/ckpt");
-    if (all.empty()) return format("ckpt/ holds none; begin again with --config %s/config.toml", run.c_str());
-    return format("the newest in ckpt/ is taken after: echo ckpt/%s > %s/latest", all.back().c_str(),
-                  run.c_str());
+    if (all.empty())
+        return format("ckpt/ holds none; begin again with --config %s",
+                      shell_word(run + "/config.toml").c_str());
+    return format("the newest in ckpt/ is taken after: echo ckpt/%s > %s", all.back().c_str(),
+                  shell_word(run + "/latest").c_str());
 }
 
 RunFolder RunFolder::open(const std::string& path, const std::string& program) {

@@ -1,6 +1,9 @@
 #include "utils/words.h"
 
 #include <algorithm>
+#include <cctype>
+#include <cstdint>
+#include <string_view>
 
 std::vector<std::string> split(const std::string& text, char separator) {
     std::vector<std::string> parts(1);
@@ -35,6 +38,17 @@ size_t edit_distance(const std::string& a, const std::string& b) {
         }
     }
     return row[b.size()];
+}
+
+std::string shell_word(const std::string& text) {
+    const auto plain = [](char c) {  // letters beyond ASCII too
+        return isalnum(uint8_t(c)) || (c & 0x80) ||
+               std::string_view("_-./:=+,@%").find(c) != std::string_view::npos;
+    };
+    if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
+    std::string out = "'";
+    for (const char c : text) out += c == '\'' ? "'\\''" : std::string(1, c);
+    return out + "'";
 }
 
 std::string wrap(const std::string& text, size_t indent, size_t width) {

@@ -6,6 +6,7 @@
 #include "utils/json.h"
 #include "utils/log.h"
 #include "utils/signals.h"
+#include "utils/words.h"
 
 static const char* EXAMPLES = R"(Examples:
   ./train_sft --model DIR --data data.jsonl --out runs/sft
@@ -211,7 +212,8 @@ Exit run_sft(Ops& ops, SftPlan& p, const Common& common, const std::string& conf
     SftRun run(f.run, learner, std::move(p.train), std::move(p.held_out), *folder, save);
     if (resumed) run.resume(source);
     if (!run.run([] { return interrupted(); })) {
-        log_info("stopped and saved; go on with: ./train_sft --resume %s", folder->path().c_str());
+        log_info("stopped and saved; go on with: ./train_sft --resume %s",
+                 shell_word(folder->path()).c_str());
         return interrupt_code();
     }
     if (ops.on_host())

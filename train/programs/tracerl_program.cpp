@@ -12,6 +12,7 @@
 #include "utils/json.h"
 #include "utils/log.h"
 #include "utils/signals.h"
+#include "utils/words.h"
 #include "weights_tools/init_folder.h"
 #include "weights_tools/model_folder.h"
 
@@ -309,7 +310,8 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
                 save);
     if (resumed) run->resume(plan.policy_folder);
     if (!run->run([] { return interrupted(); })) {
-        log_info("stopped and saved; go on with: ./train_tracerl --resume %s", folder->path().c_str());
+        log_info("stopped and saved; go on with: ./train_tracerl --resume %s",
+                 shell_word(folder->path()).c_str());
         return interrupt_code();
     }
     if (ops.on_host())
@@ -319,8 +321,8 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
         for (const Json& evaluation : run->evaluations()) printf("%s\n", dump(evaluation).c_str());
         return Exit::Ok;
     }
-    printf("%s\nTry it: ./infer --model %s --block %d --prompt \"%s\"\n", run->summary().c_str(),
-           folder->latest().c_str(), run->final_block(),
-           plan.eval_task().problem(Split::HeldOut, 0).prompt.c_str());
+    printf("%s\nTry it: ./infer --model %s --block %d --prompt %s\n", run->summary().c_str(),
+           shell_word(folder->latest()).c_str(), run->final_block(),
+           shell_word(plan.eval_task().problem(Split::HeldOut, 0).prompt).c_str());
     return Exit::Ok;
 }
