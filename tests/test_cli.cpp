@@ -288,6 +288,15 @@ TEST(Cli, HostileConfig) {
     EXPECT_EQ(Demo().fault({"--config", config_file("\xef\xbb\xbfsteps = 3")}), "");
 }
 
+TEST(Cli, ATildeIsNoFolder) {
+    const std::string why =
+        "expected a path without ~, which a shell expands only where a word begins with it";
+    EXPECT_EQ(Demo().fault({"--model=~/m"}), "--model ~/m: " + why);
+    const std::string config = config_file("model = \"~/m\"");
+    EXPECT_EQ(Demo().fault({"--config", config}), config + ":1: model = \"~/m\": " + why);
+    EXPECT_EQ(Demo().fault({"--model", "m~/a", "--prompt", "~/ is home"}), "");
+}
+
 TEST(Cli, AFileThatIsNoConfigurationIsNotToldLineByLine) {
     std::string prose;
     for (int i = 0; i < 200; i++) prose += "some words, and then more\n";

@@ -96,6 +96,11 @@ std::string check_value(const T& value, const OptionEntry& option) {
     if constexpr (is_optional<T>::value) {
         return value ? check_value(*value, option) : "";
     } else if constexpr (std::is_same_v<T, std::string>) {
+        const std::string& kind = option.metavar;
+        // Left alone, --out=~/run and a file's "~/run" would make a folder of the name ~.
+        if ((value == "~" || value.starts_with("~/")) &&
+            (kind == "DIR" || kind == "FILE" || kind.starts_with("RUN")))
+            return "a path without ~, which a shell expands only where a word begins with it";
         if (option.allowed.empty() ||
             std::find(option.allowed.begin(), option.allowed.end(), value) != option.allowed.end())
             return "";
