@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <set>
 
+#include "tests/fault_of.h"
 #include "tests/temporary_folder.h"
 #include "train/run_folder.h"
 #include "utils/files.h"
@@ -21,6 +22,20 @@ TEST(RunFolder, OneProcessAndOneRunPerFolder) {
     EXPECT_THROW(RunFolder::open(path, "train_sft"), Error);  // without a checkpoint
     EXPECT_THROW(RunFolder::open(path + "_none", "train_sft"), Error);
     EXPECT_EQ(read_text(path + "/config.toml"), "k = 1\n");
+}
+
+// A run in a model's folder would be taken for that model; the metrics of an older run would be its own.
+TEST(RunFolder, FoldersThatHoldWhatARunWouldWrite) {
+    for (const char* name : {"config.json", "metrics.jsonl"}) {
+        const TemporaryFolder folder;
+        write_file_atomic(folder.file("notes.txt"), "what is somebody's own is no hindrance");
+        EXPECT_NO_THROW(RunFolder::check_free(folder.path(), ""));
+        write_file_atomic(folder.file(name), "{}\n");
+        const std::string fault =
+            fault_of(Exit::Usage, [&] { RunFolder::create(folder.path(), "", "k = 1\n"); });
+        EXPECT_EQ(fault, "--out " + folder.path() + ": holds " + name + " already; choose another folder");
+        EXPECT_FALSE(file_exists(folder.file("config.toml")));
+    }
 }
 
 TEST(RunFolder, RunsOfTheSameSecondHaveFoldersOfTheirOwn) {

@@ -44,6 +44,9 @@ void RunFolder::check_free(const std::string& path, const std::string& name) {
         fail(Exit::Usage,
              "--out %s: a run is there already; choose another folder, or --resume %s to go on with it",
              path.c_str(), path.c_str());
+    for (const char* other : {"config.json", "metrics.jsonl"})  // a model's; what is left of a run
+        if (file_exists(path + "/" + other))
+            fail(Exit::Usage, "--out %s: holds %s already; choose another folder", path.c_str(), other);
     fs::path missing = fs::absolute(path) / "config.toml";
     while (!file_exists(missing.parent_path())) missing = missing.parent_path();
     if (!folder_exists(missing.parent_path()))
