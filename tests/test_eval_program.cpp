@@ -227,6 +227,16 @@ TEST_F(EvalProgram, SavedResponsesThatTheCommandDoesNotJudge) {
     EXPECT_EQ(json_lines(one.out)[0]["ungraded"], 1);
 }
 
+TEST_F(EvalProgram, AMixtureKnowsItsOwnProblemsOnly) {
+    const std::string items = folder_.file("items.jsonl");
+    write_file_atomic(items, R"({"prompt": "1+1=", "answer": "2", "text": "2"})");
+    const Outcome r = run("--grade-only " + items + " --task countdown --task sudoku4");
+    EXPECT_EQ(r.code, 3);
+    EXPECT_NE(r.err.find(":1: field 'prompt' is no question of task countdown + sudoku4\n"),
+              std::string::npos)
+        << r.err;
+}
+
 TEST_F(EvalProgram, Likelihoods) {
     const std::vector<Json> rows = json("--likelihood --problems 8 --block 8 --mask-sets 256");
     ASSERT_EQ(rows.size(), 1u);

@@ -26,8 +26,8 @@ class ProblemFinder {
             if (by_prompt_.empty()) collect();
             const auto found = by_prompt_.find(prompt);
             if (found == by_prompt_.end())
-                fail(Exit::BadFile, "%s: field 'prompt' is no question of task %s, and there is no 'answer'",
-                     where.c_str(), task_.name.c_str());
+                fail(Exit::BadFile, "%s: field 'prompt' is no question of task %s%s", where.c_str(),
+                     task_.name.c_str(), has(line, "answer") ? "" : ", and there is no 'answer'");
             return found->second;
         }
         if (!has(line, "id"))
