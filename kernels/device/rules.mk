@@ -64,13 +64,18 @@ endif
 $(BUILD)/bench_cuda_emulated: $(BUILD)/emulation/tests/bench_cuda.o $(EMULATION_OBJ) $(BUILD)/engine.a
 	@echo "LINK $@"
 	$(Q)$(CXX) $(CXXFLAGS) $^ -lgtest -lgtest_main -lpthread -o $@
+ifeq ($(CUDA),1)
 gpu-programs: $(GPU_PROGRAMS)
 	@[ ! -d ../shared/fixtures ] || { rm -rf $(BUILD)/fixtures && cp -r ../shared/fixtures $(BUILD)/fixtures; }
+else
+gpu-programs:
+	@echo "The programs for the GPU need nvcc and cuBLASLt, of which one is not here, or CUDA=0 was said."; exit 1
+endif
 # Tests, benches and compute-sanitizer, and one report of it all: gpu-report.txt. Where nothing can be built, by the programs that
 # were built elsewhere. PARTS="tests bench": those alone (tests/gpu_report.sh).
 gpu-report:
-	@if $(HAVE_ALL); then $(MAKE) --no-print-directory gpu-programs; \
-	else echo "GoogleTest and the other libraries are not here: running the programs that are"; ls $(GPU_PROGRAMS); fi
+	@if [ "$(CUDA)" = 1 ] && $(HAVE_ALL); then $(MAKE) --no-print-directory gpu-programs; \
+	else echo "nvcc, cuBLASLt, GoogleTest or another library is not here: running the programs that are"; ls $(GPU_PROGRAMS); fi
 	tests/gpu_report.sh $(BUILD) gpu-report.txt $(PARTS)
 # What share of deliberate mistakes in the kernels the tests catch, with what survives tried again under both sanitizers:
 # make mutate [SAMPLE=100]
