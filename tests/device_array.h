@@ -10,6 +10,7 @@ class DeviceArray {
     explicit DeviceArray(const std::vector<T>& host) : n_(host.size()) {
         CUDA_CHECK(cudaMalloc(&data_, n_ * sizeof(T)));
         CUDA_CHECK(cudaMemcpyAsync(data_, host.data(), n_ * sizeof(T), cudaMemcpyHostToDevice, nullptr));
+        CUDA_CHECK(cudaStreamSynchronize(nullptr));  // `host` may be gone the next moment (transfers.h)
     }
     ~DeviceArray() { cudaFree(data_); }
     DeviceArray(const DeviceArray&) = delete;
