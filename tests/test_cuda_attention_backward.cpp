@@ -28,6 +28,7 @@ INSTANTIATE_TEST_SUITE_P(
                     CudaAttentionCase{"group_of_sixteen", DType::BF16, {21, 65, 16, 1, 128, 3}, 0},
                     CudaAttentionCase{"many_visits", DType::BF16, {290, 450, 1, 1, 64, 32}, 0},
                     CudaAttentionCase{"pairs_in_pieces", DType::BF16, {72, 129, 16, 1, 64, 18}, 0},
+                    CudaAttentionCase{"last_pair_in_pieces", DType::BF16, {72, 100, 16, 1, 64, 18}, 0},
                     CudaAttentionCase{"tiles_that_see_nothing", DType::BF16, {420, 70, 1, 1, 64, 70}, 0},
                     CudaAttentionCase{"slots_nobody_sees", DType::BF16, {130, 400, 1, 1, 64, 130}, 0},
                     CudaAttentionCase{
