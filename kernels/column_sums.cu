@@ -17,6 +17,7 @@ constexpr int LANES = 8;
 template <class S, int PACK>
 __global__ void column_sums_kernel(float* part, DeviceRows<const S> src, const float* row_weight, int rows,
                                    int run, int n) {
+    static_assert(PACK <= LANES, "a thread for every column");
     STATIC_SHARED(float, partial, [LANES][WARP * PACK]);
     const int x = int(threadIdx.x), y = int(threadIdx.y), first = int(blockIdx.x) * WARP * PACK;
     const int begin = int(blockIdx.y) * run, end = first + x * PACK < n ? min(begin + run, rows) : 0;
@@ -29,7 +30,7 @@ __global__ void column_sums_kernel(float* part, DeviceRows<const S> src, const f
     }
     for (int k = 0; k < PACK; k++) partial[y][x * PACK + k] = sum[k];
     __syncthreads();  // every thread's sums are written before they are added up
-    for (int i = y * WARP + x; i < WARP * PACK && first + i < n; i += WARP * LANES) {
+    if (const int i = y * WARP + x; i < WARP * PACK && first + i < n) {
         float total = 0;
         for (int lane = 0; lane < LANES; lane++) total += partial[lane][i];
         part[int64_t(blockIdx.y) * n + first + i] = total;
