@@ -253,6 +253,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"gumbel", {.temperature = 0.9f, .draw = Draw::Gumbel}, 4099, 5, 4090},
         Case{"gumbel_filtered", {.temperature = 1, .top_p = 0.9f, .draw = Draw::Gumbel}, 4099, 5, 4090},
         Case{"top_k", {.temperature = 1, .top_k = 15, .confidence = Confidence::Filtered}, 4099, 5, 4090},
+        Case{"of_whole_chunks", {.temperature = 1.2f}, 2048, 5, 2048},
+        Case{"gumbel_of_whole_chunks", {.temperature = 1.2f, .draw = Draw::Gumbel}, 3072, 5, 3072},
         Case{"gumbel_of_many_chunks", {.temperature = 3, .draw = Draw::Gumbel}, 9001, 5, 9000},
         Case{"top_k_one",
              {.temperature = 1, .top_k = 1, .confidence = Confidence::Filtered},
@@ -396,10 +398,11 @@ TEST(CudaSampling, TiesGoToTheLowestIds) {
     std::vector<float> logits(100, 0.5f);
     logits[50] = 1;
     std::vector<SampleRow> top_k, top_p;
-    for (uint32_t position = 0; position < 12; position++) {
-        top_k.push_back({.position = position, .temperature = 1, .top_k = 4});
-        top_p.push_back({.position = position, .temperature = 1, .top_p = 0.05f});
-    }
+    for (uint32_t position = 0; position < 12; position++)
+        for (const Draw draw : {Draw::Inverse, Draw::Gumbel}) {
+            top_k.push_back({.position = position, .temperature = 1, .top_k = 4, .draw = draw});
+            top_p.push_back({.position = position, .temperature = 1, .top_p = 0.05f, .draw = draw});
+        }
     for (const auto& [rows, what] : {std::pair{top_k, "top-k"}, {top_p, "top-p"}}) {
         const std::vector<Sampled> got = sample_logits(*ops, logits, rows, 1, 100);
         for (size_t i = 0; i < rows.size(); i++)
