@@ -17,3 +17,27 @@ INSTANTIATE_TEST_SUITE_P(
     case_name);
 
 TEST(CudaAttentionRows, ExtremeScoresAreNotLost) { check_extreme_scores(DType::F32, 7, 90, 32); }
+
+// A row that sees one slot: its score has no gradient at all, the slot's value has all of the row's.
+TEST(CudaAttentionRows, AGradientOfValuesWithoutOneOfScores) {
+    const int T = 6, S = 4, HD = 8;
+    const std::unique_ptr<Ops> ops = cuda_ops_for_tests();
+    std::vector<AttentionSpans> see;
+    for (int t = 0; t < T; t++) see.push_back({{t % 3, 0, 0}, {t % 3 + 1, 0, 0}});
+    const auto whole = [&](int rows, uint32_t seed) {
+        const std::vector<int> numbers = random_ints(size_t(rows * HD), 9, seed);
+        return DeviceMatrix(*ops, rows, HD, DType::F32, {numbers.begin(), numbers.end()});
+    };
+    const DeviceInts device_see(*ops, as_ints(see), SPAN_INTS);
+    const DeviceMatrix q = whole(T, 1), k = whole(S, 2), v = whole(S, 3), d = whole(T, 4);
+    DeviceMatrix out(*ops, T, HD, DType::F32), lse(*ops, T, 1, DType::F32), sums(*ops, T, 1, DType::F32),
+        dq(*ops, T, HD, DType::F32), dk(*ops, S, HD, DType::F32), dv(*ops, S, HD, DType::F32);
+    ops->attention_forward(out, lse, q, k, v, device_see, 1, 1);
+    ops->attention_backward(dq, dk, dv, sums, d, out, lse, q, k, v, device_see, 1, 1);
+    std::vector<double> want(size_t(S * HD)), got = dv.read();
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < HD; i++) want[size_t(t % 3 * HD + i)] += d.values()[size_t(t * HD + i)];
+    for (size_t i = 0; i < want.size(); i++) EXPECT_NEAR(got[i], want[i], 1e-5) << "element " << i;
+    EXPECT_EQ(dk.read(), std::vector<double>(size_t(S * HD), 0));
+    EXPECT_EQ(dq.read(), std::vector<double>(size_t(T * HD), 0));
+}
