@@ -319,6 +319,9 @@ TEST(TrainProgram, WhatAResumeChangesStays) {
     ASSERT_EQ(longer.code, 0);
     EXPECT_NE(longer.err.find("--total-steps 2 from here on, 1 before\n"), std::string::npos) << longer.err;
     EXPECT_NE(read_text(folder + "/main.log").find("--total-steps 2 from here on"), std::string::npos);
+    const std::string second = read_text(config);
+    EXPECT_EQ(run("--moments bf16 --total-steps 3 --resume " + folder).code, 3);
+    EXPECT_EQ(read_text(config), second) << "what does not fit the checkpoint is not kept";
     const Outcome again = run("--resume " + folder);
     EXPECT_NE(again.err.find("all 2 steps were made before"), std::string::npos) << again.err;
     EXPECT_EQ(again.err.find("from here on"), std::string::npos) << again.err;

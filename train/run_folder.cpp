@@ -167,9 +167,12 @@ void RunFolder::set_options(const std::string& config_toml) {
     for (const char* shown : {"progress", "quiet", "json"}) before.erase(shown), now.erase(shown);
     if (before == now) return;
     write_file_atomic(file("config.toml"), config_toml);
-    for (const auto& [key, value] : before)
-        if (const auto found = now.find(key); found != now.end() && found->second != value)
-            log_info("--%s %s from here on, %s before", key.c_str(), found->second.c_str(), value.c_str());
+    for (const auto& [key, value] : now) {
+        const auto found = before.find(key);
+        if (found != before.end() && found->second == value) continue;
+        log_info("--%s %s from here on, %s before", key.c_str(), shell_word(value).c_str(),
+                 found == before.end() ? "unset" : shell_word(found->second).c_str());
+    }
 }
 
 void RunFolder::metrics(const Json& line) {

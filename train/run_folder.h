@@ -35,7 +35,8 @@ class RunFolder {
     const std::string& path() const { return path_; }
     std::string file(const std::string& name) const { return path_ + "/" + name; }
 
-    // config.toml as the run goes on: with what the command line of a resume changed, which is logged.
+    // config.toml as the run goes on: with what the command line of a resume changed, which is logged. Only once the
+    // checkpoint is loaded, so that options that do not fit it are not kept.
     void set_options(const std::string& config_toml);
 
     // Appends a line to metrics.jsonl.

@@ -201,7 +201,6 @@ Exit run_sft(Ops& ops, SftPlan& p, const Common& common, const std::string& conf
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
     survive_broken_pipes();
-    if (resumed) folder->set_options(config_toml);
     log_info("run folder %s; %s, %.2fM parameters; %zu examples, %zu held out", folder->path().c_str(),
              source.c_str(), double(model.config.n_parameters()) / 1e6, p.train.size(), p.held_out.size());
     const auto save = [&](const std::string& path) {
@@ -210,7 +209,10 @@ Exit run_sft(Ops& ops, SftPlan& p, const Common& common, const std::string& conf
                           DType::F32, ops);
     };
     SftRun run(f.run, learner, std::move(p.train), std::move(p.held_out), *folder, save);
-    if (resumed) run.resume(source);
+    if (resumed) {
+        run.resume(source);
+        folder->set_options(config_toml);
+    }
     if (!run.run([] { return interrupted(); })) {
         log_info("stopped and saved; go on with: ./train_sft --resume %s",
                  shell_word(folder->path()).c_str());

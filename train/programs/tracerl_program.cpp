@@ -288,7 +288,6 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
     if (!folder) folder.emplace(RunFolder::create(f.out, f.name, config_toml));
     log_to_file(folder->file("main.log"));
     survive_broken_pipes();
-    if (resumed) folder->set_options(config_toml);
     log_info(
         "run folder %s; %s, %.2fM parameters, block %d, task %s", folder->path().c_str(),
         plan.policy_folder.empty() ? ("a new " + f.preset + " model").c_str() : plan.policy_folder.c_str(),
@@ -308,7 +307,10 @@ Exit run_tracerl(Ops& ops, TracerlPlan& plan, const Common& common, const std::s
     };
     run.emplace(f.run, policy, value ? &*value : nullptr, engine, plan.codec, task, plan.eval_task(), *folder,
                 save);
-    if (resumed) run->resume(plan.policy_folder);
+    if (resumed) {
+        run->resume(plan.policy_folder);
+        folder->set_options(config_toml);
+    }
     if (!run->run([] { return interrupted(); })) {
         log_info("stopped and saved; go on with: ./train_tracerl --resume %s",
                  shell_word(folder->path()).c_str());
