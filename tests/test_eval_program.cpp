@@ -266,6 +266,9 @@ TEST_F(EvalProgram, MultipleChoiceByLikelihood) {
     ASSERT_EQ(saved.size(), 2u);
     EXPECT_EQ(saved[0]["chosen"], 1);
     EXPECT_GT(saved[0]["log_likelihoods"][1], saved[0]["log_likelihoods"][0]);
+    const Outcome piped =
+        run_command("cat " + data + " | " + program("eval") + " --device cpu --dry-run --choices /dev/stdin");
+    EXPECT_EQ(piped.code, 0) << piped.err;
     for (const char* bad :
          {R"({"question": "q", "choices": ["a"], "answer": 0})",
           R"({"question": "q", "choices": ["a", "b"], "answer": 2})",

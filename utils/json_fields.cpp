@@ -61,7 +61,7 @@ void read_data_file(const std::string& path,
                     const std::function<void(const Json& record, const std::string& where)>& visit) {
     const std::string text = read_text(path);
     const size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");  // a byte order mark is no part of it
-    if (first == std::string::npos || text[first] != '[') return read_jsonl(path, visit);
+    if (first == std::string::npos || text[first] != '[') return parse_jsonl(text, path, visit);
     LineFaults faults(path);
     size_t n = 0;
     for (const Json& record : parse_json(text, path))
