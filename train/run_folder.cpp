@@ -135,7 +135,7 @@ RunFolder RunFolder::open(const std::string& path, const std::string& program) {
     const std::string of = program_of(path);
     if (!of.empty() && of != program)
         fail(Exit::Usage, "--resume %s: is a run of %s; go on with ./%s --resume %s", path.c_str(),
-             of.c_str(), of.c_str(), path.c_str());
+             of.c_str(), of.c_str(), shell_word(path).c_str());
     RunFolder run(path);
     run.lock();
     remove_unfinished(run.file("ckpt"));
