@@ -108,9 +108,8 @@ Decoding LineOptions::read(const Json& line, const std::string& where) {
 void LineOptions::note_idle() {
     std::erase_if(idle_, [&](auto& option) {
         if (given_.contains(option.first)) return false;
-        for (OptionEntry* other : table_.entries())
-            other->set = other->on_command_line =
-                other == option.first;  // as if the line held this one alone
+        for (OptionEntry* other : table_.entries())  // as if the line held this one alone
+            other->set = other->on_command_line = other == option.first;
         Faults faults;
         line_.refuse_idle(table_, faults);
         if (faults.all().empty()) return true;

@@ -25,7 +25,7 @@ class LineOptions {
     // A message about options, by the names that they had in the line that was read last.
     std::string in_keys(const std::string& message) const { return in_settings(message, table_, given_); }
 
-    // What was typed on the command line and had no effect on any line that was read, one warning each; `file` holds them.
+    // What was typed on the command line and had no effect on any line read so far, one warning each; `file` is theirs.
     std::vector<std::string> idle(const std::string& file) const;
 
   private:
@@ -39,7 +39,7 @@ class LineOptions {
     Common common_;
     Options table_;
     GivenNames given_;
-    // Typed options that no line was answered by so far, and the fault that this would be in a line; "": none would be, lines
-    // have their own.
+    // Typed options that no line was answered by so far, and why not: the fault that it would be to give one in a line;
+    // "": all lines have their own.
     std::vector<std::pair<OptionEntry*, std::string>> idle_;
 };

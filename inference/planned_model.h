@@ -16,8 +16,8 @@ struct PlannedModel {
     PlannedModel(const ModelFolder& folder, Ops& ops, const std::string& dtype);
     const ModelConfig& config() const { return folder.config; }
 
-    // With --dry-run prints the plan, tensor by tensor where `detailed`; false then. Otherwise loads the weights, which lie in
-    // mapped files where they can, and allocates `work`, the memory of what the model is to do within `limits`. Throws
-    // Error(NoMemory) where both do not fit, and what load_weights() throws.
+    // With --dry-run prints the plan, tensor by tensor where `detailed`; false then. Otherwise loads the weights, which lie
+    // in mapped files where they can, and allocates `work`, the memory of what the model is to do within `limits`. Throws
+    // Error(NoMemory) where the two do not fit together, and what load_weights() throws.
     bool ready(Arena& work, const EngineLimits& limits, const Common& common, bool detailed);
 };

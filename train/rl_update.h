@@ -21,7 +21,8 @@ struct RlOptions {
     ValueTarget value_target = ValueTarget::ZScore;
 };
 
-// The responses of a rollout that are kept, and the states they are trained from. Every inner vector holds one number per (copy, token) pair of its sequence.
+// The responses of a rollout that are kept, and the states they are trained from. Every inner vector holds one number per
+// (copy, token) pair of its sequence.
 struct TrainingBatch {
     std::vector<int> record;                       // (n) index of the record it comes from
     std::vector<Sequence> sequences;               // (n)

@@ -69,9 +69,9 @@ RolloutBatch roll_out(Engine& engine, const TextCodec& codec, const Task& task, 
                       int per_problem, const GenerateOptions& options, uint32_t first_sequence,
                       const std::function<bool()>& should_stop, bool judge_truncated = false);
 
-// Has the task judge the batch's responses: their rewards, `judged`, `ungraded` and `interrupted`. If it gives token rewards,
-// the tokens of a response that it did not judge earn nothing. `pieces`, as a codec has it, shows it the tokens; null: it sees
-// none, and Error(Usage) is thrown if it rewards them.
+// Has the task judge the batch's responses: sets their rewards, `judged`, `ungraded` and `interrupted`. If it gives token
+// rewards, the tokens of a response that it did not judge earn nothing. `pieces`, as a codec has it, shows it the tokens;
+// null: it sees none, and Error(Usage) is thrown if it rewards them.
 void reward(RolloutBatch& batch, const Task& task,
             const std::function<std::vector<std::string>(std::span<const int> ids)>& pieces,
             bool judge_truncated, const std::function<bool()>& should_stop);

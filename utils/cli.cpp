@@ -325,7 +325,7 @@ void Options::State::read_config(Faults& faults) {
     }
     std::vector<std::string> syntax;
     const std::vector<TomlItem> items = parse_toml(text, config, syntax);
-    constexpr size_t TOLD = 10;  // of a file that is none of a configuration, they all are
+    constexpr size_t TOLD = 10;  // where the file is no configuration, every line of it is at fault
     for (size_t i = 0; i < std::min(TOLD, syntax.size()); i++) faults.add("%s", syntax[i].c_str());
     if (syntax.size() > TOLD)
         faults.add("%s: %zu more lines are at fault; is it a configuration?", config.c_str(),
@@ -451,8 +451,8 @@ static Exit report(Exit code, const std::string& message) {
     return code;
 }
 
-// A standard stream that is closed leaves its number to the next file that is opened: a prompt would be read from a model's
-// file, and a log written into a checkpoint. It becomes one with nothing to read, and to which nothing can be written.
+// A standard stream that is closed leaves its number to the next file that is opened: a prompt would be read from a
+// model's file, and a log written into a checkpoint. It becomes one with nothing to read, and to which writing fails.
 static void open_closed_streams() {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0) open("/dev/null", O_RDONLY);  // gets the lowest free number, which is fd

@@ -47,8 +47,7 @@ static void do_nothing(int) {}
 
 void survive_broken_pipes() {
     struct sigaction action = {};
-    action.sa_handler =
-        do_nothing;  // and not SIG_IGN, which the commands that a program starts would inherit
+    action.sa_handler = do_nothing;  // not SIG_IGN: commands that a program starts would inherit that
     sigemptyset(&action.sa_mask);
     sigaction(SIGPIPE, &action, nullptr);
 }

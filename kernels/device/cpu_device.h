@@ -7,15 +7,15 @@
 // logic, not speed.
 //
 // What it reports (and aborts): a barrier or warp collective that not all threads reach, lanes that wait in
-// different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, or without having waited
-// in a kernel that is launched overlapped, a write past dynamic
-// shared memory, a launch that no device would take, a stack overflow; of wgmma what stands in cpu_wgmma.h.
-// Shared memory and a workspace's scratch start as NaNs, and a cp.async destination is NaN until it is waited for. What is copied from pinned
-// memory is read when the stream's next operation starts, as late as a device may.
+// different places, a misaligned ldmatrix, cp.async or pack, a thread that returns with copies under way, a
+// write just past shared memory, a launch that no device would take, a stack overflow; in a kernel that is
+// launched overlapped, a pack or a copy before the wait for the kernels before, and a thread that returns
+// without it; of wgmma what stands in cpu_wgmma.h.
+// Shared memory and a workspace's scratch start as NaNs, and a cp.async destination is NaN until it is waited
+// for. What is copied from pinned memory is read when the stream's next operation starts, as late as a device
+// may. Approximations (ptx.h) are off by about as much as a device's may be.
 // ThreadSanitizer sees missing barriers (every thread of a block is a fiber with its own clock),
 // AddressSanitizer overruns of every allocation.
-// In a kernel that is launched overlapped, packs and copies before the wait are reported, too. Approximations (ptx.h) are off
-// by about as much as a device's may be.
 #pragma once
 #include <algorithm>
 #include <chrono>

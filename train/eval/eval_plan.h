@@ -32,8 +32,7 @@ struct EvalPlan {
     std::vector<Problem> problems;          // to respond to, or with solutions whose likelihood is asked for
     std::vector<ChoiceQuestion> questions;  // of --choices
     std::vector<std::unique_ptr<EvalSubject>> subjects;
-    std::unique_ptr<Tokenizer>
-        tokenizer;     // of --grade-only, for a task that judges single tokens; null: none was named
+    std::unique_ptr<Tokenizer> tokenizer;  // of --grade-only, for a command that judges; null: none was named
     std::string rule;  // of decoding, where one was asked for: its name; "": static and dynamic
 };
 

@@ -14,8 +14,8 @@ struct RunRecord {
     std::vector<Json> metrics = {};        // lines of metrics.jsonl
     std::vector<Json> traces = {};         // lines of samples/eval-*.jsonl
 };
-// Throws Error(BadFile) where there are no metrics, or a line of them is broken. A last line without its end, as a run that is
-// under way may just have, is left out with a warning.
+// Throws Error(BadFile) where there are no metrics, or a line of them is broken. A last line without its end, as a run that
+// is under way may just have, is left out with a warning.
 RunRecord read_run(const std::string& folder);
 
 std::string run_report(const RunRecord& run);
