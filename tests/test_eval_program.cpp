@@ -227,6 +227,15 @@ TEST_F(EvalProgram, SavedResponsesThatTheCommandDoesNotJudge) {
     EXPECT_EQ(json_lines(one.out)[0]["ungraded"], 1);
 }
 
+TEST_F(EvalProgram, ProblemsOfAnotherTaskAreNamedWithTheirFile) {
+    const std::string items = folder_.file("items.jsonl");
+    write_file_atomic(items, R"({"prompt": "1+1=", "answer": "2", "text": "2"})");
+    const Outcome r = run("--grade-only " + items + " --task countdown");
+    EXPECT_EQ(r.code, 3);
+    EXPECT_TRUE(r.err.starts_with("error: " + items + ": task 'countdown': '1+1=' is no problem of it"))
+        << r.err;
+}
+
 TEST_F(EvalProgram, AMixtureKnowsItsOwnProblemsOnly) {
     const std::string items = folder_.file("items.jsonl");
     write_file_atomic(items, R"({"prompt": "1+1=", "answer": "2", "text": "2"})");

@@ -114,6 +114,11 @@ std::vector<SavedResponses> grade_file(const std::string& path, const Task& task
         saved.batch.responses.push_back(std::move(r));
     });
     if (out.empty()) fail(Exit::BadFile, "%s: holds no response", path.c_str());
-    for (size_t i = 0; i < out.size(); i++) reward_again(out[i], in_file[i], task, tokenizer);
+    try {
+        for (size_t i = 0; i < out.size(); i++) reward_again(out[i], in_file[i], task, tokenizer);
+    } catch (const Error& error) {  // a task does not know where its problem is from
+        if (error.code != Exit::BadFile) throw;
+        throw Error(error.code, path + ": " + error.what());
+    }
     return out;
 }
