@@ -563,7 +563,7 @@ TEST_F(InferProgram, AnInterruptPrintsWhatIsThereAndExits130) {
               "1", "--device", "cpu", nullptr);
         _exit(127);
     }
-    for (int i = 0; i < 200 && (!file_exists(out) || read_text(out).empty()); i++) usleep(20000);
+    for (int i = 0; i < 1000 && (!file_exists(out) || read_text(out).empty()); i++) usleep(20000);
     kill(child, SIGINT);
     int status = 0;
     waitpid(child, &status, 0);
