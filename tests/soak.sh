@@ -25,6 +25,7 @@ begin=$(date +%s%N)
 $program $options --out "$folder/whole" >/dev/null || fail "the run left alone ended with $?"
 grep -q '"updates":[1-9]' "$folder/whole/metrics.jsonl" || fail "the run trains nothing"
 lasted=$((($(date +%s%N) - begin) / 1000000)) # ms
+[ $lasted -le 3000 ] || lasted=3000 # on a machine that is busy: it has work of a few hundred
 
 spent=0 ended=0 starts=0 signals=(INT TERM KILL)
 declare -A count
