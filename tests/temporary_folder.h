@@ -10,10 +10,11 @@
 
 class TemporaryFolder {
   public:
-    TemporaryFolder() {
-        // In memory where that is possible: syncing small files to a disk is most of the time otherwise.
+    // In memory where that is possible: syncing small files to a disk is most of the time otherwise. But often nothing may be
+    // executed there.
+    explicit TemporaryFolder(bool for_programs = false) {
         const std::filesystem::path shm = "/dev/shm";
-        const bool in_memory = access(shm.c_str(), W_OK) == 0;
+        const bool in_memory = !for_programs && access(shm.c_str(), W_OK) == 0;
         std::string name =
             ((in_memory ? shm : std::filesystem::temp_directory_path()) / "test-XXXXXX").string();
         CHECK(mkdtemp(name.data()), "cannot make a temporary folder");

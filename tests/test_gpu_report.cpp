@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "tests/programs.h"
+#include "tests/temporary_folder.h"
 
 namespace {
 
@@ -44,7 +45,6 @@ exit ${failed:-0}
 class GpuReport : public testing::Test {
   protected:
     GpuReport() {
-        CHECK(mkdtemp(folder.data()), "cannot make %s", folder.c_str());
         write_script(file("nvidia-smi"), "echo a device");
         write_script(file("compute-sanitizer"),
                      "echo \"$2, loops on host: $LOOPS_ON_HOST, in turn: $KERNELS_IN_TURN\" >>" +
@@ -52,14 +52,12 @@ class GpuReport : public testing::Test {
         write_script(file("run_gpu_tests"), FAKE_TESTS);
         write_script(file("bench_cuda"), "echo the bench ran");
     }
-    ~GpuReport() override { std::filesystem::remove_all(folder); }
-    std::string file(const std::string& name) const { return folder + "/" + name; }
+    std::string file(const std::string& name) const { return folder.file(name); }
     Outcome report(const std::string& settings, const std::string& parts) const {
-        return run_command(settings + " SHARDS=4 PATH=" + folder + ":$PATH tests/gpu_report.sh " + folder +
-                           " " + file("report") + " " + parts);
+        return run_command(settings + " SHARDS=4 PATH=" + folder.path() + ":$PATH tests/gpu_report.sh " +
+                           folder.path() + " " + file("report") + " " + parts);
     }
-    // Not in /dev/shm, where often nothing may be executed.
-    std::string folder = std::filesystem::temp_directory_path() / "gpu-report-XXXXXX";
+    const TemporaryFolder folder{true};
 };
 
 }  // namespace
